@@ -1,0 +1,19 @@
+"""Language models behind one small interface: many prompts in, one answer each, and a meter that says what it cost."""
+
+from rapport.agents.llm.base import LLM, Budget, Completion, Meter, Sampling
+from rapport.agents.llm.cache import CachedLLM
+from rapport.agents.llm.open import open_llm
+from rapport.agents.llm.scripted import ScriptedLLM
+from rapport.agents.llm.structured import complete_json
+
+__all__ = [
+    "LLM",
+    "Budget",
+    "CachedLLM",
+    "Completion",
+    "Meter",
+    "Sampling",
+    "ScriptedLLM",
+    "complete_json",
+    "open_llm",
+]

@@ -1,0 +1,201 @@
+"""What a language model is to the rest of Rapport: the interface, its answers, its settings and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol
+
+Schema = Mapping[str, Any]
+"""A JSON schema."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One answer.
+
+    Attributes:
+        text: the answer; empty where there is none.
+        prompt_tokens: tokens read, as the model counts them.
+        completion_tokens: tokens written.
+        cached: the answer comes from a cache and cost nothing.
+        error: why there is no usable answer (time limit, refused connection, spent budget); None where there is one.
+        sent: the prompt reached the model, or was at least sent to it.
+    """
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached: bool = False
+    error: str | None = None
+    sent: bool = True
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn, the same for every backend.
+
+    Attributes:
+        temperature: 0 takes the likeliest token; 0.8 is what LERL's released code leaves at its server's default.
+        top_p: draws only from the likeliest tokens that hold this much probability.
+        seed: the same prompt with the same seed gets the same answer, where the backend can promise it.
+    """
+
+    temperature: float = 0.8
+    top_p: float = 0.9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse settings no backend understands."""
+        if not 0 <= self.temperature <= 2:
+            raise ValueError(f"temperature must be between 0 and 2; got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1; got {self.top_p}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed must be between 0 and 2^32 - 1; got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost in all; None for no limit.
+
+    Attributes:
+        calls: prompts sent.
+        tokens: tokens read and written.
+        seconds: wall-clock seconds spent waiting for answers.
+    """
+
+    calls: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Meter:
+    """What a model has cost so far. Meters can be added, and subtracted to see what one part of a run cost.
+
+    Attributes:
+        calls: prompts sent to the model.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written.
+        seconds: wall-clock seconds spent waiting for answers.
+        cache_hits: answers that were already known.
+        retries: prompts sent again, because the connection failed or the answer was not what was asked for.
+        failures: prompts that were sent and not answered.
+        fallbacks: decisions made without the model, because its answer was missing or unusable.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    cache_hits: int = 0
+    retries: int = 0
+    failures: int = 0
+    fallbacks: int = 0
+    budget: Budget = field(default_factory=Budget, compare=False)
+
+    def count(self, completions: Iterable[Completion], seconds: float) -> None:
+        """Take in a batch of answers, leaving out prompts that were not sent."""
+        self.seconds += seconds
+        for completion in completions:
+            if not completion.sent:
+                continue
+            self.calls += 1
+            self.prompt_tokens += completion.prompt_tokens
+            self.completion_tokens += completion.completion_tokens
+            self.failures += completion.error is not None
+
+    @property
+    def exhausted(self) -> str | None:
+        """Which limit of the budget is reached, in words; None while there is some left."""
+        limits = (
+            ("calls", self.calls, self.budget.calls),
+            ("tokens", self.prompt_tokens + self.completion_tokens, self.budget.tokens),
+            ("seconds", self.seconds, self.budget.seconds),
+        )
+        for unit, spent, limit in limits:
+            if limit is not None and spent >= limit:
+                return f"the budget of {limit:g} {unit} is spent"
+        return None
+
+    @property
+    def calls_left(self) -> int | None:
+        """Prompts that may still be sent; None for no limit."""
+        if self.exhausted:
+            return 0
+        return None if self.budget.calls is None else self.budget.calls - self.calls
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that may still be spent; None for no limit."""
+        return None if self.budget.seconds is None else max(0.0, self.budget.seconds - self.seconds)
+
+    def to_dict(self) -> dict[str, float]:
+        """The counts by name, without the budget."""
+        return {name: getattr(self, name) for name in _COUNTS}
+
+    @classmethod
+    def from_dict(cls, counts: Mapping[str, float]) -> Meter:
+        """A meter from `to_dict`; counts that are missing are 0."""
+        if unknown := sorted(set(counts) - set(_COUNTS)):
+            raise ValueError(f"a meter has no count named {unknown[0]!r}; it has {', '.join(_COUNTS)}")
+        return _meter({name: counts.get(name, 0) for name in _COUNTS})
+
+    def __add__(self, other: Meter) -> Meter:
+        """Both costs together, without a budget."""
+        return _meter({name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
+
+    def __sub__(self, earlier: Meter) -> Meter:
+        """What was spent since `earlier`, without a budget."""
+        return _meter({name: getattr(self, name) - getattr(earlier, name) for name in _COUNTS})
+
+
+_COUNTS = tuple(item.name for item in fields(Meter) if item.name != "budget")
+
+
+def _meter(counts: Mapping[str, float]) -> Meter:
+    meter = Meter()
+    for name, value in counts.items():
+        setattr(meter, name, float(value) if name == "seconds" else int(value))
+    return meter
+
+
+class LLM(Protocol):
+    """A language model that answers batches of prompts."""
+
+    @property
+    def identity(self) -> str:
+        """Names the model so exactly that equal identities give equal answers."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it draws tokens."""
+        ...
+
+    @property
+    def meter(self) -> Meter:
+        """What it has cost."""
+        ...
+
+    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+        """One answer per prompt, in order. A prompt that fails gets a completion with an error; nothing is raised.
+
+        Args:
+            prompts: N prompts.
+            schema: JSON schema the answers should follow; None for free text. A backend that cannot enforce it may
+                answer otherwise, so answers are still to be checked (`complete_json`).
+            max_tokens: longest answer.
+        """
+        ...
+
+
+def request_settings(llm: LLM, schema: Schema | None, max_tokens: int) -> dict[str, Any]:
+    """Everything but the prompt that an answer depends on, ready for JSON."""
+    return {"model": llm.identity, "sampling": asdict(llm.sampling), "schema": schema, "max_tokens": max_tokens}
+
+
+def printable(text: str) -> str:
+    """The text with what cannot be written as UTF-8 (lone surrogates) replaced."""
+    return text.encode("utf-8", "replace").decode("utf-8")

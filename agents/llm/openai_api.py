@@ -1,0 +1,239 @@
+"""Any server that speaks OpenAI's chat protocol: llama-server, vLLM, Ollama, hosted models."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from rapport.agents.llm.backend import Backend
+from rapport.agents.llm.base import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.circuit import Circuit
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+
+logger = logging.getLogger(__name__)
+
+KEY_VARIABLE = "OPENAI_API_KEY"
+
+_FORMS = ("json_schema", "json_object", "text")
+"""Ways to ask for JSON, best first: OpenAI's, llama-cpp-python's (a schema within json_object), and not at all."""
+
+
+class OpenAILLM(Backend):
+    """A model behind an OpenAI-compatible address. The prompts of a batch are sent in parallel.
+
+    The key is read from the environment variable ``OPENAI_API_KEY``; local servers need none.
+
+    JSON answers are asked for by ``response_format``, in whichever of two forms the server takes. A server that takes
+    neither is asked without, so that the answer depends on the prompt alone and has to be checked, as `complete_json`
+    does.
+
+    Failed requests are repeated with growing pauses by the `openai` client. A server that has failed several times in a
+    row is left alone for a while (`Circuit`), so that a run whose server is gone still ends.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        sampling: Sampling | None = None,
+        budget: Budget | None = None,
+        timeout: float = 60.0,
+        retries: int = 2,
+        parallel: int = 8,
+        pause: float = 5.0,
+    ) -> None:
+        """Prepare the client; nothing is sent yet.
+
+        Args:
+            base_url: address up to and including the version, such as ``http://localhost:8080/v1``.
+            model: name of the model, as the server knows it.
+            sampling: how tokens are drawn.
+            budget: what the model may cost.
+            timeout: seconds without a sign of life after which a request counts as failed.
+            retries: times a failed request is repeated.
+            parallel: requests under way at once; as many failures in a row mean that the server is gone.
+            pause: seconds for which a server that is gone is left alone at first.
+
+        Raises:
+            ImportError: the `openai` package is not installed.
+            ValueError: the address or a limit makes no sense.
+        """
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"base_url must be an address such as http://localhost:8080/v1; got {base_url!r}")
+        if not timeout > 0 or retries < 0 or parallel < 1:
+            raise ValueError(
+                "timeout must be above 0, retries at least 0 and parallel at least 1; "
+                f"got {timeout}, {retries} and {parallel}"
+            )
+        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
+        super().__init__(f"openai:{parts.scheme}://{host}{parts.path}#{model}", sampling, budget)
+        self.model = model
+        self._client = _client(base_url, timeout, retries)
+        self._timeout = timeout
+        self._parallel = parallel
+        self._circuit = Circuit(tolerance=parallel, pause=pause)
+        self._lock = threading.Lock()
+        self._form: str | None = None  # not known before the first answer
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        *,
+        sampling: Sampling | None = None,
+        budget: Budget | None = None,
+        timeout: float = 60.0,
+    ) -> OpenAILLM:
+        """Ask a server whether it is there and, where ``#model`` is missing, which model it has.
+
+        Args:
+            url: ``http://host:port/v1#model``; ``/v1`` is added where there is no path.
+            sampling: how tokens are drawn.
+            budget: what the model may cost.
+            timeout: seconds without a sign of life after which a request counts as failed.
+
+        Raises:
+            ConnectionError: the server does not answer, or refuses the key.
+            ValueError: no model is named and the server lists none.
+        """
+        address, _, model = url.partition("#")
+        if urlsplit(address).path in ("", "/"):
+            address = address.rstrip("/") + "/v1"
+        client = _client(address, min(timeout, 10.0), retries=1)
+        listed = _listed_models(client, address)
+        if not model and not listed:
+            raise ValueError(f"the server at {address} lists no models: name one, as in {address}#model")
+        return cls(address, model or listed[0], sampling=sampling, budget=budget, timeout=timeout)
+
+    def _answer(
+        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+    ) -> list[Completion]:
+        def one(prompt: str) -> Completion:
+            return self._one(prompt, schema, max_tokens, until)
+
+        first: list[Completion] = []
+        if self._circuit.is_doubtful or (schema is not None and self._form is None):
+            # One request finds out whether the server is back, or takes a schema, before all are sent.
+            first = [one(prompts[0])]
+        rest = prompts[len(first) :]
+        if not rest:
+            return first
+        with ThreadPoolExecutor(min(self._parallel, len(rest)), "rapport-llm") as pool:
+            return first + list(pool.map(one, rest))
+
+    def _one(self, prompt: str, schema: Schema | None, max_tokens: int, until: float | None) -> Completion:
+        import openai
+
+        timeout = self._timeout if until is None else min(self._timeout, until - time.monotonic())
+        if timeout <= 0:
+            return Completion("", error="not sent: the budget's seconds are spent", sent=False)
+        if self._circuit.is_open:
+            return Completion("", error="not sent: the server has not answered for some time", sent=False)
+        try:
+            completion = self._request(prompt, schema, max_tokens, timeout)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            return Completion("", error=f"the server refuses the request: {error}")
+        except (openai.OpenAIError, ValueError) as error:
+            self._note_failure(error)
+            return Completion("", error=f"{type(error).__name__}: {error}")
+        self._circuit.succeeded()
+        return completion
+
+    def _request(self, prompt: str, schema: Schema | None, max_tokens: int, timeout: float) -> Completion:
+        """Send one prompt, in the first form that the server takes."""
+        import openai
+
+        if schema is None:
+            return self._send(prompt, None, "text", max_tokens, timeout)
+        forms = _FORMS if self._form is None else (self._form,)
+        for form in forms:
+            try:
+                completion = self._send(prompt, schema, form, max_tokens, timeout)
+            # Some servers fail on a form they do not know (500) where others refuse it (400, 422).
+            except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
+                if form == forms[-1]:
+                    raise
+                logger.info("%s does not take the response format %s: %s", self.identity, form, error)
+            else:
+                if self._form is None and form == "text":
+                    logger.warning("%s takes no JSON schema: its answers are only checked", self.identity)
+                self._form = form
+                return completion
+        raise AssertionError("unreachable: the last form returns or raises")
+
+    def _send(self, prompt: str, schema: Schema | None, form: str, max_tokens: int, timeout: float) -> Completion:
+        wanted: dict[str, Any] = {}
+        if schema is not None and form != "text":
+            inner = {"name": "answer", "schema": dict(schema), "strict": True}
+            content = {"json_schema": inner} if form == "json_schema" else {"schema": dict(schema)}
+            wanted["response_format"] = {"type": form, **content}
+        raw = self._client.chat.completions.with_raw_response.create(
+            model=self.model,
+            messages=[{"role": "user", "content": printable(prompt)}],
+            max_tokens=max_tokens,
+            temperature=self.sampling.temperature,
+            top_p=self.sampling.top_p,
+            seed=self.sampling.seed,
+            timeout=timeout,
+            **wanted,
+        )
+        with self._lock:
+            self.meter.retries += raw.retries_taken
+        return _completion(raw.parse(), schema)
+
+    def _note_failure(self, error: Exception) -> None:
+        if (pause := self._circuit.failed()) is not None:
+            logger.warning("%s does not answer (%s): left alone for %g s", self.identity, error, pause)
+
+
+def _completion(response: Any, schema: Schema | None) -> Completion:
+    """What a server sent, which may be anything at all."""
+    try:
+        choice = response.choices[0]
+        text = choice.message.content or ""
+        usage = response.usage
+        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+    except (AttributeError, IndexError, TypeError):
+        raise ValueError("the server's answer is no chat completion") from None
+    error = None
+    if schema is not None and choice.finish_reason == "length":
+        error = f"the answer was cut off after {written} tokens"
+    return Completion(printable(str(text)), read or 0, written or 0, error=error)
+
+
+def _client(base_url: str, timeout: float, retries: int) -> OpenAI:
+    try:
+        from openai import OpenAI
+    except ImportError as error:
+        raise ImportError(
+            'asking a server needs the openai package: pip install "rapport-gym[llm]" (or give a GGUF file instead)'
+        ) from error
+    key = os.environ.get(KEY_VARIABLE) or "none"
+    return OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
+
+
+def _listed_models(client: OpenAI, address: str) -> list[str]:
+    import openai
+
+    try:
+        return [model.id for model in client.models.list().data or []]
+    except openai.APIConnectionError as error:
+        raise ConnectionError(
+            f"no language model server answers at {address} ({error}): start it, or check host, port and path"
+        ) from error
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise ConnectionError(
+            f"the server at {address} refuses the key: set the environment variable {KEY_VARIABLE}"
+        ) from error
+    except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+        return []  # not every server lists its models

@@ -1,0 +1,91 @@
+"""LERL's critic (arXiv 2601.19585): a language model that looks back on finished sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rapport.agents.llm.base import LLM
+from rapport.agents.llm.structured import complete_json
+from rapport.agents.planning.planner import FinishedSession
+from rapport.agents.planning.prompts import Prompt, load_prompt
+from rapport.agents.planning.reflection import ReflectionPool
+from rapport.agents.planning.wording import bullet_list, checked_names, describe_slates
+
+_LONGEST = 160
+"""Characters in a reflection, about 20 words and some."""
+
+REFLECTION_SCHEMA = {
+    "type": "object",
+    "properties": {"reflection": {"type": "string", "minLength": 1, "maxLength": _LONGEST}},
+    "required": ["reflection"],
+    "additionalProperties": False,
+}
+
+
+class LLMCritic:
+    """Writes one sentence about each finished session and keeps it in the pool, with that session's own score.
+
+    Where the model gives no usable answer nothing is kept; ``skipped`` counts these sessions.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        pool: ReflectionPool,
+        category_names: Sequence[str],
+        *,
+        words: int = 20,
+        retries: int = 2,
+        prompt: Prompt | None = None,
+    ) -> None:
+        """Prepare the prompt.
+
+        Args:
+            llm: the model.
+            pool: takes the reflections.
+            category_names: C names, all different.
+            words: longest reflection; what goes beyond is cut off.
+            retries: times an unusable answer is asked for again.
+            prompt: the wording; ``load_prompt("reflect")`` where None.
+        """
+        if words < 1:
+            raise ValueError(f"words, the longest reflection, must be at least 1; got {words}")
+        self.llm = llm
+        self.skipped = 0
+        self._pool = pool
+        self._names = checked_names(category_names)
+        self._words = words
+        self._retries = retries
+        self._prompt = prompt or load_prompt("reflect")
+
+    def reflect(self, sessions: list[FinishedSession]) -> None:
+        """Look back on sessions that just ended."""
+        prompts = [self.prompt(session) for session in sessions]
+        texts = complete_json(
+            self.llm, prompts, REFLECTION_SCHEMA, self._parse, max_tokens=4 * _LONGEST, retries=self._retries
+        )
+        for session, text in zip(sessions, texts, strict=True):
+            if text is None:
+                self.skipped += 1
+            else:
+                self._pool.add(text, session.score, session.user)
+
+    def prompt(self, session: FinishedSession) -> str:
+        """What the model is asked about one session."""
+        return self._prompt.fill(
+            categories=bullet_list(self._names),
+            words=self._words,
+            slates=len(session.categories),
+            items=session.categories.size,
+            clicks=session.score,
+            session=describe_slates(session.categories, session.clicks, self._names),
+        )
+
+    def _parse(self, answer: object) -> str:
+        text = answer.get("reflection") if isinstance(answer, dict) else answer
+        if not isinstance(text, str):
+            raise ValueError('it must have the form {"reflection": "..."}')
+        words = text.split()
+        if not any(character.isalnum() for character in text):
+            raise ValueError("the reflection says nothing")
+        return " ".join(words[: self._words])

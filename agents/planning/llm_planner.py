@@ -1,0 +1,175 @@
+"""LERL's high level (arXiv 2601.19585): a language model chooses the categories of each user's next slate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rapport.agents.llm.base import LLM
+from rapport.agents.llm.structured import complete_json
+from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
+from rapport.agents.planning.preference import IntArray, category_counts, check_views
+from rapport.agents.planning.prompts import Prompt, load_prompt
+from rapport.agents.planning.reflection import ReflectionPool
+from rapport.agents.planning.wording import UNKNOWN, bullet_list, checked_names, describe_slates, describe_taste
+
+
+class LLMPlanner:
+    """Asks a language model which categories come next, and a fallback planner where it gets no usable answer.
+
+    The model sees the categories by name, some reflections on earlier sessions, what the user clicked before and the
+    last slates of the session. Its answer is a list of names that a JSON schema, and with GGUF files a grammar, keeps
+    valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
+
+    One draw of reflections serves a whole batch, as in LERL; equal prompts in a batch are asked once.
+    """
+
+    name = "language model"
+
+    def __init__(
+        self,
+        llm: LLM,
+        category_names: Sequence[str],
+        fallback: Planner,
+        pool: ReflectionPool | None = None,
+        rng: np.random.Generator | None = None,
+        *,
+        fewest: int = 2,
+        most: int = 8,
+        slates: int = 5,
+        taste: int = 5,
+        reflections: int = 3,
+        alpha: float = 0.1,
+        retries: int = 2,
+        prompt: Prompt | None = None,
+    ) -> None:
+        """Prepare the prompt and the schema.
+
+        Args:
+            llm: the model.
+            category_names: C names, all different.
+            fallback: decides where the model gives no usable answer.
+            pool: reflections to draw from; None to plan without.
+            rng: draws the reflections; needed with a pool.
+            fewest: fewest categories in a plan.
+            most: most categories in a plan.
+            slates: newest slates of the session that the model sees.
+            taste: categories the user clicked most before the session that the model sees; 0 for none.
+            reflections: reflections the model sees.
+            alpha: LERL's Eq. 4, how much more often reflections on good sessions are drawn.
+            retries: times an unusable answer is asked for again.
+            prompt: the wording; ``load_prompt("plan")`` where None.
+        """
+        if pool is not None and rng is None:
+            raise ValueError("rng is needed to draw from the pool of reflections: give a numpy Generator")
+        if not 1 <= fewest <= most:
+            raise ValueError(f"a plan needs at least 1 category and fewest <= most; got fewest={fewest}, most={most}")
+        self.llm = llm
+        self._names = checked_names(category_names)
+        self._index = {name: index for index, name in enumerate(self._names)}
+        self._fallback = fallback
+        self._pool, self._rng = pool, rng
+        self._fewest, self._most = min(fewest, len(self._names)), min(most, len(self._names))
+        self._slates, self._taste = slates, taste
+        self._n_reflections, self._alpha = reflections, alpha
+        self._retries = retries
+        self._prompt = prompt or load_prompt("plan")
+        self._schema = plan_schema(self._names, self._fewest, self._most)
+        # Enough for a model that writes byte by byte.
+        longest = max(len(name.encode()) for name in self._names)
+        self._max_tokens = 32 + self._most * (2 * longest + 6)
+
+    def plan(self, views: SessionViews) -> BoolArray:
+        """Categories the model chose, shape (B, C); the fallback's where it chose none."""
+        check_views(views, len(self._names))
+        prompts = self.prompts(views)
+        questions = list(dict.fromkeys(prompts))
+        answers = complete_json(
+            self.llm, questions, self._schema, self._parse, max_tokens=self._max_tokens, retries=self._retries
+        )
+        chosen = dict(zip(questions, answers, strict=True))
+        plans = np.zeros((len(views), len(self._names)), dtype=np.bool_)
+        missing = []
+        for row, prompt in enumerate(prompts):
+            if (categories := chosen[prompt]) is None:
+                missing.append(row)
+            else:
+                plans[row, categories] = True
+        if missing:
+            self.llm.meter.fallbacks += len(missing)
+            plans[missing] = self._fallback.plan(_rows(views, np.array(missing)))
+        return plans
+
+    def prompts(self, views: SessionViews) -> list[str]:
+        """What the model is asked for each of B sessions; draws the reflections."""
+        reflections = self._draw()
+        tastes = self._tastes(views)
+        prompts = []
+        for row in range(len(views)):
+            categories, clicks = views.session_slates(row, self._slates)
+            session = describe_slates(categories, clicks, self._names)
+            prompts.append(
+                self._prompt.fill(
+                    categories=bullet_list(self._names),
+                    least=self._fewest,
+                    most=self._most,
+                    reflections=reflections,
+                    taste=tastes[row],
+                    session=session,
+                )
+            )
+        return prompts
+
+    def _draw(self) -> str:
+        if self._pool is None or self._rng is None:
+            return bullet_list([])
+        return bullet_list([entry.text for entry in self._pool.sample(self._rng, self._n_reflections, self._alpha)])
+
+    def _tastes(self, views: SessionViews) -> list[str]:
+        """What each user clicked before the session, in words."""
+        if self._taste == 0:
+            return [UNKNOWN] * len(views)
+        horizon = views.categories.shape[1]
+        before = np.arange(horizon) < horizon - (views.step * views.slate_size)[:, None]
+        seen, clicked = category_counts(np.where(before, views.categories, -1), views.clicks, len(self._names))
+        return [describe_taste(seen[row], clicked[row], self._names, self._taste) for row in range(len(views))]
+
+    def _parse(self, answer: object) -> list[int]:
+        """Indices of the categories in an answer, or an error that tells the model what to mend."""
+        names = answer.get("categories") if isinstance(answer, dict) else answer
+        if not isinstance(names, list):
+            raise ValueError('it must have the form {"categories": ["...", "..."]}')
+        if unknown := [name for name in names if not isinstance(name, str) or name not in self._index]:
+            raise ValueError(f"{unknown[0]!r:.80} is not in the list of categories")
+        chosen = sorted({self._index[name] for name in names})
+        if not self._fewest <= len(chosen) <= self._most:
+            raise ValueError(f"it names {len(chosen)} different categories, not {self._fewest} to {self._most}")
+        return chosen
+
+
+def plan_schema(names: Sequence[str], fewest: int, most: int) -> dict[str, object]:
+    """JSON schema of a plan: ``{"categories": [...]}`` with `fewest` to `most` of the names."""
+    categories = {
+        "type": "array",
+        "items": {"type": "string", "enum": list(names)},
+        "minItems": fewest,
+        "maxItems": most,
+    }
+    return {
+        "type": "object",
+        "properties": {"categories": categories},
+        "required": ["categories"],
+        "additionalProperties": False,
+    }
+
+
+def _rows(views: SessionViews, rows: IntArray) -> SessionViews:
+    return replace(
+        views,
+        user=views.user[rows],
+        step=views.step[rows],
+        categories=views.categories[rows],
+        clicks=views.clicks[rows],
+    )

@@ -1,0 +1,84 @@
+"""What a planner sees and what it answers: the contract of LERL's high level.
+
+A planner chooses, for each of B sessions at once, the set of categories the next slate may be drawn from. It sees only
+what a real service would see: the user's logged history, what was shown in this session and what was clicked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SessionViews:
+    """B running sessions, as a planner may see them.
+
+    Attributes:
+        user: shape (B,), int64, index of the user (a key, not an ordinal quantity).
+        step: shape (B,), int64, slates already shown in this session; 0 at its start.
+        categories: shape (B, H), int64, categories of the last H items seen, oldest first, -1 where there is none.
+            The last ``min(step * slate_size, H)`` entries are of this session, those before are of the user's log.
+        clicks: shape (B, H), int8, for each of them 1 clicked, 0 not clicked, -1 not recorded.
+        slate_size: K, items in one slate.
+    """
+
+    user: NDArray[np.int64]
+    step: NDArray[np.int64]
+    categories: NDArray[np.int64]
+    clicks: NDArray[np.int8]
+    slate_size: int
+
+    def __len__(self) -> int:
+        """Number of sessions, B."""
+        return len(self.user)
+
+    def session_slates(self, row: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+        """Categories and clicks, shape (n, K), of at most the ``last`` newest slates of one session, oldest first."""
+        size = self.slate_size
+        n = min(int(self.step[row]), last, self.categories.shape[1] // size)
+        tail = slice(self.categories.shape[1] - n * size, None)
+        return self.categories[row, tail].reshape(n, size), self.clicks[row, tail].reshape(n, size)
+
+
+@dataclass(frozen=True)
+class FinishedSession:
+    """One session that ended, from its first slate to the last.
+
+    Attributes:
+        user: index of the user.
+        categories: shape (T, K), int64, category of each item shown.
+        clicks: shape (T, K), int8, 1 where it was clicked.
+    """
+
+    user: int
+    categories: NDArray[np.int64]
+    clicks: NDArray[np.int8]
+
+    @property
+    def score(self) -> int:
+        """S_u of LERL Eq. 4: the sum of clicks over all items of the session."""
+        return int(self.clicks.sum())
+
+
+class Planner(Protocol):
+    """Chooses the categories of the next slate for a batch of sessions."""
+
+    name: str
+
+    def plan(self, views: SessionViews) -> BoolArray:
+        """Allowed categories, shape (B, C); a row may be empty or too small for a slate: the wrapper widens it."""
+        ...
+
+
+class Critic(Protocol):
+    """Learns from sessions that ended."""
+
+    def reflect(self, sessions: list[FinishedSession]) -> None:
+        """Take in sessions that just ended."""
+        ...

@@ -1,0 +1,123 @@
+"""Puts a planner between an agent and its sessions: observations carry the plan, finished sessions reach the critic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from rapport.agents.planning.planner import BoolArray, Critic, FinishedSession, Planner, SessionViews
+from rapport.datasets.schema import SessionData
+
+
+def widen(plans: BoolArray, previous: BoolArray, category_sizes: NDArray[np.integer], slate_size: int) -> BoolArray:
+    """Plans that can fill a slate, shape (B, C): a plan with too few items gives way to the one before, then to all."""
+    result = plans.copy()
+    for remedy in (previous, np.ones_like(plans)):
+        short = result @ category_sizes < slate_size
+        result[short] = remedy[short]
+    return result
+
+
+class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
+    """Adds ``plan`` (C,) int8, 1 for every allowed category, to the observations of a session environment.
+
+    A plan is made when a session begins and every ``period`` steps after. The critic is handed each finished session as
+    it was lived, slate by slate, gathered here while it ran and never read from an observation, which belongs to the
+    next user once a session has ended.
+
+    Args:
+        env: a session vector environment that resets within the step (``AutoresetMode.SAME_STEP``).
+        data: its data set.
+        planner: makes the plans.
+        critic: is told of finished sessions; optional.
+        period: steps a plan holds.
+
+    Attributes:
+        plans_made: how many plans were asked for.
+        plans_widened: how many of them could not fill a slate.
+    """
+
+    def __init__(
+        self,
+        env: VectorEnv[Any, Any, Any],
+        data: SessionData,
+        planner: Planner,
+        critic: Critic | None = None,
+        period: int = 1,
+    ) -> None:
+        super().__init__(env)
+        if env.metadata.get("autoreset_mode") != AutoresetMode.SAME_STEP:
+            raise ValueError(
+                "env: make it with autoreset_mode=AutoresetMode.SAME_STEP; ended sessions are planned at once"
+            )
+        if period < 1:
+            raise ValueError(f"period={period}; a plan holds at least one step")
+        self.data, self.planner, self.critic, self.period = data, planner, critic, period
+        self.slate_size = int(env.single_action_space.shape[0])  # type: ignore[index]
+        n_categories = data.catalog.n_categories
+        inner = env.single_observation_space
+        assert isinstance(inner, spaces.Dict)
+        self.single_observation_space = spaces.Dict(
+            {**inner.spaces, "plan": spaces.Box(0, 1, (n_categories,), np.int8)}
+        )
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.plans_made = self.plans_widened = 0
+        self._sizes = data.catalog.category_sizes
+        behaviours = data.log.behaviours
+        # Some early exposures are known by their long views alone: the stricter sign then stands in for the click.
+        self._stand_in = behaviours.index("long_view") if "long_view" in behaviours else 0
+        self._category = np.concatenate([[-1], data.catalog.category]).astype(np.int64)
+        self._plan = np.ones((self.num_envs, n_categories), bool)
+        longest = int(inner["step"].high[0])  # type: ignore[attr-defined]
+        self._categories = np.zeros((self.num_envs, longest, self.slate_size), np.int64)
+        self._clicks = np.zeros((self.num_envs, longest, self.slate_size), np.int8)
+
+    def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
+        """Begin sessions and plan for them."""
+        observations, info = self.env.reset(**arguments)
+        self._plan[:] = True
+        self._user = info["user"]
+        return self._planned(observations), info
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Step the sessions, hand finished ones to the critic and plan the next slates."""
+        place = self._step
+        observations, rewards, terminated, truncated, info = self.env.step(actions)
+        rows = np.arange(self.num_envs)
+        self._categories[rows, place] = info["categories"]
+        self._clicks[rows, place] = info["feedback"][:, :, 0]
+        ended = terminated | truncated
+        if ended.any():
+            info["final_obs"]["plan"] = self._plan.astype(np.int8)
+            if self.critic is not None:
+                self.critic.reflect([self._finished(row, int(place[row]) + 1) for row in np.flatnonzero(ended)])
+            self._plan[ended] = True
+        self._user = info["user"]
+        return self._planned(observations), rewards, terminated, truncated, info
+
+    def _planned(self, observations: dict[str, Any]) -> dict[str, Any]:
+        self._step = observations["step"][:, 0].astype(np.int64)
+        due = np.flatnonzero(self._step % self.period == 0)
+        if len(due):
+            asked = self.planner.plan(self._views(observations, due))
+            plans = widen(asked, self._plan[due], self._sizes, self.slate_size)
+            self.plans_made += len(due)
+            self.plans_widened += int((plans != asked).any(axis=1).sum())
+            self._plan[due] = plans
+        return {**observations, "plan": self._plan.astype(np.int8)}
+
+    def _views(self, observations: dict[str, Any], rows: NDArray[np.int64]) -> SessionViews:
+        items = observations["history_items"][rows]
+        feedback = observations["history_feedback"][rows].reshape(*items.shape, -1)
+        clicks = np.where(feedback[..., 0] >= 0, feedback[..., 0], feedback[..., self._stand_in])
+        return SessionViews(self._user[rows], self._step[rows], self._category[items], clicks, self.slate_size)
+
+    def _finished(self, row: int, length: int) -> FinishedSession:
+        return FinishedSession(
+            int(self._user[row]), self._categories[row, :length].copy(), self._clicks[row, :length].copy()
+        )

@@ -1,0 +1,136 @@
+"""Comparing what is in the data directory with what was published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from rapport.datasets import kuairand
+from rapport.datasets.directory import data_directory
+from rapport.datasets.schema import DataError
+from rapport.datasets.store import DATASETS
+
+PUBLISHED_USERS = 27_285
+PUBLISHED_VIDEOS = 7_583
+PUBLISHED_STANDARD_ROWS = 1_436_609
+PUBLISHED_RANDOM_ROWS = 1_186_059
+
+_KUAIREC_ROWS = {
+    "small_matrix.csv": 4_676_570,
+    "big_matrix.csv": 12_530_806,
+    "user_features.csv": 7_176,
+    "kuairec_caption_category.csv": 10_728,
+}
+
+
+class State(StrEnum):
+    """What the check found."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    ABSENT = "absent"
+    DAMAGED = "damaged"
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """One line of the table.
+
+    Attributes:
+        dataset: name of the data set.
+        file: name of the file, or what was checked.
+        rows: rows found; None where there is no file or it cannot be read.
+        published: rows of the official release; None where it is not stated.
+        state: the verdict.
+        note: what is wrong and what to do, or empty.
+    """
+
+    dataset: str
+    file: str
+    rows: int | None
+    published: int | None
+    state: State
+    note: str = ""
+
+
+def check(root: str | Path | None = None) -> list[FileCheck]:
+    """Check every known data set in the data directory, reading what can be read; nothing is changed.
+
+    Returns:
+        Lines in the order of :data:`rapport.datasets.store.DATASETS`; a data set that is not there has one line.
+    """
+    directory = data_directory(root)
+    lines: list[FileCheck] = []
+    for entry in DATASETS.values():
+        if entry.name == "kuairand-pure":
+            lines += _kuairand_pure(directory)
+        elif not (directory / entry.folder).is_dir():
+            lines.append(FileCheck(entry.name, entry.folder, None, None, State.ABSENT))
+        elif entry.name == "kuairec":
+            data = directory / entry.folder / "data"
+            lines += [_file(entry.name, data / name, rows) for name, rows in _KUAIREC_ROWS.items()]
+        else:
+            files = [path for path in (directory / entry.folder).rglob("*.csv")]
+            state = State.OK if files else State.PARTIAL
+            lines.append(
+                FileCheck(entry.name, f"{len(files)} CSV file(s)", None, None, state, "not read by this version")
+            )
+    return lines
+
+
+def _kuairand_pure(directory: Path) -> list[FileCheck]:
+    name = "kuairand-pure"
+    layout = kuairand.find(directory)
+    if layout is None:
+        remedy = "run `rapport data fetch kuairand-pure`"
+        return [FileCheck(name, "KuaiRand-Pure", None, None, State.ABSENT, remedy)]
+    logs = [_file(name, layout.folder / log, None) for log in kuairand.STANDARD_LOGS]
+    return [
+        _file(name, layout.folder / kuairand.USER_FILE, PUBLISHED_USERS),
+        _file(name, layout.folder / kuairand.ITEM_FILE, PUBLISHED_VIDEOS),
+        *logs,
+        _total(name, logs),
+        _file(name, layout.folder / kuairand.RANDOM_LOG, PUBLISHED_RANDOM_ROWS, "optional"),
+        _readable(name, directory),
+    ]
+
+
+def _total(name: str, logs: list[FileCheck]) -> FileCheck:
+    """Both standard logs together: only their sum is published."""
+    rows = sum(line.rows or 0 for line in logs)
+    state = State.OK if rows == PUBLISHED_STANDARD_ROWS else State.PARTIAL if rows else State.ABSENT
+    return FileCheck(name, "standard logs together", rows, PUBLISHED_STANDARD_ROWS, state)
+
+
+def _readable(name: str, directory: Path) -> FileCheck:
+    """Read everything, histories included, as training would."""
+    try:
+        tables = kuairand.read(directory)
+    except DataError as error:
+        return FileCheck(name, "read and joined", None, None, State.DAMAGED, str(error))
+    note = f"{int(tables.log.randomised.sum()):,} at random; repeated reports dropped, earlier exposures added"
+    return FileCheck(name, "read and joined", len(tables.log), None, State.OK, note)
+
+
+def _file(dataset: str, path: Path, published: int | None, absent_note: str = "") -> FileCheck:
+    if not path.is_file():
+        return FileCheck(dataset, path.name, None, published, State.ABSENT, absent_note)
+    rows, whole_line = _lines(path)
+    if not whole_line:
+        return FileCheck(dataset, path.name, rows, published, State.DAMAGED, "the last line is cut off; get it again")
+    whole = published is None or rows == published
+    return FileCheck(dataset, path.name, rows, published, State.OK if whole else State.PARTIAL)
+
+
+def _lines(path: Path) -> tuple[int, bool]:
+    """Return the lines below the header, and whether the last one is whole.
+
+    Only line feeds count: four KuaiRec captions contain carriage returns, which CSV readers take for line ends.
+    """
+    lines, last = 0, b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            lines += piece.count(b"\n")
+            last = piece[-1:]
+    return max(lines - 1, 0), last == b"\n"

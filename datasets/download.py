@@ -1,0 +1,131 @@
+"""A downloader for pooch that goes on where an interrupted transfer stopped.
+
+What has arrived is kept in ``<file>.part``. The next attempt asks the server for the rest with an HTTP ``Range``
+header, and with ``If-Range`` where the server had named a version, so that halves of two versions are never joined. A
+server that ignores the range sends everything, and the file starts over.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO, Any
+
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from rapport.datasets.schema import DataError
+
+_CHUNK = 1 << 18
+_PARTIAL_CONTENT = 206
+_RANGE_NOT_SATISFIABLE = 416
+_SERVER_ERRORS = 500
+
+
+class ResumingDownloader:
+    """Callable with pooch's signature ``(url, output_file, pooch)``.
+
+    Args:
+        part: where the unfinished file is kept between attempts.
+        attempts: how many times a broken transfer is taken up again before giving up.
+        wait_s: seconds before the first repetition; doubled each time.
+        timeout_s: seconds without a byte after which a transfer counts as broken.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self, part: Path, attempts: int = 5, wait_s: float = 1.0, timeout_s: float = 30.0, progress: bool = True
+    ) -> None:
+        self.part = part
+        self.version = part.with_name(part.name + ".version")
+        self.attempts = attempts
+        self.wait_s = wait_s
+        self.timeout_s = timeout_s
+        self.progress = progress
+
+    def __call__(self, url: str, output_file: str | Path, pooch: Any = None) -> None:
+        """Bring ``url`` to ``output_file``; it appears there only when complete.
+
+        Raises:
+            DataError: the server refused, or the transfer kept breaking; what has arrived stays in ``part``.
+        """
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        with Progress(*columns, TimeRemainingColumn(), disable=not self.progress) as bar:
+            task = bar.add_task(url.rsplit("/", 1)[-1], total=None)
+            self._repeat(url, bar, task)
+        self.part.replace(output_file)
+        self.version.unlink(missing_ok=True)
+
+    def _repeat(self, url: str, bar: Progress, task: Any) -> None:
+        for attempt in range(1, self.attempts + 1):
+            try:
+                return self._transfer(url, bar, task)
+            except (OSError, http.client.HTTPException) as error:
+                if isinstance(error, urllib.error.HTTPError) and error.code < _SERVER_ERRORS:
+                    raise DataError(
+                        f"{url}: the server answered {error.code} {error.reason}; check the address, or download the "
+                        "file by hand and unpack it into the data directory"
+                    ) from error
+                if attempt == self.attempts:
+                    kept = self.part.stat().st_size if self.part.exists() else 0
+                    raise DataError(
+                        f"{url}: {_reason(error)} ({attempt} attempts); check the network and run the same command "
+                        f"again: it goes on from the {kept:,} bytes kept in {self.part}"
+                    ) from error
+                time.sleep(self.wait_s * 2 ** (attempt - 1))
+
+    def _transfer(self, url: str, bar: Progress, task: Any) -> None:
+        """Fetch what is missing; raise OSError or HTTPException when it breaks."""
+        have = self.part.stat().st_size if self.part.exists() else 0
+        try:
+            response = urllib.request.urlopen(self._request(url, have), timeout=self.timeout_s)
+        except urllib.error.HTTPError as error:
+            if error.code != _RANGE_NOT_SATISFIABLE or not have:
+                raise
+            # Nothing lies beyond what we have: it is complete or it is another file. Only a fresh start tells.
+            self.part.unlink()
+            return self._transfer(url, bar, task)
+        with response:
+            resumed = response.status == _PARTIAL_CONTENT and _starts_at(response.headers, have)
+            if response.status == _PARTIAL_CONTENT and not resumed:
+                self.part.unlink(missing_ok=True)
+                raise OSError("the server sent another part than was asked for")
+            if not resumed:
+                have = 0
+                self.version.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
+            length = response.headers.get("Content-Length")
+            total = have + int(length) if length else None
+            bar.update(task, total=total, completed=have)
+            with self.part.open("ab" if resumed else "wb") as file:
+                have += _copy(response, file, bar, task)
+        if total is not None and have != total:
+            raise OSError(f"the connection ended after {have:,} of {total:,} bytes")
+
+    def _request(self, url: str, have: int) -> urllib.request.Request:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "rapport-gym"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            version = self.version.read_text() if self.version.exists() else ""
+            if version and not version.startswith("W/"):  # weak tags are not allowed in If-Range
+                headers["If-Range"] = version
+        return urllib.request.Request(url, headers=headers)
+
+
+def _copy(response: IO[bytes], file: IO[bytes], bar: Progress, task: Any) -> int:
+    copied = 0
+    while chunk := response.read(_CHUNK):
+        file.write(chunk)
+        copied += len(chunk)
+        bar.advance(task, len(chunk))
+    return copied
+
+
+def _starts_at(headers: http.client.HTTPMessage, offset: int) -> bool:
+    return (headers.get("Content-Range") or "").startswith(f"bytes {offset}-")
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return f"no connection: {reason}" if isinstance(error, urllib.error.URLError) else str(reason)

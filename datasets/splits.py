@@ -1,0 +1,70 @@
+"""Who and when is kept apart: a split by days for simulators, a split by users for agents."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import UNKNOWN, DataError, IntArray, InteractionLog
+
+DAY_MS = 24 * 60 * 60 * 1000
+CHINA_OFFSET_MS = 8 * 60 * 60 * 1000
+"""KuaiRand's days are days in China (UTC+8). Its ``date`` column is the day of the log file's hour, up to 52 minutes
+after ``time_ms`` and so on the next day for 0.9 % of the rows; the exposure's own time decides here."""
+
+
+def china_day(time_ms: IntArray) -> IntArray:
+    """Return the number of the day in China (days since 1970-01-01 UTC+8), same shape."""
+    return (np.asarray(time_ms, dtype=np.int64) + CHINA_OFFSET_MS) // DAY_MS
+
+
+def time_split(log: InteractionLog, test_share: float = 0.10, valid_share: float = 0.05) -> tuple[int, int]:
+    """Return ``(valid_from_ms, test_from_ms)``, both midnights in China.
+
+    The test days begin at the latest midnight that leaves them at least ``test_share`` of the rows, the validation
+    days at the latest midnight that leaves them at least ``valid_share`` of the rest. Only exposures by the platform's
+    own policy with every behaviour recorded count: random exposures and histories without times say nothing about days.
+
+    Raises:
+        DataError: the log is empty or spans too few days for three parts.
+    """
+    for name, share in (("test_share", test_share), ("valid_share", valid_share)):
+        if not 0 < share < 1:
+            raise DataError(f"{name}={share} is outside (0, 1); give a share such as 0.1")
+    counted = ~log.randomised & (log.feedback != UNKNOWN).all(axis=1)
+    days = china_day(log.time_ms[counted])
+    if len(days) == 0:
+        raise DataError("log: no fully recorded row of the standard policy, so no split by days; give a fuller log")
+    test_day = _last_boundary(days, test_share)
+    rest = days[days < test_day]
+    valid_day = _last_boundary(rest, valid_share) if len(rest) else test_day
+    if not (days < valid_day).any():
+        raise DataError(
+            f"log: its {len(np.unique(days))} day(s) leave no training day before validation and test; "
+            "give a log that spans more days or smaller shares"
+        )
+    return int(valid_day * DAY_MS - CHINA_OFFSET_MS), int(test_day * DAY_MS - CHINA_OFFSET_MS)
+
+
+def user_split(n_users: int, held_out_share: float = 0.20, seed: int = 0) -> NDArray[np.bool_]:
+    """Return which users are held out, shape (n_users,), exactly ``round(held_out_share * n_users)`` of them.
+
+    Raises:
+        DataError: one of the two sides would be empty.
+    """
+    chosen = round(held_out_share * n_users)
+    if not 0 < chosen < n_users:
+        raise DataError(
+            f"held_out_share={held_out_share} of {n_users} user(s) holds out {chosen}: one side is empty; "
+            "give a share strictly between 0 and 1, or more users"
+        )
+    held_out = np.zeros(n_users, dtype=np.bool_)
+    held_out[np.random.default_rng(seed).permutation(n_users)[:chosen]] = True
+    return held_out
+
+
+def _last_boundary(days: IntArray, share: float) -> int:
+    """Return the latest day such that it and the days after it hold at least ``share`` of the rows."""
+    unique, counts = np.unique(days, return_counts=True)
+    tail = counts[::-1].cumsum()[::-1]
+    return int(unique[np.flatnonzero(tail >= share * len(days))[-1]])

@@ -1,0 +1,205 @@
+"""Loading a data set by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets import cache, kuairand
+from rapport.datasets.directory import cache_directory, data_directory
+from rapport.datasets.schema import DataError, SessionData, Tables
+from rapport.datasets.splits import time_split, user_split
+
+READER_VERSION = 2
+"""Raise it when a reader changes what it makes of the same files, so that caches are built again."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What there is to know about a data set before having it."""
+
+    name: str
+    """As given to :func:`load` and to ``rapport data fetch``."""
+    folder: str
+    """Where it stands in the data directory."""
+    url: str
+    """The official archive or file."""
+    md5: str | None
+    """Published checksum; None: trusted on the first download, recorded, and held to from then on."""
+    contents: str
+    """Published size in users, items and rows."""
+    licence: str
+    """Under which the publisher shares it."""
+    citation: str
+    """How the publisher asks to be cited."""
+    readable: bool = False
+    """Whether :func:`load` reads it; the others can be fetched only."""
+
+
+_ZENODO = "https://zenodo.org/records"
+_KUAIRAND = (
+    "Gao et al., KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos, CIKM 2022, "
+    "doi:10.1145/3511808.3557624"
+)
+_KUAIREC = (
+    "Gao et al., KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems, CIKM 2022, "
+    "doi:10.1145/3511808.3557220"
+)
+
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            "kuairand-pure",
+            "KuaiRand-Pure",
+            f"{_ZENODO}/10439422/files/KuaiRand-Pure.tar.gz",
+            "0820331067a3784d9691136f772b35a7",
+            "27,285 users, 7,583 videos, 1,436,609 standard and 1,186,059 random exposures",
+            "CC BY-SA 4.0",
+            _KUAIRAND,
+            readable=True,
+        ),
+        DatasetInfo(
+            "kuairand-1k",
+            "KuaiRand-1K",
+            f"{_ZENODO}/10439422/files/KuaiRand-1K.tar.gz",
+            "6b0b9c8222d67fcd4c676218edca3f1f",
+            "1,000 users with all they saw",
+            "CC BY-SA 4.0",
+            _KUAIRAND,
+        ),
+        DatasetInfo(
+            "kuairand-27k",
+            "KuaiRand-27K",
+            f"{_ZENODO}/10439422/files/KuaiRand-27K.tar.gz",
+            "3e3c799a24e2d23a4d2c757fbf9adf59",
+            "27,285 users with all they saw",
+            "CC BY-SA 4.0",
+            _KUAIRAND,
+        ),
+        DatasetInfo(
+            "kuairand-captions",
+            "KuaiRand-captions",
+            f"{_ZENODO}/18159199/files/kuairand_video_captions.csv",
+            "9fd4e7587ffd0c8dc289d013858fb229",
+            "captions of the KuaiRand videos",
+            "CC BY-SA 4.0",
+            _KUAIRAND,
+        ),
+        DatasetInfo(
+            "kuairand-categories",
+            "KuaiRand-categories",
+            f"{_ZENODO}/18159199/files/kuairand_video_categories.csv",
+            "8a4c772d3d8f8cf65fa1e1eb896f4177",
+            "categories of the KuaiRand videos",
+            "CC BY-SA 4.0",
+            _KUAIRAND,
+        ),
+        DatasetInfo(
+            "kuairec",
+            "KuaiRec",
+            f"{_ZENODO}/18164998/files/KuaiRec.zip",
+            None,
+            "7,176 users, 10,728 videos, 12,530,806 exposures; 1,411 x 3,327 fully observed",
+            "CC BY-SA 4.0",
+            _KUAIREC,
+        ),
+    )
+}
+
+
+def info(name: str) -> DatasetInfo:
+    """Return the entry of a data set.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def available(name: str = "kuairand-pure", root: str | Path | None = None) -> bool:
+    """Return whether every file that :func:`load` needs is there (it may still turn out damaged)."""
+    if not info(name).readable:
+        return False
+    layout = kuairand.find(data_directory(root))
+    return layout is not None and all(path.is_file() for path in layout.required())
+
+
+def load(
+    name: str = "kuairand-pure",
+    root: str | Path | None = None,
+    *,
+    test_share: float = 0.10,
+    valid_share: float = 0.05,
+    held_out_share: float = 0.20,
+    seed: int = 0,
+    histories: bool = True,
+    use_cache: bool = True,
+) -> SessionData:
+    """Load a data set: people, items, what happened, and who and when is kept apart.
+
+    Args:
+        name: ``"kuairand-pure"``.
+        root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
+        test_share: least share of the log's rows in the test days, in (0, 1).
+        valid_share: least share of the remaining rows in the validation days, in (0, 1).
+        held_out_share: share of the users that no agent learns from, in (0, 1).
+        seed: draws the held-out users.
+        histories: also use the optional file of earlier exposures, where present.
+        use_cache: keep the encoded tables in the cache directory and use what is there.
+
+    Returns:
+        The data; its arrays are read-only.
+
+    Raises:
+        DataError: the data set is unknown, missing, damaged or inconsistent.
+    """
+    if not info(name).readable:
+        raise DataError(f"dataset {name!r} can be fetched but not loaded; load {_readable()}")
+    directory = data_directory(root)
+
+    def build() -> Tables:
+        return kuairand.read(directory, histories)
+
+    layout = kuairand.find(directory)
+    if use_cache and layout is not None and all(path.is_file() for path in layout.required()):
+        digest = cache.key(layout.sources(histories), name, f"reader {READER_VERSION}")
+        tables = cache.cached(cache_directory() / "tables" / f"{name}-{digest}", build)
+    else:
+        tables = build()
+    return assemble(name, tables, test_share, valid_share, held_out_share, seed)
+
+
+def assemble(
+    name: str,
+    tables: Tables,
+    test_share: float = 0.10,
+    valid_share: float = 0.05,
+    held_out_share: float = 0.20,
+    seed: int = 0,
+) -> SessionData:
+    """Split tables by days and by users (see :func:`load`) and freeze their arrays.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    valid_from, test_from = time_split(tables.log, test_share, valid_share)
+    held_out = user_split(tables.population.n_users, held_out_share, seed)
+    catalog, population, log = tables
+    _freeze(catalog.item_ids, catalog.category, catalog.features.codes, population.user_ids, population.features.codes)
+    _freeze(log.user, log.item, log.time_ms, log.feedback, log.randomised, held_out)
+    return SessionData(name, catalog, population, log, test_from, valid_from, held_out)
+
+
+def _freeze(*arrays: NDArray[np.generic]) -> None:
+    for array in arrays:
+        array.setflags(write=False)
+
+
+def _readable() -> str:
+    return " or ".join(repr(entry.name) for entry in DATASETS.values() if entry.readable)

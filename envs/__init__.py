@@ -1,0 +1,1 @@
+"""Gymnasium environments over :mod:`rapport.datasets`. They know no agent."""

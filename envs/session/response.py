@@ -1,0 +1,67 @@
+"""What people do with a slate: the protocol of response models, and the simplest one, a looked-up matrix."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
+
+
+class ResponseModel(Protocol):
+    """How likely each behaviour is for each item of a slate, given all that happened to the user before.
+
+    A user's past is carried in one row of floats, so that a step costs O(slate), not O(history), and sessions can be
+    copied, stored and reset by plain array operations.
+    """
+
+    behaviours: tuple[str, ...]
+
+    def initial_state(self, users: IntArray) -> FloatArray:
+        """States after the users' logged histories, shape (B, D)."""
+        ...
+
+    def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
+        """Probability of each behaviour for each item, shape (B, K, F), for slates of shape (B, K)."""
+        ...
+
+    def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
+        """States, shape (B, D), after slates of shape (B, K) met with feedback of shape (B, K, F) in {0, 1}."""
+        ...
+
+
+class MatrixResponse:
+    """Behaviour probabilities read from a table: people without memory.
+
+    Args:
+        matrix: shape (U, N) for one behaviour or (U, N, F), probabilities in [0, 1].
+        behaviours: F names.
+
+    Raises:
+        ValueError: shapes do not fit or a probability lies outside [0, 1].
+    """
+
+    def __init__(self, matrix: NDArray[np.floating], behaviours: tuple[str, ...] = ("click",)) -> None:
+        table = np.asarray(matrix, dtype=np.float32)
+        table = table[..., None] if table.ndim == 2 else table
+        if table.ndim != 3 or table.shape[2] != len(behaviours):
+            raise ValueError(f"matrix: shape {np.shape(matrix)} does not hold {len(behaviours)} behaviours per user, item")
+        if not ((table >= 0) & (table <= 1)).all():
+            raise ValueError(f"matrix: values from {table.min()} to {table.max()}; probabilities must lie in [0, 1]")
+        self.matrix = table
+        self.behaviours = behaviours
+
+    def initial_state(self, users: IntArray) -> FloatArray:
+        """No memory: shape (B, 0)."""
+        return np.zeros((len(users), 0), np.float32)
+
+    def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
+        """The table's entries, shape (B, K, F)."""
+        entries: FloatArray = self.matrix[users[:, None], slates]
+        return entries
+
+    def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
+        """The same state: nothing is remembered."""
+        return state

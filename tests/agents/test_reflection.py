@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import itertools
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rapport.agents.planning.reflection import Reflection, ReflectionPool, softmax_draw
+
+
+def exact_draw_probabilities(logits: np.ndarray, n: int) -> dict[tuple[int, ...], float]:
+    """Eq. 4 word for word: one after the other, each in proportion to exp(logit) among those that are left."""
+    weights = np.exp(logits)
+    probabilities = {}
+    for draw in itertools.permutations(range(len(logits)), n):
+        left, probability = weights.sum(), 1.0
+        for index in draw:
+            probability *= weights[index] / left
+            left -= weights[index]
+        probabilities[draw] = probability
+    return probabilities
+
+
+def test_sampling_follows_eq_4() -> None:
+    logits = 0.1 * np.array([0, 3, 12, 25, 30])
+    expected = exact_draw_probabilities(logits, 3)
+    rng = np.random.default_rng(0)
+    draws = 40_000
+    counts = dict.fromkeys(expected, 0)
+    for _ in range(draws):
+        counts[tuple(softmax_draw(rng, logits, 3).tolist())] += 1
+    chi2 = sum((counts[d] - draws * p) ** 2 / (draws * p) for d, p in expected.items())
+    assert chi2 < 107  # 59 degrees of freedom: exceeded once in 10,000 times
+
+
+def test_sampling_takes_huge_scores() -> None:
+    assert softmax_draw(np.random.default_rng(0), np.array([0.0, 1e6, 2e6]), 2).tolist() == [2, 1]
+
+
+def test_the_pool_draws_different_entries_and_is_reproducible() -> None:
+    pool = ReflectionPool()
+    for number in range(10):
+        pool.add(f"reflection number {number}", number)
+    draws = [pool.sample(np.random.default_rng(5)) for _ in range(2)]
+    assert draws[0] == draws[1]
+    assert len({entry.text for entry in draws[0]}) == 3
+    assert len(pool.sample(np.random.default_rng(0), n=50)) == 10
+    assert ReflectionPool().sample(np.random.default_rng(0)) == []
+
+
+def test_first_in_first_out() -> None:
+    pool = ReflectionPool(capacity=3)
+    for number in range(5):
+        pool.add(f"lesson {number}", number, user=number)
+    assert pool.entries() == [Reflection(f"lesson {n}", n, n) for n in (2, 3, 4)]
+    assert len(pool) == 3
+
+
+def test_duplicates_are_stored_once() -> None:
+    pool = ReflectionPool()
+    pool.add("Rest Comedy after every slate.", 10)
+    pool.add("Show more Sport.", 4)
+    pool.add("rest  COMEDY after every slate", 2)
+    assert pool.entries() == [Reflection("Show more Sport.", 4), Reflection("rest COMEDY after every slate", 2)]
+    pool.add("Show less Sport.", 5)  # other advice
+    assert len(pool) == 3
+
+
+@pytest.mark.parametrize(("text", "score"), [("  ", 1.0), ("fine", float("nan"))])
+def test_useless_reflections_are_refused(text: str, score: float) -> None:
+    with pytest.raises(ValueError, match="reflection"):
+        ReflectionPool().add(text, score)
+
+
+def test_text_that_is_not_utf8_is_kept_readable() -> None:
+    pool = ReflectionPool()
+    pool.add("odd \ud800 text\x00 here", 1)
+    assert pool.entries()[0].text == "odd ? text here"
+
+
+def test_the_pool_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "pool.sqlite"
+    first = ReflectionPool(path)
+    first.add("kept", 7, 3)
+    first.close()
+    assert ReflectionPool(path).entries() == [Reflection("kept", 7, 3)]
+
+
+def test_the_pool_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "pool.sqlite"
+    code = (
+        "import sys; from rapport.agents.planning.reflection import ReflectionPool\n"
+        "pool = ReflectionPool(sys.argv[1], capacity=20)\n"
+        "for n in range(10**6):\n    pool.add(f'lesson {n}', n); print(n, flush=True)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 30:
+                break
+        process.send_signal(signal.SIGKILL)
+        last = max([30, *(int(line) for line in process.stdout if line.strip())])
+    entries = ReflectionPool(path, capacity=20).entries()
+    assert len(entries) == 20
+    assert [e.score for e in entries] == list(range(int(entries[0].score), int(entries[0].score) + 20))
+    assert entries[-1].score in (last, last + 1)  # nothing that was reported done is lost
+
+
+def test_a_damaged_pool_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "pool.sqlite"
+    path.write_bytes(b"this is no database" * 100)
+    pool = ReflectionPool(path)
+    pool.add("new", 1)
+    assert len(pool) == 1
+    assert (tmp_path / "pool.sqlite.corrupt-1").read_bytes().startswith(b"this is no database")
+    assert "damaged" in caplog.text
+
+
+def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be opened as a database"):
+        ReflectionPool(tmp_path)
+
+
+def test_capacity_is_checked() -> None:
+    with pytest.raises(ValueError, match="at least 1 reflection; got 0"):
+        ReflectionPool(capacity=0)
+
+
+def test_pool_files_are_plain_sqlite(tmp_path: Path) -> None:
+    pool = ReflectionPool(tmp_path / "pool.sqlite")
+    pool.add("readable by anyone", 2)
+    pool.close()
+    with sqlite3.connect(tmp_path / "pool.sqlite") as db:
+        assert db.execute("SELECT text, score FROM reflections").fetchall() == [("readable by anyone", 2.0)]
