@@ -9,17 +9,21 @@ from typing import Any
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 
 class GymnasiumVecEnv(VecEnv):
     """Hands a native vector environment that resets within the step to Stable-Baselines3.
 
-    The last observation of an ended session goes into its info, as Stable-Baselines3 wants it, with the session's return
-    and length.
+    The last observation of an ended session goes into its info, as Stable-Baselines3 wants it, with the session's
+    return and length.
 
     Args:
         env: made with ``AutoresetMode.SAME_STEP``; its observations are a Dict.
+
+    Raises:
+        ValueError: the environment resets in another way.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
@@ -56,7 +60,7 @@ class GymnasiumVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(ended):
             infos[row] = {
-                "terminal_observation": {name: value[row] for name, value in info["final_obs"].items()},
+                "terminal_observation": info["final_obs"][row],
                 "TimeLimit.truncated": bool(truncated[row]),
                 "episode": {
                     "r": float(self._returns[row]),
@@ -84,5 +88,5 @@ class GymnasiumVecEnv(VecEnv):
         return [getattr(self.env, method_name)(*args, **kwargs)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> Sequence[bool]:  # type: ignore[override]
-        """Return whether it is wrapped; sessions keep their own returns and lengths, as Monitor would."""
-        return [False for _ in self._get_indices(indices)]
+        """Say that a Monitor is there, whose part this class plays (``info["episode"]``), and nothing else."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]

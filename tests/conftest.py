@@ -4,8 +4,14 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from rapport.datasets.schema import SessionData
+    from rapport.envs.session.response import MatrixResponse
+    from rapport.envs.session.sequence_response import SequenceResponse
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +30,40 @@ def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     """No test reads or fills the user's cache."""
     monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "rapport-cache"))
     yield
+
+
+@pytest.fixture(scope="session")
+def small_data() -> SessionData:
+    """A twin of 200 users and 150 items."""
+    from rapport.datasets.twin import twin
+
+    return twin(n_users=200, n_items=150, seed=0)
+
+
+@pytest.fixture(scope="session")
+def matrix_response(small_data: SessionData) -> MatrixResponse:
+    """Random probabilities for every user, item and behaviour of the small twin."""
+    import numpy as np
+
+    from rapport.envs.session.response import MatrixResponse
+
+    shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))
+    return MatrixResponse(np.random.default_rng(5).random(shape), small_data.log.behaviours)
+
+
+@pytest.fixture(scope="session")
+def sequence_response(small_data: SessionData) -> SequenceResponse:
+    """A user model of random weights for the small twin, its logits drawn apart so that history matters."""
+    import torch
+
+    from rapport.envs.session.fit import Fitted, states_after
+    from rapport.envs.session.sequence_response import SequenceResponse
+    from rapport.envs.session.user_model import new_user_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = new_user_model(small_data).eval()
+    behaviours = small_data.log.behaviours
+    fitted = Fitted(model, torch.stack([torch.full((len(behaviours),), 3.0), torch.full((len(behaviours),), 0.2)]))
+    start = states_after(model, small_data, small_data.test_from_ms, 96)
+    return SequenceResponse(fitted, start, behaviours)

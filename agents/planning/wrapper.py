@@ -23,7 +23,7 @@ def widen(plans: BoolArray, previous: BoolArray, category_sizes: NDArray[np.inte
     return result
 
 
-class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
+class PlannedVectorEnv(VectorWrapper):
     """Adds ``plan`` (C,) int8, 1 for every allowed category, to the observations of a session environment.
 
     A plan is made when a session begins and every ``period`` steps after. The critic is handed each finished session as
@@ -36,6 +36,9 @@ class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
         planner: makes the plans.
         critic: is told of finished sessions; optional.
         period: steps a plan holds.
+
+    Raises:
+        ValueError: the environment resets in another way, the period is below 1, or the catalogue cannot fill a slate.
 
     Attributes:
         plans_made: how many plans were asked for.
@@ -59,6 +62,8 @@ class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
             raise ValueError(f"period={period}; a plan holds at least one step")
         self.data, self.planner, self.critic, self.period = data, planner, critic, period
         self.slate_size = int(env.single_action_space.shape[0])  # type: ignore[index]
+        if data.catalog.n_items < self.slate_size:
+            raise ValueError(f"slate_size={self.slate_size}, but there are only {data.catalog.n_items} items")
         n_categories = data.catalog.n_categories
         inner = env.single_observation_space
         assert isinstance(inner, spaces.Dict)
@@ -93,9 +98,11 @@ class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
         self._clicks[rows, place] = info["feedback"][:, :, 0]
         ended = terminated | truncated
         if ended.any():
-            info["final_obs"]["plan"] = self._plan.astype(np.int8)
+            finished = np.flatnonzero(ended).tolist()
+            for row in finished:
+                info["final_obs"][row]["plan"] = self._plan[row].astype(np.int8)
             if self.critic is not None:
-                self.critic.reflect([self._finished(row, int(place[row]) + 1) for row in np.flatnonzero(ended)])
+                self.critic.reflect([self._finished(row, int(place[row]) + 1) for row in finished])
             self._plan[ended] = True
         self._user = info["user"]
         return self._planned(observations), rewards, terminated, truncated, info
@@ -105,6 +112,11 @@ class PlannedVectorEnv(VectorWrapper):  # type: ignore[type-arg]
         due = np.flatnonzero(self._step % self.period == 0)
         if len(due):
             asked = self.planner.plan(self._views(observations, due))
+            if asked.shape != (len(due), len(self._sizes)):
+                raise ValueError(
+                    f"planner {self.planner.name!r}: a plan of shape {asked.shape} for {len(due)} sessions; "
+                    f"{(len(due), len(self._sizes))} is needed"
+                )
             plans = widen(asked, self._plan[due], self._sizes, self.slate_size)
             self.plans_made += len(due)
             self.plans_widened += int((plans != asked).any(axis=1).sum())

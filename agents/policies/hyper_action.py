@@ -29,13 +29,13 @@ def best_items(weights: Tensor, items: Tensor, allowed: Tensor, k: int) -> Tenso
         weights: shape (B, E + 1), hyper-actions (w, b).
         items: shape (N, E), item encodings.
         allowed: shape (B, N), bool; at least k true in each row.
-        k: items to take.
+        k: items to take, at most N.
     """
     scores = torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(items.shape[1]), items.T)
     return scores.masked_fill_(~allowed, float("-inf")).topk(k, dim=1).indices
 
 
-class HyperActionEnv(VectorWrapper):  # type: ignore[type-arg]
+class HyperActionEnv(VectorWrapper):
     """Lets an agent act by hyper-actions on sessions whose observations carry a plan.
 
     Args:
@@ -65,7 +65,7 @@ class HyperActionEnv(VectorWrapper):  # type: ignore[type-arg]
         """Serve the slates that hyper-actions of shape (B, E + 1) stand for."""
         observations, *rest, info = self.env.step(self.slates(actions))
         self._plan = torch.from_numpy(observations["plan"]).bool()
-        return observations, *rest, info  # type: ignore[return-value]
+        return observations, *rest, info
 
     @torch.no_grad()
     def slates(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:

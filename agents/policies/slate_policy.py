@@ -1,8 +1,8 @@
 """LERL's low-level policy for Stable-Baselines3: a transformer state and a Gaussian hyper-action over item encodings.
 
-The policy's action is not a slate but E weights and a bias: the direction in which items are sought. Its likelihood is an
-exact Gaussian whatever the number of items; :class:`~rapport.agents.policies.hyper_action.HyperActionEnv` turns it into
-the best items of the planned categories (LERL, arXiv 2601.19585, sections on the low-level actor).
+The policy's action is not a slate but E weights and a bias: the direction in which items are sought. Its likelihood is
+an exact Gaussian whatever the number of items; :class:`~rapport.agents.policies.hyper_action.HyperActionEnv` turns it
+into the best items of the planned categories (LERL, arXiv 2601.19585, sections on the low-level actor).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from torch import Tensor, nn
 
 from rapport.agents.policies.encoder import StateEncoder
@@ -40,10 +40,18 @@ class SessionFeatures(BaseFeaturesExtractor):
         """States, shape (B, features_dim)."""
         window = self.encoder.settings.window
         items = observations["history_items"].long()[:, -window:]
-        feedback = observations["history_feedback"].unflatten(1, (-1, self.encoder.n_behaviours))[:, -window:]
+        feedback = observations["history_feedback"].reshape(len(items), -1, self.encoder.n_behaviours)[:, -window:]
         state = self.encoder.encode(observations["user_features"].long(), items, feedback)
         context = torch.cat([observations["plan"].float(), observations["step"].float() / self.longest], dim=1)
         return torch.cat([state, self.plan(context)], dim=1)
+
+
+class DetachedCritic(MlpExtractor):
+    """Actor and critic heads of which the critic reads the state without shaping it."""
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        """The critic's latent; its error does not reach the encoder."""
+        return super().forward_critic(features.detach())
 
 
 class SlatePolicy(ActorCriticPolicy):
@@ -78,6 +86,11 @@ class SlatePolicy(ActorCriticPolicy):
             log_std_init=log_std_init,
             ortho_init=False,
             **kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        self.mlp_extractor = DetachedCritic(
+            self.features_dim, net_arch=self.net_arch, activation_fn=self.activation_fn, device=self.device
         )
 
     @property

@@ -1,9 +1,9 @@
 """A first policy from the log: the hyper-action that tells clicks apart, learned from training users' rows.
 
-LERL's policy starts from random features and learns tastes from rewards alone. Here the encoder and the actor first learn,
-by maximum likelihood, which of the logged exposures were clicked: the score of an item under the mean hyper-action is its
-click logit. The agent sees only what a service would have on file: training days of users that are not held out. Nothing
-comes from the simulator.
+LERL's policy starts from random features and learns tastes from rewards alone. Here the encoder and the actor first
+learn, by maximum likelihood, which of the logged exposures were clicked: the score of an item under the mean
+hyper-action is its click logit. The agent sees only what a service would have on file: training days of users that are
+not held out. Nothing comes from the simulator.
 """
 
 from __future__ import annotations
@@ -71,9 +71,11 @@ def _warm_start(
     generator: np.random.Generator,
     report: Callable[[int, int, float], None] | None,
 ) -> None:
-    targets = [data.log.behaviours.index(b) for b in ("click", "long_view") if b in data.log.behaviours]
-    second = nn.Linear(policy.action_net.in_features, policy.action_net.out_features)
-    heads = [policy.action_net, second][: len(targets)]
+    targets = [0, *(i for i, name in enumerate(data.log.behaviours) if i > 0 and name == "long_view")]
+    first = policy.action_net
+    assert isinstance(first, nn.Linear)  # Stable-Baselines3's head of a Gaussian action
+    second = nn.Linear(first.in_features, first.out_features)
+    heads = [first, second][: len(targets)]
     read = (data.log, users, data.valid_from_ms, settings.length, settings.batch_size)
     total = settings.epochs * sum(1 for _ in sequence_batches(*read))
     parameters = [*_learned(policy), *second.parameters()]
@@ -107,7 +109,7 @@ def _learned(policy: SlatePolicy) -> list[nn.Parameter]:
 
 
 def _loss(
-    policy: SlatePolicy, heads: list[nn.Module], targets: list[int], user_features: Tensor, batch: SequenceBatch
+    policy: SlatePolicy, heads: list[nn.Linear], targets: list[int], user_features: Tensor, batch: SequenceBatch
 ) -> Tensor:
     encoder = policy.encoder
     items = (batch.items + 1) * torch.from_numpy(batch.rows >= 0)

@@ -1,8 +1,8 @@
 """The session engine: B people at once, each with a past, a budget and a slate before them, as plain arrays.
 
-One step shows one slate to every user: the response model says how likely each behaviour is, luck decides, the quit rule
-takes its price from the budget, and who has less than one left leaves. LERL's simulated environment (arXiv 2601.19585,
-section 4; KuaiSim's whole-session request before it), without its faults.
+One step shows one slate to every user: the response model says how likely each behaviour is, luck decides, the quit
+rule takes its price from the budget, and who has less than one left leaves. LERL's simulated environment (arXiv
+2601.19585, section 4; KuaiSim's whole-session request before it), without its faults.
 """
 
 from __future__ import annotations
@@ -56,14 +56,16 @@ class Histories:
         """The last ``length`` rows of each user's log before ``until_ms``, right-aligned."""
         log, n_users = data.log, data.population.n_users
         rows = np.flatnonzero(log.time_ms < until_ms)
+        end_of_user = np.cumsum(np.bincount(log.user[rows], minlength=n_users))
+        age = end_of_user[log.user[rows]] - 1 - np.arange(len(rows))
+        rows, age = rows[age < length], age[age < length]
         user = log.user[rows]
-        last_of_user = np.searchsorted(user, user, side="right")
-        age = last_of_user - 1 - np.arange(len(rows))
-        rows, user, age = (a[age < length] for a in (rows, user, age))
         items = np.zeros((n_users, length), np.int32)
         feedback = np.full((n_users, length, len(log.behaviours)), UNKNOWN, np.int8)
         items[user, length - 1 - age] = log.item[rows] + 1
         feedback[user, length - 1 - age] = log.feedback[rows]
+        for array in (items, feedback):
+            array.flags.writeable = False
         return cls(items, feedback)
 
 
@@ -80,6 +82,9 @@ class SessionCore:
         slate_size: items in a slate, K.
         budget: budget at a session's start.
         max_steps: slates after which a session is cut off.
+
+    Raises:
+        ValueError: the parts do not fit together, or a session would need more random numbers than there are.
     """
 
     def __init__(
@@ -94,7 +99,9 @@ class SessionCore:
         budget: float,
         max_steps: int,
     ) -> None:
-        self.data, self.response, self.quit_rule, self.histories, self.users = data, response, quit_rule, histories, users
+        _check(data, response, slate_size, max_steps)
+        self.data, self.response, self.quit_rule = data, response, quit_rule
+        self.histories, self.users = histories, users
         self.n_envs, self.slate_size, self.start_budget, self.max_steps = n_envs, slate_size, float(budget), max_steps
         length, n_behaviours = histories.feedback.shape[1:]
         self.key = np.zeros(n_envs, np.uint64)
@@ -158,3 +165,18 @@ class SessionCore:
         for buffer, latest in ((self.history_items, slates + 1), (self.history_feedback, feedback)):
             buffer[:, :-new] = buffer[:, new:]
             buffer[:, buffer.shape[1] - new :] = latest[:, self.slate_size - new :]
+
+
+def _check(data: SessionData, response: ResponseModel, slate_size: int, max_steps: int) -> None:
+    if response.behaviours != data.log.behaviours:
+        raise ValueError(
+            f"response.behaviours={response.behaviours} are not those of the log, {data.log.behaviours}; "
+            "give a response model of exactly these"
+        )
+    if slate_size * len(response.behaviours) > noise.MAX_DRAWS:
+        raise ValueError(
+            f"slate_size={slate_size} times {len(response.behaviours)} behaviours is more than {noise.MAX_DRAWS}; "
+            "take a smaller slate"
+        )
+    if max_steps > noise.MAX_STEPS:
+        raise ValueError(f"max_steps={max_steps}; it must be at most {noise.MAX_STEPS}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ class FitSettings:
     """How the user model is fitted."""
 
     profile: Profile = "corrected"
-    """``corrected``: plain likelihood, calibrated on the validation days. ``official``: LERL's weighting, positives 1 and
-    negatives (#positives / #negatives) of each behaviour, so that probabilities refer to a balanced prior."""
+    """``corrected``: plain likelihood, calibrated on the validation days. ``official``: LERL's weighting, positives 1
+    and negatives (#positives / #negatives) of each behaviour, so that probabilities refer to a balanced prior."""
     epochs: int = 4
     """Passes over the log; the best on the validation days is kept."""
     length: int = 96
@@ -39,9 +39,16 @@ class FitSettings:
     learning_rate: float = 2e-3
     """Peak of a one-cycle schedule."""
     item_decay: float = 0.3
-    """Decoupled weight decay of the items' own embeddings: an item's features speak for it until the log says enough."""
+    """Decoupled weight decay of the items' own embeddings: an item's features speak for it until the log knows it."""
     seed: int = 0
     """Of weights, dropout and batch order."""
+
+    def __post_init__(self) -> None:
+        if self.profile not in get_args(Profile):
+            raise ValueError(f"profile={self.profile!r} is unknown; choose one of {', '.join(get_args(Profile))}")
+        for name in ("epochs", "length", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,14 @@ def fit_user_model(
 def predict(
     model: UserModel, data: SessionData, users: IntArray, from_ms: int, until_ms: int, length: int
 ) -> tuple[FloatArray, Int8Array]:
-    """Logits and truth, both (R, F), of the rows in [from_ms, until_ms), each given its user's rows before it."""
+    """Logits and truth, both (R, F), of the rows in [from_ms, until_ms), each given its user's rows before it.
+
+    Of each user only the newest ``length`` rows before ``until_ms`` are read; older ones are neither given nor
+    predicted.
+
+    Raises:
+        ValueError: there is no such row.
+    """
     logits, truth = [], []
     model.eval()
     with torch.no_grad():
@@ -131,7 +145,10 @@ def _train(
     size = settings.batch_size
     total = len(batches()) * settings.epochs
     rest = [p for name, p in model.named_parameters() if name != "item_id.weight"]
-    groups = [{"params": rest, "weight_decay": 1e-3}, {"params": [model.item_id.weight], "weight_decay": settings.item_decay}]
+    groups = [
+        {"params": rest, "weight_decay": 1e-3},
+        {"params": [model.item_id.weight], "weight_decay": settings.item_decay},
+    ]
     optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=total, pct_start=0.1)
     best, best_loss, done = copy.deepcopy(model.state_dict()), float("inf"), 0
@@ -148,7 +165,8 @@ def _train(
             if report is not None:
                 report(done, total, float(loss.detach()))
         held_back = predict(model, data, users, data.valid_from_ms, data.test_from_ms, settings.length)
-        loss_now = float(_loss(*(torch.from_numpy(a)[None] for a in held_back), weights))
+        logits, truth = (torch.from_numpy(array)[None] for array in held_back)
+        loss_now = float(_loss(logits, truth, weights))
         if loss_now < best_loss:
             best, best_loss = copy.deepcopy(model.state_dict()), loss_now
     return best
@@ -187,7 +205,9 @@ def _calibrate(logits: FloatArray, truth: Int8Array) -> Tensor:
 def _platt(x: Tensor, y: Tensor, fit_scale: bool) -> tuple[Tensor, Tensor]:
     scale = torch.ones((), dtype=torch.double, requires_grad=fit_scale)
     shift = torch.zeros((), dtype=torch.double, requires_grad=True)
-    optimiser = torch.optim.LBFGS([p for p in (scale, shift) if p.requires_grad], max_iter=50, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(
+        [p for p in (scale, shift) if p.requires_grad], max_iter=50, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> Tensor:
         optimiser.zero_grad()

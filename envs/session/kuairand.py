@@ -61,6 +61,11 @@ def _simulator(data: _ByFingerprint, settings: FitSettings) -> ResponseModel:
     return load_simulator(data.data, settings)[0]
 
 
+@functools.lru_cache(maxsize=4)
+def _histories(data: _ByFingerprint, length: int) -> Histories:
+    return Histories.before(data.data, data.data.test_from_ms, length)
+
+
 class _ByFingerprint:
     """A data set that can be a cache's key."""
 
@@ -75,7 +80,11 @@ class _ByFingerprint:
 
 
 def pool(data: SessionData, users: Users) -> IntArray:
-    """Indices of the users that sessions are drawn from."""
+    """Indices of the users that sessions are drawn from.
+
+    Raises:
+        ValueError: there is no such pool.
+    """
     pools = {"train": ~data.held_out, "held_out": data.held_out, "all": np.ones_like(data.held_out)}
     if users not in pools:
         raise ValueError(f"users={users!r} is unknown; choose one of {', '.join(pools)}")
@@ -96,22 +105,25 @@ def kuairand_core(
     profile: Profile = "corrected",
     response: ResponseModel | None = None,
 ) -> SessionCore:
-    """The engine behind the environment; arguments as in :func:`kuairand_env`."""
-    for name, value, least in (
-        ("budget", budget, 1),
-        ("slate_size", slate_size, 1),
-        ("history", history, 1),
-        ("max_steps", max_steps, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name}={value}; it must be at least {least}")
+    """The engine behind the environment; arguments as in :func:`kuairand_env`.
+
+    Raises:
+        ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
+        DataError: the data is missing or damaged.
+    """
+    numbers = {"num_envs": n_envs, "budget": budget, "slate_size": slate_size, "history": history}
+    for name, value in {**numbers, "max_steps": max_steps}.items():
+        if not value >= 1:
+            raise ValueError(f"{name}={value}; it must be at least 1")
     rule = quit_rule_named(quit_rule)
     found = find_data(data, root)
     users_drawn = pool(found, users)
+    key, settings = _ByFingerprint(found), FitSettings(profile=profile)
     if response is None:
-        response = _simulator(_ByFingerprint(found), FitSettings(profile=profile))
-    histories = Histories.before(found, found.test_from_ms, history)
-    return SessionCore(found, response, rule, histories, users_drawn, n_envs, slate_size, budget, max_steps)
+        response = _simulator(key, settings)
+    return SessionCore(
+        found, response, rule, _histories(key, history), users_drawn, n_envs, slate_size, budget, max_steps
+    )
 
 
 def kuairand_env(render_mode: None = None, **arguments: Any) -> SessionEnv:
@@ -123,13 +135,26 @@ def kuairand_env(render_mode: None = None, **arguments: Any) -> SessionEnv:
             ``quit_rule``: a name in :data:`rapport.envs.session.quit.QUIT_RULES`; ``budget`` at a session's start;
             ``slate_size`` K; ``history``: H, items an agent sees of the past; ``max_steps``: the time limit in slates;
             ``profile``: how the simulator is fitted; ``response``: another response model in its place.
+
+    Raises:
+        ValueError: as of :func:`kuairand_core`.
+        DataError: the data is missing or damaged.
     """
+    _refuse_render(render_mode)
     return SessionEnv(kuairand_core(1, **arguments))
 
 
 def kuairand_vector_env(
-    num_envs: int = 1, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP, **arguments: Any
+    num_envs: int = 1,
+    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+    render_mode: None = None,
+    **arguments: Any,
 ) -> SessionVectorEnv:
     """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRand-v0", num_envs=...)``; arguments as above."""
-    arguments.pop("render_mode", None)
+    _refuse_render(render_mode)
     return SessionVectorEnv(kuairand_core(num_envs, **arguments), autoreset_mode)
+
+
+def _refuse_render(render_mode: object) -> None:
+    if render_mode is not None:
+        raise ValueError(f"render_mode={render_mode!r}: there is no rendering; leave it out")

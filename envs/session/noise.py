@@ -15,6 +15,11 @@ _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _STEP_BITS = np.uint64(12)
 _EPISODE_BITS = np.uint64(32)
 
+MAX_DRAWS = 1 << 12
+"""Numbers one slot can draw in one step."""
+MAX_STEPS = (1 << 20) - 1
+"""Steps a session can have."""
+
 USER_DRAW = 0
 """Step number reserved for the draw of a session's user; slates are steps 1, 2, ..."""
 
@@ -24,14 +29,16 @@ def new_key(generator: np.random.Generator) -> np.uint64:
     return generator.integers(2**64, dtype=np.uint64)
 
 
-def uniform(key: NDArray[np.uint64], episode: NDArray[np.int64], step: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+def uniform(
+    key: NDArray[np.uint64], episode: NDArray[np.int64], step: NDArray[np.int64], n: int
+) -> NDArray[np.float64]:
     """Uniform numbers in [0, 1).
 
     Args:
         key: shape (B,), seed of each slot.
         episode: shape (B,), sessions this slot has begun, below 2**32.
-        step: shape (B,), below 2**20; :data:`USER_DRAW` or 1, 2, ...
-        n: how many numbers per slot, at most 4,096.
+        step: shape (B,), at most :data:`MAX_STEPS`; :data:`USER_DRAW` or 1, 2, ...
+        n: how many numbers per slot, at most :data:`MAX_DRAWS`.
 
     Returns:
         shape (B, n), float64.

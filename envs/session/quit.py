@@ -22,12 +22,14 @@ def positional(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> ND
     At most 1 more however many positions match, so with a budget of 20 a session lasts 11 to 20 slates. Merely
     reordering a slate escapes it (LERL released code; the paper states only that same-category content costs budget).
     """
-    return 1.0 + (categories == previous).any(axis=1)
+    repeats: NDArray[np.bool_] = (categories == previous).any(axis=1)
+    return np.where(repeats, 2.0, 1.0)
 
 
 def set_overlap(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> NDArray[np.float64]:
     """1 per slate, and 1 more if the two slates share any category, wherever it stands."""
-    return 1.0 + (categories[:, :, None] == previous[:, None, :]).any(axis=(1, 2))
+    repeats: NDArray[np.bool_] = (categories[:, :, None] == previous[:, None, :]).any(axis=(1, 2))
+    return np.where(repeats, 2.0, 1.0)
 
 
 def never(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> NDArray[np.float64]:

@@ -14,7 +14,8 @@ class ResponseModel(Protocol):
     """How likely each behaviour is for each item of a slate, given all that happened to the user before.
 
     A user's past is carried in one row of floats, so that a step costs O(slate), not O(history), and sessions can be
-    copied, stored and reset by plain array operations.
+    copied, stored and reset by plain array operations. The engine writes into the states it is given: they must be
+    arrays of its own, not views of the model's.
     """
 
     behaviours: tuple[str, ...]
@@ -47,7 +48,10 @@ class MatrixResponse:
         table = np.asarray(matrix, dtype=np.float32)
         table = table[..., None] if table.ndim == 2 else table
         if table.ndim != 3 or table.shape[2] != len(behaviours):
-            raise ValueError(f"matrix: shape {np.shape(matrix)} does not hold {len(behaviours)} behaviours per user, item")
+            raise ValueError(
+                f"matrix: shape {np.shape(matrix)} does not hold one probability per user, item and behaviour "
+                f"({', '.join(behaviours)}); give (U, N, {len(behaviours)})"
+            )
         if not ((table >= 0) & (table <= 1)).all():
             raise ValueError(f"matrix: values from {table.min()} to {table.max()}; probabilities must lie in [0, 1]")
         self.matrix = table

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapport.datasets.schema import InteractionLog, IntArray
+from rapport.datasets.schema import IntArray, InteractionLog
 
 
 class SequenceBatch(NamedTuple):

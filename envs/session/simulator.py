@@ -14,7 +14,7 @@ import torch
 from rapport.datasets.directory import cache_directory
 from rapport.datasets.schema import DataError, SessionData
 from rapport.datasets.tensors import load_arrays, save_arrays
-from rapport.envs.session.fit import Fitted, FitSettings, Report, fit_user_model, states_after
+from rapport.envs.session.fit import FitSettings, Fitted, Report, fit_user_model, states_after
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.user_model import new_user_model
 
@@ -51,13 +51,17 @@ def load_simulator(
     start = states_after(fitted.model, data, data.test_from_ms, settings.length)
     arrays = {f"model.{name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
     note: dict[str, Any] = {"version": VERSION, "data": data.fingerprint, "settings": asdict(settings)}
-    save_arrays(path, {**arrays, "calibration": fitted.calibration.numpy(), "start": start}, note)
+    try:
+        save_arrays(path, {**arrays, "calibration": fitted.calibration.numpy(), "start": start}, note)
+    except OSError as error:
+        LOGGER.warning("the simulator could not be kept and will be fitted again: %s", error)
     return SequenceResponse(fitted, start, data.log.behaviours), fitted
 
 
 def _restore(path: Path, data: SessionData) -> tuple[SequenceResponse, Fitted]:
     arrays, _ = load_arrays(path)
-    model = new_user_model(data)
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and nobody's luck should depend on a cache
+        model = new_user_model(data)
     weights = {k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")}
     try:
         model.load_state_dict(weights)

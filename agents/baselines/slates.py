@@ -1,0 +1,84 @@
+"""Random, popularity and oracle: each a function from observations to slates of shape (B, K)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.core import SessionCore
+from rapport.envs.session.sequence_response import SequenceResponse
+
+PRIOR = 20.0
+"""Exposures that the overall click rate is worth against an item's own."""
+
+
+class RandomSlates:
+    """Any items, uniformly.
+
+    Args:
+        n_items: N.
+        slate_size: K.
+        rng: source of luck.
+    """
+
+    def __init__(self, n_items: int, slate_size: int, rng: np.random.Generator) -> None:
+        self.n_items, self.slate_size, self.rng = n_items, slate_size, rng
+
+    def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
+        """Slates of shape (B, K)."""
+        return self.rng.integers(self.n_items, size=(len(observations["step"]), self.slate_size))
+
+
+class PopularSlates:
+    """The items most often clicked where shown, next ones at every step: nothing twice in a session.
+
+    Click rates are of training users' training days, smoothed by :data:`PRIOR` exposures at the overall rate.
+    """
+
+    def __init__(self, data: SessionData, slate_size: int) -> None:
+        log = data.log
+        click = log.feedback[:, 0]
+        rows = (click >= 0) & (log.time_ms < data.valid_from_ms) & ~data.held_out[log.user]
+        shown = np.bincount(log.item[rows], minlength=data.catalog.n_items)
+        clicked = np.bincount(log.item[rows], click[rows], minlength=data.catalog.n_items)
+        rate = (clicked + PRIOR * click[rows].mean()) / (shown + PRIOR)
+        self.order = np.argsort(-rate, kind="stable")
+        self.slate_size = slate_size
+
+    def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
+        """Slates of shape (B, K)."""
+        place = observations["step"].astype(np.int64) * self.slate_size + np.arange(self.slate_size)
+        slates: NDArray[np.int64] = self.order[place % len(self.order)]
+        return slates
+
+
+class OracleSlates:
+    """The items this user is most likely to click, read off the simulator, in categories the last slate did not show.
+
+    Greedy for the next slate and never bored: near the best that can be had, not proven to be it.
+
+    Args:
+        core: the engine that is played on; its response model and hidden state are read.
+    """
+
+    def __init__(self, core: SessionCore) -> None:
+        if not isinstance(core.response, SequenceResponse):
+            raise TypeError(
+                f"core.response: {type(core.response).__name__}; the oracle reads a fitted SequenceResponse"
+            )
+        self.core, self.response = core, core.response
+
+    def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
+        """Slates of shape (B, K)."""
+        core, catalog = self.core, self.core.data.catalog
+        scores = self.response.click_scores(core.state, core.user)
+        seen = np.zeros((core.n_envs, catalog.n_categories + 1), bool)
+        np.put_along_axis(seen, core.previous.astype(np.int64), True, axis=1)
+        stale = seen[:, catalog.category]
+        stale[(~stale).sum(axis=1) < core.slate_size] = False
+        scores[stale] = -np.inf
+        best = np.argpartition(-scores, core.slate_size - 1, axis=1)[:, : core.slate_size]
+        return best.astype(np.int64)

@@ -1,0 +1,86 @@
+"""Agents on disk: weights, optimiser and a note in one safetensors file. Loading one never executes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+
+from rapport.datasets.schema import DataError
+from rapport.datasets.tensors import load_arrays, save_arrays
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is of another environment or kind; the message says which and what to do."""
+
+
+def save_agent(path: Path, agent: PPO, note: dict[str, Any]) -> None:
+    """Write the policy's weights, Adam's state and a JSON-able note, whole or not at all."""
+    arrays = {f"policy.{name}": weight.numpy() for name, weight in agent.policy.state_dict().items()}
+    for index, state in agent.policy.optimizer.state_dict()["state"].items():
+        arrays |= {f"optimiser.{index}.{name}": np.atleast_1d(value.numpy()) for name, value in state.items()}
+    save_arrays(path, arrays, {**note, "format": FORMAT, "transitions": agent.num_timesteps})
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """The arrays and the note of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not an agent.
+    """
+    try:
+        arrays, note = load_arrays(path)
+    except DataError as error:
+        raise CheckpointError(f"checkpoint {error}") from error
+    if note.get("format") != FORMAT or not any(name.startswith("policy.") for name in arrays):
+        raise CheckpointError(
+            f"checkpoint {path}: holds no agent of format {FORMAT}; give a file that `rapport run` wrote"
+        )
+    return arrays, note
+
+
+def check_note(path: Path, note: dict[str, Any], expected: dict[str, Any]) -> None:
+    """See that the checkpoint was made for this environment.
+
+    Raises:
+        CheckpointError: an entry differs; the message names it, both values and the remedy.
+    """
+    for name, value in expected.items():
+        if note.get(name) != value:
+            raise CheckpointError(
+                f"checkpoint {path}: made with {name}={_short(note.get(name))}, but here {name}={_short(value)}; "
+                "use the data and settings it was trained with, or train anew"
+            )
+
+
+def restore_agent(path: Path, agent: PPO, arrays: dict[str, NDArray[Any]], note: dict[str, Any]) -> None:
+    """Put saved weights and Adam's state into an agent of the same shape.
+
+    Raises:
+        CheckpointError: the shapes do not fit.
+    """
+    weights = {k.removeprefix("policy."): torch.tensor(v) for k, v in arrays.items() if k.startswith("policy.")}
+    try:
+        agent.policy.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"checkpoint {path}: its weights do not fit this agent ({error}); train anew") from error
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in arrays.items():
+        if name.startswith("optimiser."):
+            _, index, part = name.split(".")
+            tensor = torch.tensor(value)
+            state.setdefault(int(index), {})[part] = tensor[0] if part == "step" else tensor
+    optimiser = agent.policy.optimizer
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    agent.num_timesteps = int(note["transitions"])
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:16]}…"

@@ -1,0 +1,134 @@
+"""LERL (arXiv 2601.19585) on one page: a planner of categories above, a transformer policy trained by PPO below.
+
+    session views -> planner -> category mask -> hyper-action -> best six allowed items -> people -> reward
+                       ^                                                                     |
+                 reflection pool  <-  critic  <-  finished session  <------------------------+
+
+High level: :mod:`rapport.agents.planning`. Low level: :mod:`rapport.agents.policies`. What differs from the authors'
+released code, and why, is in ``docs/lerl.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from gymnasium.vector import VectorEnv
+from stable_baselines3 import PPO
+
+from rapport.agents.planning.wrapper import PlannedVectorEnv
+from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
+from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv
+from rapport.agents.policies.slate_policy import SlatePolicy
+from rapport.agents.policies.warm_start import WarmStart, warm_start
+from rapport.agents.sb3 import GymnasiumVecEnv
+from rapport.datasets.schema import SessionData
+
+
+@dataclass(frozen=True)
+class LowLevel:
+    """The low level and how PPO trains it; a planner-less PPO agent is the same with every category allowed."""
+
+    encoder: EncoderSettings = field(default_factory=EncoderSettings)
+    """Sizes of the state encoder."""
+    warm_start: WarmStart | None = field(default_factory=WarmStart)
+    """How a first policy is learned from training users' log; None: from random features, as LERL."""
+    n_envs: int = 256
+    """Users served at once while learning (LERL: 12)."""
+    n_steps: int = 20
+    """Slates per user between updates (LERL: 20)."""
+    batch_size: int = 1_280
+    """Transitions in a minibatch (LERL: 64)."""
+    n_epochs: int = 4
+    """Passes over a rollout (LERL: 4)."""
+    learning_rate: float = 1e-3
+    """Adam's, for actor, critic and state encoder."""
+    gamma: float = 0.95
+    """Discount per slate (LERL: 0.9)."""
+    gae_lambda: float = 0.95
+    """Of generalised advantage estimation (LERL: 0, one-step errors)."""
+    clip_range: float = 0.2
+    """Of PPO's ratio (LERL: 0.8)."""
+    log_std_init: float = -1.2
+    """Logarithm of the hyper-action's first standard deviation, ln 0.3 (LERL: ln 0.8)."""
+
+    @property
+    def rollout(self) -> int:
+        """Transitions between updates."""
+        return self.n_envs * self.n_steps
+
+
+def act_on(sessions: PlannedVectorEnv, encoder: StateEncoder) -> HyperActionEnv:
+    """Sessions that take hyper-actions over the encoder's items."""
+    return HyperActionEnv(sessions, encoder, sessions.data.catalog.category)
+
+
+def new_agent(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+    """An untrained low level for planned sessions."""
+    torch.manual_seed(seed)
+    encoder = StateEncoder(sessions.data, settings.encoder)
+    return PPO(
+        SlatePolicy,
+        GymnasiumVecEnv(act_on(sessions, encoder)),
+        n_steps=settings.n_steps,
+        batch_size=settings.batch_size,
+        n_epochs=settings.n_epochs,
+        learning_rate=settings.learning_rate,
+        gamma=settings.gamma,
+        gae_lambda=settings.gae_lambda,
+        clip_range=settings.clip_range,
+        policy_kwargs={"encoder": encoder, "log_std_init": settings.log_std_init},
+        seed=seed,
+        device="cpu",
+    )
+
+
+def first_policy(
+    agent: PPO,
+    data: SessionData,
+    settings: LowLevel,
+    seed: int,
+    report: Callable[[int, int, float], None] | None = None,
+) -> None:
+    """Give an untrained agent its first policy, in place, and fix what its hyper-actions mean.
+
+    From here on the item encodings stay: PPO's likelihood is of the hyper-action, so a hyper-action must go on standing
+    for the same slate.
+    """
+    policy = slate_policy(agent)
+    if settings.warm_start is not None:
+        warm_start(policy, data, settings.warm_start, seed, report)
+    policy.encoder.forget_dropout()
+    policy.encoder.freeze_items()
+
+
+def slate_policy(agent: PPO) -> SlatePolicy:
+    """The agent's policy, by its own type."""
+    assert isinstance(agent.policy, SlatePolicy)
+    return agent.policy
+
+
+def sampled_actions(agent: PPO, seed: int) -> Callable[[dict[str, Any]], Any]:
+    """The agent's policy as a function from observations to hyper-actions, drawn as in training, from a seed."""
+    policy = slate_policy(agent)
+    generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def act(observations: dict[str, Any]) -> Any:
+        policy.set_training_mode(False)
+        tensors, _ = policy.obs_to_tensor(observations)
+        mean = policy.mean_action(policy.extract_features(tensors))  # type: ignore[arg-type]
+        noise = torch.randn(mean.shape, generator=generator)
+        return (mean + policy.log_std.exp() * noise).clamp(-BOUND, BOUND).numpy()
+
+    return act
+
+
+def learn(agent: PPO, sessions: PlannedVectorEnv, transitions: int, seed: int, callback: Any = None) -> None:
+    """Train for ``transitions`` more, on fresh sessions; all luck comes from ``seed`` alone."""
+    environment: VectorEnv[Any, Any, Any] = act_on(sessions, slate_policy(agent).encoder)
+    agent.set_env(GymnasiumVecEnv(environment))
+    agent.set_random_seed(seed)
+    agent.learn(transitions, callback=callback, reset_num_timesteps=False)

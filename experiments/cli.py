@@ -1,0 +1,74 @@
+"""The command line: ``rapport COMMAND``, made from the commands' dataclasses."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol, Union
+
+import tyro
+from rich.console import Console
+
+from rapport.agents.checkpoint import CheckpointError
+from rapport.datasets.schema import DataError
+from rapport.experiments.bench_commands import BenchEnvironment, BenchTraining
+from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure
+from rapport.experiments.evaluate import Evaluate
+from rapport.experiments.results import ResultError
+from rapport.experiments.run import Run
+from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorFit
+
+
+_DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
+
+
+class Command(Protocol):
+    """What the command line runs."""
+
+    def run(self) -> int:
+        """Do it; the exit code."""
+        ...
+
+
+def _named(command: type[Any], name: str) -> Any:
+    return Annotated[command, tyro.conf.subcommand(name)]
+
+
+def _group(commands: dict[str, type[Any]], name: str, description: str) -> Any:
+    members = Union[tuple(_named(command, member) for member, command in commands.items())]  # type: ignore[misc]  # noqa: UP007
+    return Annotated[members, tyro.conf.subcommand(name, description=description)]
+
+
+_COMMANDS = (
+    _named(Run, "run"),
+    _named(Evaluate, "evaluate"),
+    _group({"list": DataList, "fetch": DataFetch, "check": DataCheck}, "data", "List, fetch and check data sets."),
+    _group({"fit": SimulatorFit, "card": SimulatorCardCommand}, "simulator", "Fit the simulator; how far to trust it."),
+    _group({"measure": TwinMeasure}, "twin", "The aggregates that statistical twins are drawn from."),
+    _group({"environment": BenchEnvironment, "training": BenchTraining}, "bench", "Speed against named references."),
+)
+
+
+def parse(argv: Sequence[str] | None = None) -> Command:
+    """The command that the arguments stand for; exits with a usage message where they stand for none."""
+    commands = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Union[_COMMANDS]]]  # type: ignore[misc]  # noqa: UP007
+    command: Command = tyro.cli(commands, prog="rapport", description=_DESCRIPTION, args=argv)
+    return command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; expected errors become one message and exit code 2."""
+    command = parse(argv)
+    errors = Console(stderr=True)
+    try:
+        return command.run()
+    except (DataError, CheckpointError, ResultError, ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
+        errors.print(f"rapport: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:
+        errors.print("rapport: stopped; the same command goes on from the last checkpoint", highlight=False)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

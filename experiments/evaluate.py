@@ -1,0 +1,113 @@
+"""``rapport evaluate``: play a checkpoint on held-out users."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
+from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.policies.encoder import EncoderSettings
+from rapport.experiments.methods import LABELS, Evaluation, play_agent
+from rapport.experiments.setup import PlannerChoice, Setup, planned
+from rapport.experiments.stats import Estimate, Scores, estimate
+
+
+@dataclass
+class Evaluate:
+    """Play a trained agent on sessions of held-out users."""
+
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """A file that `rapport run` wrote, e.g. runs/lerl/checkpoints/lerl-seed0.safetensors."""
+    data: str = "auto"
+    """kuairand-pure, twin, or auto: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    planner: str | None = None
+    """Another planner than the agent was trained with: none, random, rotation, "greedy preference", "greedy rotation"."""
+    llm: str | None = None
+    """Another language model than the agent was trained with."""
+    sessions: int = 1_000
+    """Complete sessions per seed."""
+    seeds: int = 5
+    """Draws of users and luck."""
+
+    def run(self) -> int:
+        """Print T_int, R_cum and R_sin with 95 % intervals over users and luck; 0."""
+        arrays, note = read_checkpoint(self.checkpoint)
+        setup = Setup(
+            self.data,
+            None if self.data_dir is None else str(self.data_dir),
+            note["quit_rule"],
+            note["budget"],
+            note["slate_size"],
+            note["profile"],
+        )
+        check_note(self.checkpoint, note, setup.identity())
+        low_level = stored_low_level(note)
+        sessions = planned(
+            setup.sessions(1, "held_out"),
+            setup.session_data(),
+            PlannerChoice("none"),
+            None,
+            np.random.default_rng(0),
+        )
+        agent = new_agent(sessions, low_level, seed=0)
+        first_policy(agent, setup.session_data(), low_level, seed=0)
+        restore_agent(self.checkpoint, agent, arrays, note)
+        choice = self._choice(note)
+        console = Console()
+        results = []
+        for seed in range(self.seeds):
+            console.print(f"  playing {self.sessions:,} sessions, draw {seed + 1} of {self.seeds}", highlight=False)
+            results.append(play_agent(Evaluation(setup, seed, self.sessions), _row_of(note), agent, choice))
+        self._print(console, note, choice, results)
+        return 0
+
+    def _choice(self, note: dict[str, Any]) -> PlannerChoice:
+        trained_with = PlannerChoice(**note["planner"])
+        if self.planner is not None:
+            return PlannerChoice(self.planner, period=trained_with.period)
+        if self.llm is not None:
+            return PlannerChoice("llm", self.llm, period=trained_with.period, pool=trained_with.pool)
+        return trained_with
+
+    def _print(self, console: Console, note: dict[str, Any], choice: PlannerChoice, results: list[Any]) -> None:
+        scores = {
+            "T_int [slates]": Scores.mean([r.lengths for r in results]),
+            "R_cum [summed click rate]": Scores.mean([r.returns for r in results]),
+            "R_sin [click rate]": Scores.ratio([r.returns for r in results], [r.lengths for r in results]),
+        }
+        table = Table(title=f"{LABELS.get(_row_of(note))}, {note['transitions']:,} transitions, planner: {choice.name}")
+        table.add_column("measure")
+        table.add_column("value", justify="right")
+        table.add_column("95 % interval", justify="right")
+        for name, score in scores.items():
+            value: Estimate = estimate(score, np.random.default_rng(0))
+            table.add_row(name, f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}")
+        console.print(table)
+        console.print(
+            f"{note['dataset']}, quit rule {note['quit_rule']}, {self.seeds} draws of {self.sessions:,} held-out users; "
+            "one agent: the interval does not cover training luck.",
+            highlight=False,
+        )
+        spent = [r.meter for r in results if r.meter]
+        if spent:
+            total = {k: sum(float(m.get(k, 0)) for m in spent) for k in ("calls", "prompt_tokens", "fallbacks")}
+            console.print("planner: " + ", ".join(f"{v:,.0f} {k}" for k, v in total.items()), highlight=False)
+
+
+def stored_low_level(note: dict[str, Any]) -> LowLevel:
+    """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
+    settings = {**note["low_level"], "warm_start": None, "n_envs": 1}
+    return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
+
+
+def _row_of(note: dict[str, Any]) -> str:
+    return note["method"] if note["method"] in LABELS else "no-rl"

@@ -1,0 +1,266 @@
+"""``rapport run``: from a log to a trained, evaluated and reported LERL agent, with its controls."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from rapport.agents.lerl import LowLevel
+from rapport.agents.policies.warm_start import WarmStart
+from rapport.datasets.directory import data_directory
+from rapport.datasets.fetch import fetch
+from rapport.datasets.schema import DataError
+from rapport.datasets.store import available
+from rapport.envs.session.fit import Profile
+from rapport.experiments.methods import PLANNER_CONTROLS, SLATE_METHODS, Evaluation, play_agent, play_slates
+from rapport.experiments.pool import Named, run_jobs
+from rapport.experiments.results import ResultStore, config_hash
+from rapport.experiments.setup import PlannerChoice, Setup
+from rapport.experiments.summary import publish
+from rapport.experiments.training import Training, first_agent, train
+
+LOGGER = logging.getLogger("rapport")
+Progress = Callable[[float], None]
+
+QUICK = {"seeds": 2, "transitions": 25_600, "sessions": 500}
+"""What ``--quick`` makes of the settings that were not given."""
+
+
+@dataclass
+class Run:
+    """Train LERL and a planner-less PPO on simulated sessions of real people, and compare them with the controls."""
+
+    quick: bool = False
+    """A quick look: 2 seeds, 25,600 transitions, 500 sessions, unless these are given."""
+    llm: str | None = None
+    """Language model that plans: a GGUF file or an OpenAI-compatible server such as http://localhost:8080/v1#model.
+    Without one the planner is a heuristic, and every line says so."""
+    data: Literal["auto", "kuairand-pure", "twin"] = "auto"
+    """auto: KuaiRand-Pure where it is or can be fetched, else its statistical twin."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    out: Path = Path("runs/lerl")
+    """Folder of checkpoints, results, TensorBoard logs and the report. A stopped run goes on where it was."""
+    seeds: int | None = None
+    """Seeds; 5 by default."""
+    transitions: int | None = None
+    """Transitions each agent learns from; 102,400 by default."""
+    sessions: int | None = None
+    """Complete sessions of held-out users per method and seed; 1,000 by default."""
+    quit_rule: Literal["positional", "set_overlap", "never"] = "positional"
+    """When users leave."""
+    profile: Profile = "corrected"
+    """How the simulator is fitted."""
+    plan_period: int = 1
+    """Slates a plan holds."""
+    llm_seconds: float = 120.0
+    """Seconds the language model may take in each training and each evaluation; beyond them the heuristic plans."""
+    workers: int | None = None
+    """Processes; by default one per core, and one alone where a GGUF file plans."""
+
+    def run(self) -> int:
+        """Run it; 0 when the table is printed."""
+        begun = time.monotonic()
+        console = Console()
+        plan = Plan.of(self, _find_data(self.data, self.data_dir, console))
+        plan.say(console)
+        _fit_simulator(plan.setup, console)
+        run_jobs(plan.jobs(), plan.workers, console)
+        publish(plan.store(), plan.facts(), plan.settings(), plan.setup, plan.folder, console)
+        console.print(f"Done in {(time.monotonic() - begun) / 60:.1f} minutes.", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run with all its settings decided."""
+
+    setup: Setup
+    planner: PlannerChoice
+    low_level: LowLevel
+    seeds: int
+    transitions: int
+    sessions: int
+    folder: Path
+    workers: int
+
+    @classmethod
+    def of(cls, run: Run, data: str) -> Plan:
+        """Decide what the command line left open, and see that it can be done."""
+        defaults = QUICK if run.quick else {"seeds": 5, "transitions": 102_400, "sessions": 1_000}
+        numbers = {name: getattr(run, name) or default for name, default in defaults.items()}
+        for name, number in numbers.items():
+            if number < 1:
+                raise ValueError(f"--{name} {number}: it must be at least 1")
+        folder = run.out.resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        setup = Setup(data, None if run.data_dir is None else str(run.data_dir), run.quit_rule, profile=run.profile)
+        planner = PlannerChoice(period=run.plan_period)
+        if run.llm is not None:
+            kept = {"cache": str(folder / "llm-cache.sqlite"), "pool": str(folder / "reflections.sqlite")}
+            planner = replace(planner, name="llm", llm=run.llm, llm_seconds=run.llm_seconds, **kept)
+            planner.open(seed=0)
+        low_level = LowLevel(warm_start=WarmStart(epochs=1)) if run.quick else LowLevel()
+        in_process = run.llm is not None and run.llm.lower().endswith(".gguf")
+        workers = run.workers or (1 if in_process else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
+        return cls(setup, planner, low_level, **numbers, folder=folder, workers=workers)
+
+    @property
+    def planner_label(self) -> str:
+        """How every line names the planner."""
+        return "heuristic (no LLM given)" if self.planner.llm is None else f"LLM {Path(self.planner.llm).name}"
+
+    def store(self) -> ResultStore:
+        """Results of this very configuration."""
+        config = {
+            "environment": self.setup.identity(),
+            "planner": asdict(self.planner),
+            "low_level": asdict(self.low_level),
+            "numbers": [self.transitions, self.sessions],
+        }
+        return ResultStore(self.folder / "results", config_hash(config))
+
+    def training(self, method: str, seed: int) -> Training:
+        """The training of one agent."""
+        planner = self.planner if method == "lerl" else PlannerChoice("none")
+        if method == "no-reflection":
+            planner = replace(self.planner, name="llm without reflection", pool=None)
+        elif planner.pool is not None:
+            planner = replace(planner, pool=f"{planner.pool.removesuffix('.sqlite')}-seed{seed}.sqlite")
+        return Training(self.setup, method, seed, self.transitions, str(self.folder), planner, self.low_level)
+
+    def learners(self) -> tuple[str, ...]:
+        """Methods that are trained."""
+        return ("lerl", "ppo") if self.planner.llm is None else ("lerl", "ppo", "no-reflection")
+
+    def jobs(self) -> list[Named]:
+        """Per seed: the first policy, then all that is trained and played from it."""
+        jobs = []
+        for seed in range(self.seeds):
+            later = tuple(
+                Named(f"{method}, seed {seed}", TrainAndPlay(self, method, seed)) for method in self.learners()
+            )
+            jobs.append(Named(f"first policy, seed {seed}", FirstAndControls(self, seed), later))
+        return jobs
+
+    def say(self, console: Console) -> None:
+        """Tell what will be done."""
+        data = self.setup.session_data()
+        console.print(
+            f"Data: {data.name}, {data.population.n_users:,} users, {data.catalog.n_items:,} items, "
+            f"{data.catalog.n_categories} categories, {len(data.log):,} exposures\n"
+            f"planner: {self.planner_label}\n"
+            f"{self.seeds} seeds, {self.transitions:,} transitions each, {self.sessions:,} sessions of held-out users, "
+            f"{self.workers} processes; kept in {self.folder}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def settings(self) -> dict[str, str]:
+        """What was run, for the report."""
+        return {
+            "environment": f"rapport/KuaiRand-v0, quit rule {self.setup.quit_rule}, budget {self.setup.budget:g}",
+            "simulator profile": self.setup.profile,
+            "planner": self.planner_label,
+            "plan period": f"{self.planner.period} slates",
+            "transitions per agent": f"{self.transitions:,}",
+            "sessions per seed": f"{self.sessions:,}",
+            "seeds": str(self.seeds),
+            "low level": str(self.low_level),
+        }
+
+    def facts(self) -> Any:
+        """What the table's footer says."""
+        from rapport.experiments.table import RunFacts
+
+        data = self.setup.session_data()
+        return RunFacts(data.name, int(data.held_out.sum()), self.setup.profile, self.planner_label)
+
+
+@dataclass(frozen=True)
+class FirstAndControls:
+    """Makes a seed's first policy and plays all that needs no training."""
+
+    plan: Plan
+    seed: int
+
+    def __call__(self, progress: Progress) -> None:
+        """Do what is not done yet."""
+        plan, store = self.plan, self.plan.store()
+        agent = first_agent(plan.training("ppo", self.seed), lambda share: progress(0.8 * share))
+        task = Evaluation(plan.setup, self.seed, plan.sessions)
+        for method in SLATE_METHODS:
+            if store.load(method, self.seed) is None:
+                store.save(play_slates(task, method))
+        for method, choice in (("no-rl", PlannerChoice("none")), ("lerl-no-rl", PlannerChoice())):
+            if store.load(method, self.seed) is None:
+                store.save(play_agent(task, method, agent, choice))
+
+
+@dataclass(frozen=True)
+class TrainAndPlay:
+    """Trains one agent and plays it; LERL's is also played under the planner controls."""
+
+    plan: Plan
+    method: str
+    seed: int
+
+    def __call__(self, progress: Progress) -> None:
+        """Do what is not done yet."""
+        plan, store = self.plan, self.plan.store()
+        names = [name for name in PLANNER_CONTROLS if name != "heuristic" or plan.planner.llm is not None]
+        controls = names if self.method == "lerl" else []
+        if all(store.load(method, self.seed) is not None for method in (self.method, *controls)):
+            return
+        training = plan.training(self.method, self.seed)
+        trained = train(training, lambda share: progress(0.9 * share))
+        task = Evaluation(plan.setup, self.seed, plan.sessions)
+        store.save(play_agent(task, self.method, trained.agent, training.planner, trained))
+        for method in controls:
+            store.save(play_agent(task, method, trained.agent, PlannerChoice(PLANNER_CONTROLS[method])))
+
+
+def _find_data(wanted: str, root: Path | None, console: Console) -> str:
+    """The name of the data to use, fetched where that is wanted and possible."""
+    if wanted != "auto":
+        return wanted
+    if available("kuairand-pure", root):
+        return "kuairand-pure"
+    console.print(f"KuaiRand-Pure is not in {data_directory(root)}; fetching it.", highlight=False, soft_wrap=True)
+    try:
+        fetch("kuairand-pure", root, attempts=2)
+        return "kuairand-pure"
+    except (DataError, OSError) as error:
+        console.print(
+            f"It could not be fetched: {error}\n"
+            "Using its statistical twin, drawn from aggregate figures that ship with Rapport: what follows is of a made-up "
+            "log throughout. For real data, put KuaiRand-Pure in the data directory and run this again.",
+            style="yellow",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return "twin"
+
+
+def _fit_simulator(setup: Setup, console: Console) -> None:
+    """Fit the simulator, once for all processes, on all cores."""
+    from rapport.envs.session.fit import FitSettings
+    from rapport.envs.session.simulator import load_simulator
+    from rapport.experiments.pool import shown
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    with shown(console, 1) as board:
+
+        def report(done: int, total: int, loss: float) -> None:
+            board.show("fitting the simulator", done / total)
+
+        load_simulator(setup.session_data(), FitSettings(profile=setup.profile), report)
+        board.finish("simulator")

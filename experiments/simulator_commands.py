@@ -1,0 +1,114 @@
+"""``rapport simulator fit | card``."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from rapport.datasets.schema import SessionData
+from rapport.datasets.splits import CHINA_OFFSET_MS
+from rapport.envs.session.card import MODEL, SimulatorCard, simulator_card
+from rapport.envs.session.card_baselines import GLOBAL, ITEM, JOINT, LEAST_POSITIVES, USER_ITEM
+from rapport.envs.session.card_metrics import Interval
+from rapport.envs.session.card_selection import PUBLISHED_SOURCE
+from rapport.envs.session.fit import FitSettings, Fitted, Profile
+from rapport.envs.session.kuairand import find_data
+from rapport.envs.session.sequence_response import SequenceResponse
+from rapport.envs.session.simulator import load_simulator, simulator_path
+from rapport.experiments.report import Card
+from rapport.experiments.results import write_atomically
+
+DataName = Literal["auto", "kuairand-pure", "twin"]
+_TOO_FEW = "too few"
+_NOT_PUBLISHED = "not published"
+
+
+@dataclass
+class SimulatorFit:
+    """Fit the user model that people in the environment respond by, once; it is kept in the cache."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    profile: Profile = "corrected"
+    """`corrected`: plain likelihood and calibrated; `official`: LERL's balanced weighting."""
+    refit: bool = False
+    """Fit it anew even if it is in the cache."""
+
+    def run(self) -> int:
+        """Fit or load, and say where it is; 0."""
+        data, settings = _find(self.data, self.data_dir), FitSettings(profile=self.profile)
+        path = simulator_path(data, settings)
+        there = path.exists() and not self.refit
+        fitted_simulator(data, settings, refit=self.refit)
+        word = "Found" if there else "Fitted"
+        Console().print(f"[green]{word}:[/] {path}", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass
+class SimulatorCardCommand:
+    """Say how far the simulator can be trusted, measured on later days beside predictors that only count."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    profile: Profile = "corrected"
+    """`corrected`: plain likelihood and calibrated; `official`: LERL's balanced weighting."""
+    seed: int = 0
+    """Of the bootstrap and the random items."""
+    resamples: int = 400
+    """Bootstrap samples of users behind each interval."""
+    out: Path | None = None
+    """Also write the card to this file, as Markdown."""
+
+    def run(self) -> int:
+        """Measure and print; 0."""
+        if self.resamples < 1:
+            raise ValueError(f"resamples={self.resamples}; give at least 1")
+        data, settings = _find(self.data, self.data_dir), FitSettings(profile=self.profile)
+        response, fitted = fitted_simulator(data, settings)
+        rng = np.random.default_rng(self.seed)
+        card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)
+        console = Console()
+        for table in card_tables(card):
+            console.print(as_rich(table))
+        for note in card_notes(card):
+            console.print(f"- {note}", highlight=False)
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.out, card_markdown(card))
+            console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
+        return 0
+
+
+def fitted_simulator(
+    data: SessionData, settings: FitSettings, refit: bool = False
+) -> tuple[SequenceResponse, Fitted]:
+    """The simulator from the cache, or fitted under a progress bar; an old one stays until the new one is whole."""
+    path = simulator_path(data, settings)
+    aside = path.with_suffix(".old")
+    if refit and path.exists():
+        os.replace(path, aside)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=Console(stderr=True)) as progress:
+            task = progress.add_task("Fitting the user model", total=None, loss=float("nan"), visible=False)
+            return load_simulator(
+                data, settings, lambda done, total, loss: progress.update(
+                    task, completed=done, total=total, loss=loss, visible=True
+                )
+            )
+    finally:
+        if aside.exists():
+            aside.unlink() if path.exists() else os.replace(aside, path)
