@@ -23,7 +23,7 @@ INSTALL = $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 # llama-cpp-python compiles for minutes, so a run takes it only for a GGUF file; a server needs the client alone.
 WANTED := $(strip $(LLM) $(if $(findstring --llm,$(ARGS)),$(ARGS)))
 comma := ,
-RUN_EXTRAS := report$(if $(WANTED),$(if $(findstring ://,$(WANTED)),$(comma)openai,$(comma)llm))
+RUN_EXTRAS := report$(comma)stats$(if $(WANTED),$(if $(findstring ://,$(WANTED)),$(comma)openai,$(comma)llm))
 RUN_STAMP := $(STAMP)-$(subst $(comma),-,$(RUN_EXTRAS))
 TEST_STAMP := $(STAMP)-test
 

@@ -35,11 +35,11 @@ class LowLevel:
     """Sizes of the state encoder."""
     warm_start: WarmStart | None = field(default_factory=WarmStart)
     """How a first policy is learned from training users' log; None: from random features, as LERL."""
-    n_envs: int = 256
+    n_envs: int = 64
     """Users served at once while learning (LERL: 12)."""
     n_steps: int = 20
     """Slates per user between updates (LERL: 20)."""
-    batch_size: int = 1_280
+    batch_size: int = 320
     """Transitions in a minibatch (LERL: 64)."""
     n_epochs: int = 4
     """Passes over a rollout (LERL: 4)."""

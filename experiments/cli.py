@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol, Union
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Protocol
 
 import tyro
 from rich.console import Console
@@ -12,12 +14,11 @@ from rich.console import Console
 from rapport.agents.checkpoint import CheckpointError
 from rapport.datasets.schema import DataError
 from rapport.experiments.bench_commands import BenchEnvironment, BenchTraining
-from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure
+from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
 from rapport.experiments.evaluate import Evaluate
 from rapport.experiments.results import ResultError
 from rapport.experiments.run import Run
 from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorFit
-
 
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
 
@@ -35,7 +36,7 @@ def _named(command: type[Any], name: str) -> Any:
 
 
 def _group(commands: dict[str, type[Any]], name: str, description: str) -> Any:
-    members = Union[tuple(_named(command, member) for member, command in commands.items())]  # type: ignore[misc]  # noqa: UP007
+    members = reduce(or_, (_named(command, member) for member, command in commands.items()))
     return Annotated[members, tyro.conf.subcommand(name, description=description)]
 
 
@@ -44,15 +45,16 @@ _COMMANDS = (
     _named(Evaluate, "evaluate"),
     _group({"list": DataList, "fetch": DataFetch, "check": DataCheck}, "data", "List, fetch and check data sets."),
     _group({"fit": SimulatorFit, "card": SimulatorCardCommand}, "simulator", "Fit the simulator; how far to trust it."),
-    _group({"measure": TwinMeasure}, "twin", "The aggregates that statistical twins are drawn from."),
+    _group({"measure": TwinMeasure, "show": TwinShow}, "twin", "The aggregates that statistical twins are drawn from."),
     _group({"environment": BenchEnvironment, "training": BenchTraining}, "bench", "Speed against named references."),
 )
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:
     """The command that the arguments stand for; exits with a usage message where they stand for none."""
-    commands = tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Union[_COMMANDS]]]  # type: ignore[misc]  # noqa: UP007
-    command: Command = tyro.cli(commands, prog="rapport", description=_DESCRIPTION, args=argv)
+    config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+    commands = reduce(or_, _COMMANDS)
+    command: Command = tyro.cli(commands, prog="rapport", description=_DESCRIPTION, args=argv, config=config)
     return command
 
 
@@ -62,7 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     errors = Console(stderr=True)
     try:
         return command.run()
-    except (DataError, CheckpointError, ResultError, ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
+    except (
+        DataError,
+        CheckpointError,
+        ResultError,
+        ValueError,
+        FileNotFoundError,
+        ConnectionError,
+        ImportError,
+    ) as error:
         errors.print(f"rapport: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:

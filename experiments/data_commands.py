@@ -134,6 +134,28 @@ class TwinMeasure:
         return 0
 
 
+@dataclass
+class TwinShow:
+    """Show the figures that the statistical twin is drawn from."""
+
+    def run(self) -> int:
+        """Print categories with their shares and click rates; 0."""
+        document = json.loads(FIGURES_FILE.read_text(encoding="utf-8"))
+        table = Table(title="Categories of the statistical twin")
+        table.add_column("category")
+        for name in ("items, %", "exposures, %", "click rate, %"):
+            table.add_column(name, justify="right")
+        categories = document["figures"]["categories"]
+        keys = ("share_of_items", "share_of_exposures", "click_rate")
+        shares = (categories["names"], *(categories[k] for k in keys))
+        for name, *values in zip(*shares, strict=True):
+            table.add_row(name, *(f"{100 * value:.1f}" for value in values))
+        console = Console()
+        console.print(table)
+        console.print(f"{document['about']}\nSource: {document['source']}; {document['licence']}", highlight=False)
+        return 0
+
+
 def _is_here(entry: DatasetInfo, directory: Path) -> bool:
     return available(entry.name, directory) if entry.readable else (directory / entry.folder).is_dir()
 

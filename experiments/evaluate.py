@@ -30,7 +30,7 @@ class Evaluate:
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     planner: str | None = None
-    """Another planner than the agent was trained with: none, random, rotation, "greedy preference", "greedy rotation"."""
+    """Another planner than in training: none, random, rotation, "greedy preference" or "greedy rotation"."""
     llm: str | None = None
     """Another language model than the agent was trained with."""
     sessions: int = 1_000
@@ -52,7 +52,7 @@ class Evaluate:
         check_note(self.checkpoint, note, setup.identity())
         low_level = stored_low_level(note)
         sessions = planned(
-            setup.sessions(1, "held_out"),
+            setup.sessions(low_level.n_envs, "held_out"),
             setup.session_data(),
             PlannerChoice("none"),
             None,
@@ -80,9 +80,9 @@ class Evaluate:
 
     def _print(self, console: Console, note: dict[str, Any], choice: PlannerChoice, results: list[Any]) -> None:
         scores = {
-            "T_int [slates]": Scores.mean([r.lengths for r in results]),
-            "R_cum [summed click rate]": Scores.mean([r.returns for r in results]),
-            "R_sin [click rate]": Scores.ratio([r.returns for r in results], [r.lengths for r in results]),
+            "T_int, slates": Scores.mean([r.lengths for r in results]),
+            "R_cum, summed click rate": Scores.mean([r.returns for r in results]),
+            "R_sin, click rate": Scores.ratio([r.returns for r in results], [r.lengths for r in results]),
         }
         table = Table(title=f"{LABELS.get(_row_of(note))}, {note['transitions']:,} transitions, planner: {choice.name}")
         table.add_column("measure")
@@ -93,8 +93,8 @@ class Evaluate:
             table.add_row(name, f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}")
         console.print(table)
         console.print(
-            f"{note['dataset']}, quit rule {note['quit_rule']}, {self.seeds} draws of {self.sessions:,} held-out users; "
-            "one agent: the interval does not cover training luck.",
+            f"{note['dataset']}, quit rule {note['quit_rule']}, "
+            f"{self.seeds} draws of {self.sessions:,} held-out users; training luck is not in the interval.",
             highlight=False,
         )
         spent = [r.meter for r in results if r.meter]
@@ -105,7 +105,7 @@ class Evaluate:
 
 def stored_low_level(note: dict[str, Any]) -> LowLevel:
     """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
-    settings = {**note["low_level"], "warm_start": None, "n_envs": 1}
+    settings = {**note["low_level"], "warm_start": None}
     return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
 
 

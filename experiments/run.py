@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 
 from rapport.agents.lerl import LowLevel
-from rapport.agents.policies.warm_start import WarmStart
 from rapport.datasets.directory import data_directory
 from rapport.datasets.fetch import fetch
 from rapport.datasets.schema import DataError
@@ -96,8 +95,9 @@ class Plan:
     def of(cls, run: Run, data: str) -> Plan:
         """Decide what the command line left open, and see that it can be done."""
         defaults = QUICK if run.quick else {"seeds": 5, "transitions": 102_400, "sessions": 1_000}
-        numbers = {name: getattr(run, name) or default for name, default in defaults.items()}
-        for name, number in numbers.items():
+        given = {name: getattr(run, name) for name in defaults}
+        numbers = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+        for name, number in (*numbers.items(), ("plan-period", run.plan_period)):
             if number < 1:
                 raise ValueError(f"--{name} {number}: it must be at least 1")
         folder = run.out.resolve()
@@ -105,10 +105,10 @@ class Plan:
         setup = Setup(data, None if run.data_dir is None else str(run.data_dir), run.quit_rule, profile=run.profile)
         planner = PlannerChoice(period=run.plan_period)
         if run.llm is not None:
-            kept = {"cache": str(folder / "llm-cache.sqlite"), "pool": str(folder / "reflections.sqlite")}
-            planner = replace(planner, name="llm", llm=run.llm, llm_seconds=run.llm_seconds, **kept)
+            cache, pool = (str(folder / f"{name}.sqlite") for name in ("llm-cache", "reflections"))
+            planner = PlannerChoice("llm", run.llm, run.llm_seconds, run.plan_period, cache, pool)
             planner.open(seed=0)
-        low_level = LowLevel(warm_start=WarmStart(epochs=1)) if run.quick else LowLevel()
+        low_level = LowLevel()
         in_process = run.llm is not None and run.llm.lower().endswith(".gguf")
         workers = run.workers or (1 if in_process else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
         return cls(setup, planner, low_level, **numbers, folder=folder, workers=workers)
@@ -241,8 +241,8 @@ def _find_data(wanted: str, root: Path | None, console: Console) -> str:
     except (DataError, OSError) as error:
         console.print(
             f"It could not be fetched: {error}\n"
-            "Using its statistical twin, drawn from aggregate figures that ship with Rapport: what follows is of a made-up "
-            "log throughout. For real data, put KuaiRand-Pure in the data directory and run this again.",
+            "Using its statistical twin, drawn from aggregate figures that ship with Rapport: what follows is of a "
+            "made-up log throughout. For real data, put KuaiRand-Pure in the data directory and run this again.",
             style="yellow",
             highlight=False,
             soft_wrap=True,

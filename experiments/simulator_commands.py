@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from rapport.datasets.schema import SessionData
-from rapport.datasets.splits import CHINA_OFFSET_MS
-from rapport.envs.session.card import MODEL, SimulatorCard, simulator_card
-from rapport.envs.session.card_baselines import GLOBAL, ITEM, JOINT, LEAST_POSITIVES, USER_ITEM
-from rapport.envs.session.card_metrics import Interval
-from rapport.envs.session.card_selection import PUBLISHED_SOURCE
+from rapport.envs.session.card import simulator_card
 from rapport.envs.session.fit import FitSettings, Fitted, Profile
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.simulator import load_simulator, simulator_path
-from rapport.experiments.report import Card
+from rapport.experiments.card_tables import as_rich, card_markdown, card_notes, card_tables
 from rapport.experiments.results import write_atomically
 
 DataName = Literal["auto", "kuairand-pure", "twin"]
-_TOO_FEW = "too few"
-_NOT_PUBLISHED = "not published"
 
 
 @dataclass
@@ -46,7 +38,7 @@ class SimulatorFit:
 
     def run(self) -> int:
         """Fit or load, and say where it is; 0."""
-        data, settings = _find(self.data, self.data_dir), FitSettings(profile=self.profile)
+        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings(profile=self.profile)
         path = simulator_path(data, settings)
         there = path.exists() and not self.refit
         fitted_simulator(data, settings, refit=self.refit)
@@ -76,7 +68,7 @@ class SimulatorCardCommand:
         """Measure and print; 0."""
         if self.resamples < 1:
             raise ValueError(f"resamples={self.resamples}; give at least 1")
-        data, settings = _find(self.data, self.data_dir), FitSettings(profile=self.profile)
+        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings(profile=self.profile)
         response, fitted = fitted_simulator(data, settings)
         rng = np.random.default_rng(self.seed)
         card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)
@@ -92,9 +84,7 @@ class SimulatorCardCommand:
         return 0
 
 
-def fitted_simulator(
-    data: SessionData, settings: FitSettings, refit: bool = False
-) -> tuple[SequenceResponse, Fitted]:
+def fitted_simulator(data: SessionData, settings: FitSettings, refit: bool = False) -> tuple[SequenceResponse, Fitted]:
     """The simulator from the cache, or fitted under a progress bar; an old one stays until the new one is whole."""
     path = simulator_path(data, settings)
     aside = path.with_suffix(".old")
@@ -104,11 +94,15 @@ def fitted_simulator(
     try:
         with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=Console(stderr=True)) as progress:
             task = progress.add_task("Fitting the user model", total=None, loss=float("nan"), visible=False)
-            return load_simulator(
-                data, settings, lambda done, total, loss: progress.update(
-                    task, completed=done, total=total, loss=loss, visible=True
-                )
-            )
+
+            def report(done: int, total: int, loss: float) -> None:
+                progress.update(task, completed=done, total=total, loss=loss, visible=True)
+
+            return load_simulator(data, settings, report)
     finally:
         if aside.exists():
             aside.unlink() if path.exists() else os.replace(aside, path)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -53,9 +53,7 @@ def curves(folder: Path) -> list[Curve]:
             continue
         if note.get("curve"):
             points = np.array(note["curve"])
-            found.append(
-                Curve(note["method"], note["seed"], points[:, 0].astype(np.int64), points[:, 1], points[:, 2])
-            )
+            found.append(Curve(note["method"], note["seed"], points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
     return found
 
 
@@ -63,7 +61,7 @@ def simulator_card(setup: Setup) -> Card | None:
     """How far the simulator can be trusted on later days; None where scikit-learn is not installed."""
     try:
         from rapport.envs.session.card import simulator_card as measure
-        from rapport.experiments.simulator_commands import card_tables
+        from rapport.experiments.card_tables import card_tables
     except ModuleNotFoundError:
         return None
     data = setup.session_data()

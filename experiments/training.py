@@ -1,8 +1,8 @@
 """Training that can be interrupted anywhere and ends the same.
 
-A training is cut into segments. Each begins with fresh sessions and luck drawn from (seed, segment) alone, and ends with
-a checkpoint that replaces the last one atomically. A run that was stopped goes on from its last checkpoint and makes the
-very weights that an undisturbed run makes.
+A training is cut into segments. Each begins with fresh sessions and luck drawn from (seed, segment) alone, and ends
+with a checkpoint that replaces the last one atomically. A run that was stopped goes on from its last checkpoint and
+makes the very weights that an undisturbed run makes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOGGER = logging.getLogger("rapport")
 Progress = Callable[[float], None]
 """Told the share that is done, in [0, 1]."""
 
-ROLLOUTS_PER_SEGMENT = 5
+ROLLOUTS_PER_SEGMENT = 10
 
 
 @dataclass(frozen=True)

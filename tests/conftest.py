@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
     from rapport.datasets.schema import SessionData
     from rapport.envs.session.response import MatrixResponse
     from rapport.envs.session.sequence_response import SequenceResponse
+
+
+# Small models on threads that wait for each other are many times slower than on one; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +72,33 @@ def sequence_response(small_data: SessionData) -> SequenceResponse:
     fitted = Fitted(model, torch.stack([torch.full((len(behaviours),), 3.0), torch.full((len(behaviours),), 0.2)]))
     start = states_after(model, small_data, small_data.test_from_ms, 96)
     return SequenceResponse(fitted, start, behaviours)
+
+
+def _load_helper(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / "agents" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes tiny GGUF models; arguments as in `tiny_gguf.write_tiny_gguf`."""
+    pytest.importorskip("gguf")
+    pytest.importorskip("llama_cpp")
+    helper = _load_helper("tiny_gguf")
+
+    def make(**options: Any) -> Path:
+        if options.pop("chat", False):
+            options["chat_template"] = helper.CHAT_TEMPLATE
+        path: Path = helper.write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", **options)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(make_gguf: Callable[..., Path]) -> Path:
+    """A real GGUF file with random weights."""
+    return make_gguf()

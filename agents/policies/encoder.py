@@ -152,8 +152,9 @@ class StateEncoder(nn.Module):
         shown = items > 0
         looked_up = F.embedding((items - 1).clamp(min=0), self.items())
         told = torch.cat([feedback.clamp(min=0), feedback >= 0], dim=-1).to(looked_up.dtype)
-        tokens = F.relu(self.token_item(looked_up) + self.token_feedback(told)) * shown[..., None]
-        tokens = torch.cat([user[:, None], tokens], dim=1)
+        tokens = F.relu(self.token_item(looked_up) + self.token_feedback(told))
+        # Padding repeats the user's token, unseen by the others: so the state of an empty history is the user's.
+        tokens = torch.cat([user[:, None], torch.where(shown[..., None], tokens, user[:, None])], dim=1)
         visible = F.pad(shown, (1, 0), value=True)
         for depth, layer in enumerate(self.layers):
             tokens = layer(tokens, visible, last_only and depth == len(self.layers) - 1)

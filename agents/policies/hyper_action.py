@@ -53,7 +53,7 @@ class HyperActionEnv(VectorWrapper):
         self._category = torch.from_numpy(category.astype(np.int64))
         self._plan = torch.empty(0)
         self._items = torch.empty(0)
-        self._items_of: tuple[int, ...] = ()
+        self._items_of: tuple[tuple[int, int], ...] = ()
 
     def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
         """Begin sessions and remember their plans."""
@@ -67,7 +67,6 @@ class HyperActionEnv(VectorWrapper):
         self._plan = torch.from_numpy(observations["plan"]).bool()
         return observations, *rest, info
 
-    @torch.no_grad()
     def slates(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:
         """The slates, shape (B, K), that hyper-actions stand for under the present plans."""
         weights = torch.as_tensor(actions, dtype=torch.float32)
@@ -75,8 +74,9 @@ class HyperActionEnv(VectorWrapper):
         slates: NDArray[np.int64] = best_items(weights, self._item_encodings(), allowed, self.slate_size).numpy()
         return slates
 
+    @torch.no_grad()
     def _item_encodings(self) -> Tensor:
-        version = tuple(p._version for p in self.encoder.parameters())
+        version = tuple((p.data_ptr(), p._version) for p in self.encoder.parameters())
         if version != self._items_of:
             self._items, self._items_of = self.encoder.items(), version
         return self._items

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapport.agents.policies.slate_policy import SlatePolicy
-from rapport.datasets.schema import SessionData
+from rapport.datasets.schema import IntArray, SessionData
+from rapport.envs.session.fit import one_cycle
 from rapport.envs.session.sequences import SequenceBatch, sequence_batches
 
 
@@ -30,11 +31,11 @@ class WarmStart:
     """Passes over the training users' rows."""
     length: int = 64
     """Newest rows of a user that are read."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Users in a batch."""
     learning_rate: float = 3e-3
     """Peak of a one-cycle schedule."""
-    item_decay: float = 0.3
+    item_decay: float = 0.1
     """Decoupled weight decay of the items' own embeddings."""
 
 
@@ -67,7 +68,7 @@ def _warm_start(
     policy: SlatePolicy,
     data: SessionData,
     settings: WarmStart,
-    users: np.ndarray[tuple[int], np.dtype[np.int64]],
+    users: IntArray,
     generator: np.random.Generator,
     report: Callable[[int, int, float], None] | None,
 ) -> None:
@@ -84,7 +85,7 @@ def _warm_start(
         {"params": [policy.encoder.item_id.weight], "weight_decay": settings.item_decay},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=total, pct_start=0.1)
+    schedule = one_cycle(optimiser, settings.learning_rate, total)
     user_features = torch.tensor(data.population.features.codes).long()
     policy.set_training_mode(True)
     done = 0

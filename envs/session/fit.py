@@ -130,6 +130,15 @@ def states_after(model: UserModel, data: SessionData, until_ms: int, length: int
     return states
 
 
+def one_cycle(optimiser: torch.optim.Optimizer, peak: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """A learning rate that rises to its peak over a tenth of the steps, at least two, and falls to nothing.
+
+    Torch's own divides by zero where the rise is exactly one step long.
+    """
+    rise = min(max(0.1, 2 / steps), 0.45)
+    return torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=rise)
+
+
 def _train(
     model: UserModel,
     data: SessionData,
@@ -150,7 +159,7 @@ def _train(
         {"params": [model.item_id.weight], "weight_decay": settings.item_decay},
     ]
     optimiser = torch.optim.AdamW(groups, lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.learning_rate, total_steps=total, pct_start=0.1)
+    schedule = one_cycle(optimiser, settings.learning_rate, total)
     best, best_loss, done = copy.deepcopy(model.state_dict()), float("inf"), 0
     for _ in range(settings.epochs):
         model.train()

@@ -2,47 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 Reply = tuple[int, Any]
-
-
-def _load_helper(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def make_gguf(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Writes tiny GGUF models; arguments as in `tiny_gguf.write_tiny_gguf`."""
-    pytest.importorskip("gguf")
-    pytest.importorskip("llama_cpp")
-    helper = _load_helper("tiny_gguf")
-
-    def make(**options: Any) -> Path:
-        if options.pop("chat", False):
-            options["chat_template"] = helper.CHAT_TEMPLATE
-        path: Path = helper.write_tiny_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf", **options)
-        return path
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def tiny_gguf(make_gguf: Callable[..., Path]) -> Path:
-    """A real GGUF file with random weights."""
-    return make_gguf()
 
 
 class ChatServer:

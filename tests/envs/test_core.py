@@ -99,7 +99,7 @@ HOW = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(how=HOW, seed=st.integers(0, 2**31), choices=st.integers(0, 2**31), few=st.booleans())
 def test_the_engine_is_the_reference_step_for_step(
     small_data: SessionData,
@@ -142,7 +142,7 @@ def test_the_engine_is_the_reference_step_for_step(
                 person.begin()
 
 
-# --- LERL's rule: how long sessions last --------------------------------------------------------------------------------
+# --- LERL's rule: how long sessions last ------------------------------------------------------------------------------
 
 
 def lengths(data: SessionData, response: MatrixResponse, rule: str, slates: Any, budget: float = 20) -> list[int]:
@@ -191,7 +191,9 @@ def test_a_session_ends_at_the_first_n_with_n_plus_violations_at_least_20(
         assert 11 <= length <= 20
 
 
-def test_never_ends_at_the_time_limit_and_is_truncated(small_data: SessionData, matrix_response: MatrixResponse) -> None:
+def test_never_ends_at_the_time_limit_and_is_truncated(
+    small_data: SessionData, matrix_response: MatrixResponse
+) -> None:
     core = kuairand_core(2, data=small_data, response=matrix_response, quit_rule="never", max_steps=3)
     env = SessionVectorEnv(core)
     env.reset(seed=0)
@@ -211,7 +213,7 @@ def test_leaving_at_the_time_limit_is_terminated_not_truncated(
     assert (terminated.tolist(), truncated.tolist()) == ([True], [False])
 
 
-# --- histories ----------------------------------------------------------------------------------------------------------
+# --- histories --------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=15, deadline=None)
@@ -235,7 +237,7 @@ def test_histories_cannot_be_written_to(small_data: SessionData) -> None:
         histories.items[0, 0] = 1
 
 
-# --- what does not fit together -----------------------------------------------------------------------------------------
+# --- what does not fit together ---------------------------------------------------------------------------------------
 
 
 def core_of(data: SessionData, response: MatrixResponse, slate_size: int = 6, max_steps: int = 50) -> SessionCore:
@@ -245,12 +247,16 @@ def core_of(data: SessionData, response: MatrixResponse, slate_size: int = 6, ma
 
 def test_a_response_model_of_other_behaviours_is_refused(small_data: SessionData) -> None:
     response = MatrixResponse(np.zeros((200, 150)), ("click",))
-    with pytest.raises(ValueError, match=r"^response.behaviours=\('click',\) are not those of the log, \('click', 'lon"):
+    with pytest.raises(
+        ValueError, match=r"^response.behaviours=\('click',\) are not those of the log, \('click', 'lon"
+    ):
         core_of(small_data, response)
 
 
 def test_more_noise_than_there_is_is_refused(small_data: SessionData, matrix_response: MatrixResponse) -> None:
-    with pytest.raises(ValueError, match=r"^slate_size=586 times 7 behaviours is more than 4096; take a smaller slate$"):
+    with pytest.raises(
+        ValueError, match=r"^slate_size=586 times 7 behaviours is more than 4096; take a smaller slate$"
+    ):
         core_of(small_data, matrix_response, slate_size=586)
     with pytest.raises(ValueError, match=r"^max_steps=1048576; it must be at most 1048575$"):
         core_of(small_data, matrix_response, max_steps=1 << 20)
@@ -260,7 +266,10 @@ def test_more_noise_than_there_is_is_refused(small_data: SessionData, matrix_res
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (np.zeros((3, 4, 2)), r"^matrix: shape \(3, 4, 2\) does not hold one probability per user, item and behaviour "),
+        (
+            np.zeros((3, 4, 2)),
+            r"^matrix: shape \(3, 4, 2\) does not hold one probability per user, item and behaviour ",
+        ),
         (np.full((3, 4), 1.5), r"^matrix: values from 1.5 to 1.5; probabilities must lie in \[0, 1\]$"),
         (np.full((3, 4), np.nan), r"^matrix: values from nan to nan; probabilities must lie in \[0, 1\]$"),
     ],

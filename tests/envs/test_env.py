@@ -36,7 +36,7 @@ ARGUMENTS: list[dict[str, Any]] = [
     {"slate_size": 1},
     {"slate_size": 60, "history": 3},
     {"history": 1},
-    {"max_steps": 1},
+    {"max_steps": 2},  # Gymnasium's checker wants at least two
     {"profile": "official"},
     {"root": "/nowhere"},
     {"render_mode": None},
@@ -71,7 +71,7 @@ def same(a: Any, b: Any) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-# --- checkers -----------------------------------------------------------------------------------------------------------
+# --- checkers ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
@@ -104,7 +104,7 @@ def test_batches_fit_their_spaces(make_vec: Callable[..., Any], mode: AutoresetM
         assert (reward.dtype, terminated.dtype, truncated.dtype) == (np.float64, bool, bool)
 
 
-# --- one seed, one trajectory ---------------------------------------------------------------------------------------------
+# --- one seed, one trajectory -----------------------------------------------------------------------------------------
 
 
 def trajectory(env: gym.Env[Any, Any], seed: int | None, slates: np.ndarray) -> list[Any]:
@@ -190,7 +190,7 @@ def sessions_of(make_vec: Callable[..., Any], seed: int) -> list[np.ndarray]:
     return [env.reset(seed=seed if i == 0 else None)[0]["history_items"][0] for i in range(3)]
 
 
-# --- endings --------------------------------------------------------------------------------------------------------------
+# --- endings ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_autoreset_modes_agree(make_vec: Callable[..., Any]) -> None:
@@ -256,25 +256,36 @@ def test_the_final_observation_is_of_the_session_that_ended(make_vec: Callable[.
             np.testing.assert_array_equal(observation["user_features"][i], data.population.features.codes[user[i]])
         if "final_obs" in info:
             gone = [i for i in range(n) if info["final_obs"][i] is not None]
-            assert gone == np.flatnonzero(info["_final_obs"]).tolist() == np.flatnonzero(terminated | truncated).tolist()
+            assert (
+                gone == np.flatnonzero(info["_final_obs"]).tolist() == np.flatnonzero(terminated | truncated).tolist()
+            )
     assert ended_sessions > 20
 
 
-def test_gymnasiums_vector_wrappers_work(make_vec: Callable[..., Any]) -> None:
-    env = gym.wrappers.vector.RecordEpisodeStatistics(make_vec(4, AutoresetMode.SAME_STEP))
-    env = gym.wrappers.vector.FlattenObservation(env)
-    env = gym.wrappers.vector.DictInfoToList(env)
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_gymnasiums_vector_wrappers_work(make_vec: Callable[..., Any], mode: AutoresetMode) -> None:
+    wrapped = gym.wrappers.vector.RecordEpisodeStatistics(make_vec(4, mode))
+    if mode == AutoresetMode.NEXT_STEP:  # the only one that Gymnasium's observation wrappers take
+        wrapped = gym.wrappers.vector.FlattenObservation(wrapped)
+    env = gym.wrappers.vector.DictInfoToList(wrapped)
     env.reset(seed=0)
-    returns, rewards = [], np.zeros(4)
-    for _ in range(40):
-        _, reward, terminated, truncated, infos = env.step(np.random.default_rng(0).integers(150, size=(4, 6)))
+    n_ended, rewards = 0, np.zeros(4)
+    slates = np.random.default_rng(0).integers(150, size=(40, 4, 6))
+    for step in range(40):
+        _, reward, terminated, truncated, infos = env.step(slates[step])
         rewards += reward
-        for i in np.flatnonzero(terminated | truncated):
-            assert infos[i]["final_obs"].shape == env.single_observation_space.shape
-            assert infos[i]["episode"]["r"] == pytest.approx(rewards[i])
-            returns.append(rewards[i])
-            rewards[i] = 0
-    assert len(returns) > 4
+        ended = terminated | truncated
+        for i in range(4):
+            assert (
+                ("final_obs" in infos[i])
+                == ("final_info" in infos[i])
+                == (ended[i] and mode == AutoresetMode.SAME_STEP)
+            )
+            assert infos[i]["user"] in range(200)
+            if ended[i]:
+                assert infos[i]["episode"]["r"] == pytest.approx(rewards[i])
+                rewards[i], n_ended = 0, n_ended + 1
+    assert n_ended > 4
 
 
 @pytest.mark.parametrize("mode", ["sync", "vector_entry_point"])
@@ -310,7 +321,7 @@ def test_info_and_observations_belong_to_the_caller(make_vec: Callable[..., Any]
     np.testing.assert_array_equal(*rewards)
 
 
-# --- whose session --------------------------------------------------------------------------------------------------------
+# --- whose session ----------------------------------------------------------------------------------------------------
 
 
 def test_users_come_from_their_pool(make_vec: Callable[..., Any], small_data: SessionData) -> None:
@@ -344,7 +355,7 @@ def test_a_user_can_be_chosen(
     assert env.reset(seed=0, options={})[1]["user"].tolist() == env.reset(seed=0)[1]["user"].tolist()
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -368,7 +379,8 @@ def test_a_bad_slate_is_refused_and_costs_nothing(
     assert info["budget"] == 19
     batch = make_vec(2)
     batch.reset(seed=0)
-    with pytest.raises(ValueError, match=message.replace("(3,)", "(2, 3)").replace("()", "(2,)")[:20]):
+    batched = message.replace(r"\(3,\)", r"\(2, 3\)").replace(r"\(\)", r"\(2,\)").replace(r"\(6,\)", r"\(2, 6\)")
+    with pytest.raises(ValueError, match=batched):
         batch.step(np.array([slate, slate]))
 
 
@@ -423,7 +435,9 @@ def test_bad_arguments_are_named(
 
 def test_bad_batches_are_named(small_data: SessionData, matrix_response: MatrixResponse) -> None:
     core = kuairand_core(2, data=small_data, response=matrix_response)
-    with pytest.raises(ValueError, match=r"^core.n_envs=2; a SessionEnv holds one session: use SessionVectorEnv for mo"):
+    with pytest.raises(
+        ValueError, match=r"^core.n_envs=2; a SessionEnv holds one session: use SessionVectorEnv for mo"
+    ):
         SessionEnv(core)
     with pytest.raises(ValueError, match=r"^autoreset_mode=.*; use AutoresetMode.NEXT_STEP or SAME_STEP$"):
         SessionVectorEnv(core, AutoresetMode.DISABLED)
@@ -444,10 +458,12 @@ def test_nothing_steps_without_a_session(make: Callable[..., gym.Env[Any, Any]],
         make_vec(2).step(np.zeros((2, 6), int))
 
 
-# --- copies ---------------------------------------------------------------------------------------------------------------
+# --- copies -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))], ids=["deepcopy", "pickle"]
+)
 @pytest.mark.parametrize("learned", [False, True], ids=["matrix", "learned"])
 def test_a_copy_lives_the_same_life(
     make: Callable[..., gym.Env[Any, Any]],

@@ -50,5 +50,7 @@ def test_reordering_escapes_the_positional_rule_only() -> None:
 
 
 def test_an_unknown_rule_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match=r"^quit_rule='bored' is unknown; choose one of positional, set_overlap, never$"):
+    with pytest.raises(
+        ValueError, match=r"^quit_rule='bored' is unknown; choose one of positional, set_overlap, never$"
+    ):
         quit_rule("bored")

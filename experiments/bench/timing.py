@@ -1,0 +1,91 @@
+"""Timing that other work on the machine disturbs as little as may be: rounds over all subjects, and their medians."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+
+Work = Callable[[], int]
+"""Does a bit of work and returns how much was done, e.g. user-steps."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast something went, over several rounds.
+
+    Attributes:
+        median: per second.
+        slowest: per second, of the slowest round.
+        fastest: per second, of the fastest round.
+        rounds: how many.
+    """
+
+    median: float
+    slowest: float
+    fastest: float
+    rounds: int
+
+    @classmethod
+    def of(cls, rates: Sequence[float]) -> Speed:
+        """Summarise the rates of the rounds."""
+        return cls(float(np.median(rates)), min(rates), max(rates), len(rates))
+
+
+def per_second(work: Work, seconds: float) -> float:
+    """Repeat ``work`` for about ``seconds``, at least once, and return how much was done per second."""
+    done, begun = 0, time.perf_counter()
+    while True:
+        done += work()
+        spent = time.perf_counter() - begun
+        if spent >= seconds:
+            return done / spent
+
+
+def compare(subjects: Mapping[str, Work], seconds: float, rounds: int) -> dict[str, Speed]:
+    """Time subjects in turn, round after round, after a warm-up of each; a disturbance then touches all alike.
+
+    Args:
+        subjects: name to work.
+        seconds: of each subject in each round.
+        rounds: how many.
+    """
+    for work in subjects.values():
+        per_second(work, seconds / 4)
+    rates: dict[str, list[float]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, work in subjects.items():
+            rates[name].append(per_second(work, seconds))
+    return {name: Speed.of(found) for name, found in rates.items()}
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch compute on so many threads meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine_facts() -> str:
+    """What the figures depend on: cores, load, versions."""
+    load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
+    names = ("numpy", "torch", "gymnasium", "stable-baselines3")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    machine = f"{platform.system()} {platform.machine()}, {cores()} cores{load}"
+    return f"{machine}; Python {platform.python_version()}, {versions}"

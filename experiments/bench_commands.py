@@ -1,0 +1,147 @@
+"""``rapport bench environment | training``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rapport.agents.lerl import LowLevel
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.fit import FitSettings
+from rapport.envs.session.kuairand import find_data
+from rapport.envs.session.sequence_response import SequenceResponse
+from rapport.experiments.bench import environment, training
+from rapport.experiments.bench.timing import Speed, machine_facts
+from rapport.experiments.simulator_commands import DataName, fitted_simulator
+
+
+@dataclass
+class BenchEnvironment:
+    """User-steps per second of rapport/KuaiRand-v0, beside a bare NumPy loop in the same run."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    batch_sizes: tuple[int, ...] = (1, 64, 256, 1_024)
+    """Users served at once."""
+    threads: tuple[int, ...] = (1, 2)
+    """Torch threads to time the learned response with."""
+    seconds: float = 1.0
+    """Of each subject in each round."""
+    rounds: int = 5
+    """Rounds, whose median is shown."""
+
+    def run(self) -> int:
+        """Time and print; 0."""
+        _check(
+            seconds=self.seconds,
+            rounds=self.rounds,
+            batch_sizes=min(self.batch_sizes, default=0),
+            threads=min(self.threads, default=0),
+        )
+        data, response = _simulator(self.data, self.data_dir)
+        console = Console()
+        _print_facts(console, data)
+        with console.status("") as status:
+            found = environment.measure_environment(
+                data, response, self.batch_sizes, self.threads, self.seconds, self.rounds, status.update
+            )
+            status.update("Gymnasium's own benchmark")
+            own = environment.gymnasium_benchmark(data, response, self.seconds)
+        console.print(environment_table(found))
+        console.print(
+            "gymnasium.utils.performance.benchmark_step on gym.make, learned response, 1 thread, slates drawn as it "
+            f"goes: {own:,.0f} steps/s",
+            highlight=False,
+        )
+        return 0
+
+
+@dataclass
+class BenchTraining:
+    """Training transitions per second with updates, beside Stable-Baselines3's stock policy in the same run."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    transitions: int = 40_000
+    """To time for each policy and number of threads, after one rollout to warm up; rounded up to whole rollouts."""
+    threads: tuple[int, ...] = (1, 2)
+    """Torch threads to time."""
+    n_envs: int = LowLevel.n_envs
+    """Users served at once."""
+
+    def run(self) -> int:
+        """Time and print; 0."""
+        _check(transitions=self.transitions, n_envs=self.n_envs, threads=min(self.threads, default=0))
+        data, response = _simulator(self.data, self.data_dir)
+        console = Console()
+        _print_facts(console, data)
+        with console.status("") as status:
+            found = training.measure_training(
+                data, response, LowLevel(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
+            )
+        console.print(training_table(found))
+        return 0
+
+
+def environment_table(found: list[environment.EnvironmentSpeed]) -> Table:
+    """The table of ``rapport bench environment``."""
+    shown = Table(
+        title="User-steps per second (median of rounds; slowest to fastest), and as a share of the "
+        f"{environment.REFERENCE} with the same B",
+        title_justify="left",
+    )
+    for column in ("B", "response", "threads", "subject", "per second", "rounds", "ratio"):
+        shown.add_column(column, justify="left" if column in ("response", "subject") else "right")
+    for place, row in enumerate(found):
+        last = place + 1 == len(found) or found[place + 1].batch != row.batch
+        threads = str(row.threads) if row.response == "learned" else "-"
+        cells = f"{row.batch:,}", row.response, threads, row.subject, *_cells(row.speed), f"{row.ratio:.3f}"
+        shown.add_row(*cells, end_section=last)
+    return shown
+
+
+def training_table(found: list[training.TrainingSpeed]) -> Table:
+    """The table of ``rapport bench training``."""
+    shown = Table(
+        title="PPO under the heuristic planner: training transitions per second, updates included (median of rollouts; "
+        f"slowest to fastest). SlatePolicy is LERL's; {training.REFERENCE} is Stable-Baselines3's own, the reference",
+        title_justify="left",
+    )
+    paper = f"minutes for {training.PAPER_TRANSITIONS:,}"
+    columns = ("policy", "threads", "timed", "per second", "rollouts", "collecting", "ratio", paper)
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "policy" else "right")
+    for row in found:
+        shown.add_row(
+            *(row.subject, str(row.threads), f"{row.transitions:,}", *_cells(row.speed)),
+            *(f"{100 * row.collecting:.0f} %", f"{row.ratio:.2f}", f"{row.paper_minutes:.1f}"),
+        )
+    return shown
+
+
+def _cells(speed: Speed) -> tuple[str, str]:
+    return f"{speed.median:,.0f}", f"{speed.slowest:,.0f} - {speed.fastest:,.0f}"
+
+
+def _simulator(name: DataName, data_dir: Path | None) -> tuple[SessionData, SequenceResponse]:
+    data = find_data(name, None if data_dir is None else str(data_dir))
+    return data, fitted_simulator(data, FitSettings())[0]
+
+
+def _print_facts(console: Console, data: SessionData) -> None:
+    console.print(machine_facts(), highlight=False)
+    size = f"{data.population.n_users:,} users, {data.catalog.n_items:,} items"
+    console.print(f"{data.name}: {size}; slates of {environment.SLATE}", highlight=False)
+
+
+def _check(**arguments: float) -> None:
+    for name, value in arguments.items():
+        if not value > 0:
+            raise ValueError(f"{name}: {value} is not above 0; give a positive number")

@@ -1,0 +1,177 @@
+"""The command line: every command is there, bad input is one clear line, and the run works from end to end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rapport.experiments.run as runs
+from rapport.datasets.schema import DataError
+from rapport.experiments.cli import main, parse
+from rapport.experiments.results import ResultStore
+from rapport.experiments.run import Run
+
+
+@pytest.fixture
+def quick_low_level(monkeypatch, small):
+    """Runs learn with a small low level: 40 transitions in a rollout."""
+    monkeypatch.setattr(runs, "LowLevel", lambda **_: small)
+
+
+def test_every_command_is_there():
+    for argv in (
+        ["run", "--quick"],
+        ["evaluate", "x.safetensors"],
+        ["data", "list"],
+        ["data", "fetch", "kuairand-pure"],
+        ["data", "check"],
+        ["simulator", "fit"],
+        ["simulator", "card"],
+        ["twin", "measure", "--name", "kuairand-pure"],
+        ["bench", "environment"],
+        ["bench", "training"],
+    ):
+        assert callable(parse(argv).run)
+
+
+def test_help_and_unknown_commands_exit_with_usage(capsys):
+    with pytest.raises(SystemExit) as left:
+        parse(["--help"])
+    assert left.value.code == 0
+    assert "evaluate" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as left:
+        parse(["fly"])
+    assert left.value.code == 2
+
+
+def run(tmp_path, *more):
+    argv = ["run", "--data", "twin", "--seeds", "1", "--transitions", "80", "--sessions", "30", "--workers", "1"]
+    return main([*argv, "--out", str(tmp_path / "run"), *more])
+
+
+def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(tmp_path, quick_low_level, capsys):
+    assert run(tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "planner: heuristic (no LLM given)" in printed
+    for row in ("LERL", "PPO, no planner", "rotation planner", "random", "popularity", "oracle"):
+        assert row in printed
+    folder = tmp_path / "run"
+    assert "T_int" in (folder / "table.md").read_text()
+    assert "<html" in (folder / "report.html").read_text()
+    assert list((folder / "tensorboard").rglob("events.out.*"))
+
+    checkpoint = folder / "checkpoints" / "lerl-seed0.safetensors"
+    assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "R_cum, summed click rate" in printed
+    assert "planner: greedy rotation" in printed
+
+    # Evaluation draws the same people and the same luck as the run did.
+    (result,) = [r for r in ResultStore(folder / "results", None).load_all() if r.method == "lerl"]
+    assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "1"]) == 0
+    assert f"{result.r_cum:.3f}" in capsys.readouterr().out
+
+
+def test_a_second_run_computes_nothing_again(tmp_path, quick_low_level, monkeypatch):
+    assert run(tmp_path) == 0
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "results").iterdir()}
+    monkeypatch.setattr(runs, "train", lambda *_: pytest.fail("trained again"))
+    assert run(tmp_path) == 0
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "results").iterdir()} == before
+
+
+def test_a_checkpoint_of_another_environment_is_refused(tmp_path, quick_low_level, capsys, monkeypatch, kuairand_files):
+    assert run(tmp_path) == 0
+    monkeypatch.setenv("RAPPORT_DATA_DIR", str(kuairand_files.write_kuairand(tmp_path / "data").parent.parent))
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "ppo-seed0.safetensors")
+    capsys.readouterr()
+    assert main(["evaluate", checkpoint, "--data", "kuairand-pure"]) == 2
+    message = capsys.readouterr().err
+    assert "made with dataset=twin, but here dataset=kuairand-pure" in message
+    assert "use the data and settings it was trained with, or train anew" in message
+
+
+def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path, capsys):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    import pickle
+
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(pickle.dumps(Trap()))
+    assert main(["evaluate", str(bad)]) == 2
+    assert "damaged or not written by Rapport" in capsys.readouterr().err
+    assert not (tmp_path / "executed").exists()
+    assert main(["evaluate", str(tmp_path / "absent.safetensors")]) == 2
+    assert "there is no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--llm", "nothing.gguf"], "nothing.gguf"),
+        (["--llm", "llama3"], "give a file that ends in .gguf, or the address of an"),
+        (["--llm", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
+        (["--seeds", "-1"], "--seeds -1: it must be at least 1"),
+        (["--seeds", "0"], "--seeds 0: it must be at least 1"),
+        (["--plan-period", "0"], "--plan-period 0: it must be at least 1"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(tmp_path, more, message, capsys, quick_low_level):
+    assert run(tmp_path, *more) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_without_data_and_network_the_run_says_so_and_uses_the_twin(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RAPPORT_DATA_DIR", str(tmp_path / "nothing"))
+
+    def offline(*_, **__):
+        raise DataError("zenodo.org cannot be reached")
+
+    monkeypatch.setattr(runs, "fetch", offline)
+    console = runs.Console()
+    assert runs._find_data("auto", None, console) == "twin"
+    printed = capsys.readouterr().out
+    assert "It could not be fetched: zenodo.org cannot be reached" in printed
+    assert "Using its statistical twin" in printed
+
+
+@pytest.mark.slow
+def test_a_run_planned_by_a_real_gguf_model(tmp_path, quick_low_level, tiny_gguf, capsys):
+    """The whole hierarchy with llama.cpp in it: plans, reflections, meter; then a budget that runs out."""
+    assert run(tmp_path, "--llm", str(tiny_gguf), "--plan-period", "10", "--llm-seconds", "60") == 0
+    printed = capsys.readouterr().out
+    assert f"planner: LLM {tiny_gguf.name}" in printed
+    assert "heuristic (no LLM given)" not in printed
+    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    assert results["lerl"].meter["calls"] > 0
+    assert results["lerl"].meter["prompt_tokens"] > 0
+    assert results["heuristic"].meter["calls"] == 0
+    assert (tmp_path / "run" / "reflections-seed0.sqlite").exists()
+
+    assert run(tmp_path, "--llm", str(tiny_gguf), "--llm-seconds", "0.05") == 0
+    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    assert results["lerl"].meter["fallbacks"] > 0
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_results_as_one_process(tmp_path):
+    """Needs the real sizes: settings travel to the workers, test doubles do not."""
+    numbers = {"seeds": 2, "transitions": 1, "sessions": 20}
+    for workers in (1, 2):
+        assert Run(data="twin", out=tmp_path / str(workers), workers=workers, **numbers).run() == 0
+    for name in sorted(p.name for p in (tmp_path / "1" / "results").glob("*.json")):
+        one, two = (json.loads((tmp_path / w / "results" / name).read_text()) for w in ("1", "2"))
+        assert np.array_equal(_find(one, "returns"), _find(two, "returns")), name
+
+
+def _find(tree, key):
+    if isinstance(tree, dict):
+        if key in tree:
+            return np.array(tree[key])
+        return next((found for value in tree.values() if (found := _find(value, key)) is not None), None)
+    return None

@@ -1,0 +1,166 @@
+"""``rapport simulator fit | card``: the cache, the tables, the words."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.card import Difference, Score, SimulatorCard
+from rapport.envs.session.card_metrics import Interval
+from rapport.envs.session.card_selection import Selection
+from rapport.envs.session.fit import FitSettings
+from rapport.envs.session.simulator import simulator_path
+from rapport.experiments import simulator_commands
+from rapport.experiments.bench.timing import torch_threads
+from rapport.experiments.card_tables import NOT_PUBLISHED, TOO_FEW, as_rich, card_markdown, card_notes, card_tables
+from rapport.experiments.report import Card
+from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorFit, fitted_simulator
+
+CARD = SimulatorCard(
+    data="kuairand-pure",
+    fingerprint="f" * 64,
+    profile="corrected",
+    test_from_ms=1651680000000,
+    valid_from_ms=1651593600000,
+    users=1_234,
+    scores=(
+        Score("standard", "click", "user model", 26_607, 11_552, 0.4237, 0.7306, 0.6005, 0.0121, 0.0086),
+        Score("standard", "forward", "user model", 26_607, 12, 0.0006, None, 0.0068, 0.0006, 0.0004),
+    ),
+    differences=(
+        Difference("standard", "click", "user x item", Interval(0.02, 0.01, 0.03), Interval(-0.01, -0.02, -0.005)),
+        Difference("standard", "like", "user x item", Interval(-0.06, -0.08, -0.04), Interval(0.001, -0.002, 0.004)),
+    ),
+    selection=(
+        Selection("click", "all", 26_607, 0.4342, 0.4266, 0.3842, 0.4512, 0.1762),
+        Selection("click", "few", 300, 0.4, 0.4, 0.3, None, None),
+    ),
+    learned_from_random=False,
+    bins=15,
+    resamples=400,
+    pairs=200_000,
+)
+
+
+SETTINGS = FitSettings(epochs=1, length=8)
+
+
+@pytest.fixture
+def on_small_data(small_data: SessionData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SessionData]:
+    """The commands find the small twin, fit it in a moment, and have a cache of their own."""
+    monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(simulator_commands, "find_data", lambda data, root: small_data)
+    monkeypatch.setattr(simulator_commands, "FitSettings", lambda profile: replace(SETTINGS, profile=profile))
+    with torch_threads(1):
+        yield small_data
+
+
+def text(*tables: Card) -> str:
+    page = io.StringIO()
+    console = Console(width=110, file=page)
+    for table in tables:
+        console.print(as_rich(table))
+    return page.getvalue()
+
+
+def test_tables_hold_every_figure_with_its_unit() -> None:
+    tables = card_tables(CARD)
+    assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
+    scores, differences, selection = tables
+    assert "26,607 exposures chosen by the platform, from 5 May 2022 on, 1,234 users" in scores.caption
+    assert scores.rows[0] == ("click", "43.42 %", "user model", "42.37 %", "0.731", "0.6005", "1.21 % (0.86 %)")
+    assert scores.rows[1][4] == TOO_FEW
+    assert differences.rows[0][3:] == ("+0.0200 [+0.0100, +0.0300]", "-0.0100 [-0.0200, -0.0050]")
+    assert selection.rows[0] == ("click", "all", "43.4 %", "42.7 %", "38.4 %", "0.90", "45.1 %", "17.6 %", "0.39")
+    assert selection.rows[1][-3:] == (NOT_PUBLISHED,) * 3
+
+
+def test_the_terminal_shows_them_whole() -> None:
+    shown = text(*card_tables(CARD))
+    assert "log-loss (nats)" in shown and "…" not in shown
+    assert all(len(line) <= 110 for line in shown.splitlines())
+
+
+def test_notes_say_who_wins_and_what_not_to_trust() -> None:
+    notes = " ".join(card_notes(CARD))
+    assert "before 4 May 2022" in notes and "use all rows before 5 May 2022" in notes
+    assert (
+        "click, standard exposures: against user x item, the user model ranks better and its log-loss is better"
+        in notes
+    )
+    assert "like, standard exposures: against user x item, the user model ranks worse" in notes
+    assert "no different within the interval" in notes
+    assert "too generous to items nobody would have been shown" in notes and "from no random one" in notes
+    assert "Aylayan/KuaiRand_Pure" in notes and "CC BY-SA 4.0" in notes
+    assert "balanced prior" not in notes
+
+
+def test_notes_claim_no_more_than_was_there() -> None:
+    plain = replace(CARD, selection=CARD.selection[1:], profile="official")
+    notes = " ".join(card_notes(plain))
+    assert "Aylayan" not in notes and "real people" not in notes and "balanced prior" in notes
+    assert "Random exposures were among the rows" in " ".join(card_notes(replace(CARD, learned_from_random=True)))
+
+
+def test_markdown_has_the_same_tables() -> None:
+    page = card_markdown(CARD)
+    for table in card_tables(CARD):
+        assert table.caption in page
+        assert all("| " + " | ".join(str(value) for value in row) + " |" in page for row in table.rows)
+
+
+def test_fit_is_kept_and_refit_replaces_it(on_small_data: SessionData, capsys: pytest.CaptureFixture[str]) -> None:
+    path = simulator_path(on_small_data, SETTINGS)
+    assert SimulatorFit("twin").run() == 0 and path.exists()
+    assert "Fitted" in capsys.readouterr().out
+    before = path.stat().st_mtime_ns
+    assert SimulatorFit("twin").run() == 0
+    assert "Found" in capsys.readouterr().out and path.stat().st_mtime_ns == before
+    assert SimulatorFit("twin", refit=True).run() == 0
+    assert path.stat().st_mtime_ns > before and list(path.parent.iterdir()) == [path]
+
+
+def test_a_refit_that_fails_loses_nothing(on_small_data: SessionData, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = simulator_path(on_small_data, SETTINGS)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"the old one")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulator_commands, "load_simulator", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fitted_simulator(on_small_data, SETTINGS, refit=True)
+    assert path.read_bytes() == b"the old one"
+
+
+def test_card_command_prints_and_writes(
+    on_small_data: SessionData, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = tmp_path / "cards" / "card.md"
+    assert SimulatorCardCommand("twin", resamples=5, out=out).run() == 0
+    printed = capsys.readouterr().out
+    assert "user x item" in printed and "twin:" in printed and "long_view" in printed
+    page = out.read_text("utf-8")
+    assert page.startswith("# Simulator card: twin, corrected profile\n") and "| click |" in page
+
+
+def test_no_bootstrap_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"resamples=0; give at least 1"):
+        SimulatorCardCommand(resamples=0).run()
+
+
+def test_rates_are_of_the_logged_rows() -> None:
+    assert CARD.scores[0].rate == pytest.approx(11_552 / 26_607)
+    assert CARD.selection[0].simulated_ratio == pytest.approx(0.3842 / 0.4266)
+    assert CARD.selection[1].published_ratio is None
+    assert np.isclose(CARD.selection[0].published_ratio or 0, 0.1762 / 0.4512)
