@@ -30,7 +30,7 @@ class FitSettings:
     profile: Profile = "corrected"
     """``corrected``: plain likelihood, calibrated on the validation days. ``official``: LERL's weighting, positives 1
     and negatives (#positives / #negatives) of each behaviour, so that probabilities refer to a balanced prior."""
-    epochs: int = 4
+    epochs: int = 3
     """Passes over the log; the best on the validation days is kept."""
     length: int = 96
     """Newest exposures of a user that are read."""
@@ -81,6 +81,7 @@ def fit_user_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = new_user_model(data)
+        model.rates.copy_(_overall_rates(data, users))
         weights = _loss_weights(data, settings.profile)
         best = _train(model, data, users, settings, weights, generator, report)
     model.load_state_dict(best)
@@ -119,12 +120,12 @@ def predict(
 
 def states_after(model: UserModel, data: SessionData, until_ms: int, length: int) -> FloatArray:
     """Encoder states, shape (U, D), after each user's rows before ``until_ms``; zeros where there is none."""
-    states = np.zeros((data.population.n_users, model.size.width), np.float32)
+    states = np.zeros((data.population.n_users, model.size.state_width), np.float32)
     model.eval()
     with torch.no_grad():
         encoded = model.items()
         for batch in sequence_batches(data.log, np.arange(len(states)), until_ms, length, 512):
-            after, _ = model.encoder(model.tokens(encoded[batch.items], batch.feedback))
+            after = model.read(encoded[batch.items], batch.feedback)
             last = (batch.rows >= 0).sum(axis=1) - 1
             states[batch.users.numpy()] = after.numpy()[np.arange(len(last)), last]
     return states
@@ -187,6 +188,14 @@ def _loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     weight = torch.where(truth > 0, weights[0], weights[1]) * known
     entropy = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0).float(), reduction="none") * weight
     return (entropy.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)).sum()
+
+
+def _overall_rates(data: SessionData, users: IntArray) -> Tensor:
+    """Smoothed rate of each behaviour in the training days of these users, shape (F,)."""
+    wanted = np.zeros(data.population.n_users, bool)
+    wanted[users] = True
+    rows = data.log.feedback[(data.log.time_ms < data.valid_from_ms) & wanted[data.log.user]]
+    return torch.tensor(((rows == 1).sum(axis=0) + 1) / ((rows >= 0).sum(axis=0) + 2), dtype=torch.float32)
 
 
 def _loss_weights(data: SessionData, profile: Profile) -> Tensor:

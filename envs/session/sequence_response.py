@@ -14,7 +14,7 @@ from rapport.envs.session.fit import Fitted
 class SequenceResponse:
     """Behaviour probabilities from a fitted :class:`~rapport.envs.session.user_model.UserModel`.
 
-    All that depends on an item or a user alone is computed once. A state is the encoder's, shape (B, D).
+    All that depends on an item or a user alone is computed once. States are the model's, shape (B, D).
 
     Args:
         fitted: the model and its calibration.
@@ -56,8 +56,11 @@ class SequenceResponse:
         told = torch.from_numpy(feedback).float()
         seen = self.model.token_feedback(torch.cat([told, torch.ones_like(told)], dim=-1))
         tokens = torch.relu(self._item_token[torch.from_numpy(slates).long()] + seen)
-        _, after = self.model.encoder(tokens, torch.from_numpy(state)[None])
-        result: FloatArray = after[0].numpy()
+        width = self.model.size.width
+        before = torch.from_numpy(state)
+        _, memory = self.model.encoder(tokens, before[None, :, :width].contiguous())
+        counted = torch.cat([told, torch.ones_like(told)], dim=-1).sum(dim=1)
+        result: FloatArray = torch.cat([memory[0], before[:, width:] + counted], dim=1).numpy()
         return result
 
     @torch.inference_mode()
