@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
 from rapport.agents.checkpoint import CheckpointError, read_checkpoint
+from rapport.envs.session.card import simulator_card
 from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.simulator import load_simulator
+from rapport.experiments.card_tables import card_notes, card_tables
 from rapport.experiments.methods import LABELS
 from rapport.experiments.report import Card, Curve, RunReport, write_report
 from rapport.experiments.results import ResultStore, write_atomically
@@ -18,6 +19,8 @@ from rapport.experiments.setup import Setup
 from rapport.experiments.table import RunFacts, print_table, summarise, to_markdown
 
 TITLE = "LERL on simulated sessions"
+SHOWN_BEHAVIOURS = ("click", "long_view", "like")
+"""Behaviours with enough positives to judge; the report leaves the others to the whole card."""
 
 
 def publish(
@@ -30,7 +33,8 @@ def publish(
     table = summarise(results, facts, list(LABELS.items()))
     print_table(table)
     write_atomically(folder / "table.md", to_markdown(table))
-    page = RunReport(TITLE, table, settings, curves(folder), simulator_card(setup))
+    card, notes = trust(setup)
+    page = RunReport(TITLE, table, settings, curves(folder), card, notes)
     try:
         console.print(f"Report: {write_report(page, folder / 'report.html')}", highlight=False, soft_wrap=True)
     except ModuleNotFoundError as error:
@@ -57,14 +61,18 @@ def curves(folder: Path) -> list[Curve]:
     return found
 
 
-def simulator_card(setup: Setup) -> Card | None:
-    """How far the simulator can be trusted on later days; None where scikit-learn is not installed."""
-    try:
-        from rapport.envs.session.card import simulator_card as measure
-        from rapport.experiments.card_tables import card_tables
-    except ModuleNotFoundError:
-        return None
+def trust(setup: Setup) -> tuple[Card | None, list[str]]:
+    """How far the simulator can be trusted on later days, with notes; nothing where scikit-learn is not installed."""
     data = setup.session_data()
-    response, fitted = load_simulator(data, FitSettings(profile=setup.profile))
-    tables: Any = card_tables(measure(data, fitted, response, np.random.default_rng(0)))
-    return tables[0] if tables else None
+    settings = FitSettings(profile=setup.profile)
+    response, fitted = load_simulator(data, settings)
+    try:
+        card = simulator_card(data, fitted, response, np.random.default_rng(0), settings=settings)
+    except ModuleNotFoundError as error:
+        return None, [f"No simulator card: {error}"]
+    table = card_tables(card)[0]
+    rows = tuple(row for row in table.rows if row[0] in SHOWN_BEHAVIOURS)
+    return Card(table.columns, rows, table.caption), [
+        *card_notes(card),
+        "The whole card, with all behaviours: rapport simulator card.",
+    ]
