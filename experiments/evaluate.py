@@ -14,7 +14,7 @@ from rich.table import Table
 from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
 from rapport.agents.lerl import LowLevel, first_policy, new_agent
 from rapport.agents.policies.encoder import EncoderSettings
-from rapport.experiments.methods import LABELS, Evaluation, play_agent
+from rapport.experiments.methods import LABELS, NO_LLM, Evaluation, play_agent
 from rapport.experiments.setup import PlannerChoice, Setup, planned
 from rapport.experiments.stats import Estimate, Scores, estimate
 
@@ -84,7 +84,8 @@ class Evaluate:
             "R_cum, summed click rate": Scores.mean([r.returns for r in results]),
             "R_sin, click rate": Scores.ratio([r.returns for r in results], [r.lengths for r in results]),
         }
-        table = Table(title=f"{LABELS.get(_row_of(note))}, {note['transitions']:,} transitions, planner: {choice.name}")
+        who = f"{choice.name}, {NO_LLM}" if choice.llm is None else f"LLM {Path(choice.llm).name}"
+        table = Table(title=f"{LABELS[_row_of(note)]}, {note['transitions']:,} transitions\nplanner: {who}")
         table.add_column("measure")
         table.add_column("value", justify="right")
         table.add_column("95 % interval", justify="right")

@@ -32,6 +32,8 @@ LABELS = {
     "oracle": "oracle",
 }
 """Short name and shown name of every row, in the table's order. A planner's row has LERL's low level under it."""
+NO_LLM = "heuristic (no LLM given)"
+"""How a planner without a language model is named wherever LERL's figures stand."""
 SLATE_METHODS = ("popularity", "random", "oracle")
 PLANNER_CONTROLS = {
     "heuristic": HEURISTIC,
@@ -39,6 +41,13 @@ PLANNER_CONTROLS = {
     "random-plan": "random",
     "greedy-plan": "greedy preference",
 }
+
+
+def labels(llm_given: bool) -> dict[str, str]:
+    """Shown names of all rows; where no language model planned, those that LERL's planner is part of say so."""
+    if llm_given:
+        return LABELS
+    return LABELS | {"lerl": "LERL (no LLM given)", "lerl-no-rl": "no RL (no LLM given)"}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from rapport.datasets.fetch import fetch
 from rapport.datasets.schema import DataError
 from rapport.datasets.store import available
 from rapport.envs.session.fit import Profile
-from rapport.experiments.methods import PLANNER_CONTROLS, SLATE_METHODS, Evaluation, play_agent, play_slates
+from rapport.experiments.methods import NO_LLM, PLANNER_CONTROLS, SLATE_METHODS, Evaluation, play_agent, play_slates
 from rapport.experiments.pool import Named, run_jobs
 from rapport.experiments.results import ResultStore, config_hash
 from rapport.experiments.setup import PlannerChoice, Setup
@@ -116,7 +116,7 @@ class Plan:
     @property
     def planner_label(self) -> str:
         """How every line names the planner."""
-        return "heuristic (no LLM given)" if self.planner.llm is None else f"LLM {Path(self.planner.llm).name}"
+        return NO_LLM if self.planner.llm is None else f"LLM {Path(self.planner.llm).name}"
 
     def store(self) -> ResultStore:
         """Results of this very configuration."""

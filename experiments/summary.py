@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,13 @@ from rapport.envs.session.card import simulator_card
 from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.simulator import load_simulator
 from rapport.experiments.card_tables import card_notes, card_tables
-from rapport.experiments.methods import LABELS
+from rapport.experiments.methods import NO_LLM, labels
 from rapport.experiments.report import Card, Curve, RunReport, write_report
 from rapport.experiments.results import ResultStore, write_atomically
 from rapport.experiments.setup import Setup
 from rapport.experiments.table import RunFacts, print_table, summarise, to_markdown
 
+LOGGER = logging.getLogger("rapport")
 TITLE = "LERL on simulated sessions"
 SHOWN_BEHAVIOURS = ("click", "long_view", "like")
 """Behaviours with enough positives to judge; the report leaves the others to the whole card."""
@@ -30,7 +32,7 @@ def publish(
     results = store.load_all()
     for problem in store.problems:
         console.print(f"A damaged result was set aside: {problem}", style="yellow", highlight=False)
-    table = summarise(results, facts, list(LABELS.items()))
+    table = summarise(results, facts, list(labels(facts.planner != NO_LLM).items()))
     print_table(table)
     write_atomically(folder / "table.md", to_markdown(table))
     card, notes = trust(setup)
@@ -53,7 +55,8 @@ def curves(folder: Path) -> list[Curve]:
     for path in sorted((folder / "checkpoints").glob("*.safetensors")):
         try:
             note = read_checkpoint(path)[1]
-        except CheckpointError:
+        except CheckpointError as error:
+            LOGGER.warning("a learning curve is missing: %s", error)
             continue
         if note.get("curve"):
             points = np.array(note["curve"])

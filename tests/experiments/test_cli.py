@@ -67,7 +67,7 @@ def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(t
     assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "2"]) == 0
     printed = capsys.readouterr().out
     assert "R_cum, summed click rate" in printed
-    assert "planner: greedy rotation" in printed
+    assert "planner: greedy rotation, heuristic (no LLM given)" in printed
 
     # Evaluation draws the same people and the same luck as the run did.
     (result,) = [r for r in ResultStore(folder / "results", None).load_all() if r.method == "lerl"]
