@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
+from rich.console import Console
+from rich.progress import Progress
 
 from rapport.datasets.directory import data_directory
 from rapport.datasets.schema import IntArray, SessionData
@@ -21,7 +23,7 @@ from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.fit import FitSettings, Profile
 from rapport.envs.session.quit import quit_rule as quit_rule_named
 from rapport.envs.session.response import ResponseModel
-from rapport.envs.session.simulator import load_simulator
+from rapport.envs.session.simulator import load_simulator, simulator_path
 
 LOGGER = logging.getLogger("rapport")
 
@@ -58,7 +60,15 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 
 @functools.lru_cache(maxsize=4)
 def _simulator(data: _ByFingerprint, settings: FitSettings) -> ResponseModel:
-    return load_simulator(data.data, settings)[0]
+    """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
+    console = Console(stderr=True)
+    if not console.is_terminal or simulator_path(data.data, settings).exists():
+        return load_simulator(data.data, settings)[0]
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task("fitting the user model, once")
+        return load_simulator(
+            data.data, settings, lambda done, total, _: bars.update(bar, completed=done, total=total)
+        )[0]
 
 
 @functools.lru_cache(maxsize=4)
