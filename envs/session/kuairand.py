@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from typing import Any, Literal
 
 import numpy as np
 from gymnasium.vector import AutoresetMode
-from rich.console import Console
-from rich.progress import Progress
 
 from rapport.datasets.directory import data_directory
 from rapport.datasets.schema import IntArray, SessionData
@@ -61,10 +60,12 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 @functools.lru_cache(maxsize=4)
 def _simulator(data: _ByFingerprint, settings: FitSettings) -> ResponseModel:
     """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
-    console = Console(stderr=True)
-    if not console.is_terminal or simulator_path(data.data, settings).exists():
+    if not sys.stderr.isatty() or simulator_path(data.data, settings).exists():
         return load_simulator(data.data, settings)[0]
-    with Progress(console=console, transient=True) as bars:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("fitting the user model, once")
         return load_simulator(
             data.data, settings, lambda done, total, _: bars.update(bar, completed=done, total=total)
