@@ -159,6 +159,33 @@ def test_a_run_planned_by_a_real_gguf_model(tmp_path, quick_low_level, tiny_gguf
 
 
 @pytest.mark.slow
+def test_a_run_planned_by_a_server_that_goes_away_in_the_middle_is_finished(tmp_path, quick_low_level, serve, answer):
+    """Good answers, then nonsense, then silence: all counted, and the run ends with its table."""
+
+    def reply(request):
+        told = str(request)
+        server.plans += 1
+        if server.plans > 40:
+            return 503, {"error": {"message": "gone"}}
+        if server.plans % 7 == 0:
+            return answer("I would rather not say.")
+        if "reflection" in told and "has ended" in told:
+            return answer(json.dumps({"reflection": "Variety kept this user."}))
+        return answer(json.dumps({"categories": ["Dance", "Music", "Gaming"]}))
+
+    server = serve(reply)
+    server.plans = 0
+    assert run(tmp_path, "--llm", server.url, "--plan-period", "5") == 0
+    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    meter = results["lerl"].meter
+    assert meter["calls"] > 0
+    assert meter["prompt_tokens"] > 0
+    assert meter["retries"] > 0
+    assert meter["fallbacks"] > 0
+    assert set(results) >= {"lerl", "no-reflection", "heuristic", "ppo", "rotation", "oracle"}
+
+
+@pytest.mark.slow
 def test_workers_make_the_same_results_as_one_process(tmp_path):
     """Needs the real sizes: settings travel to the workers, test doubles do not."""
     numbers = {"seeds": 2, "transitions": 1, "sessions": 20}
