@@ -20,7 +20,7 @@ from rapport.envs.session.user_model import new_user_model
 
 LOGGER = logging.getLogger("rapport")
 
-VERSION = 2
+VERSION = 3
 """Raise it when the user model or its fit changes, so that cached simulators are fitted anew."""
 
 

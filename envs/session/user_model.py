@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapport.datasets.schema import Features, SessionData
@@ -147,7 +148,8 @@ class UserModel(nn.Module):
         Returns:
             shape (B, T, F).
         """
-        encoded = self.dropout(self.items()[items])
+        # Not indexing, whose gradient several threads sum in no fixed order.
+        encoded = self.dropout(F.embedding(items, self.items()))
         after = self.read(encoded, feedback)
         before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
         scoring = self.score(before, self.head_user(self.users(users))[:, None])
