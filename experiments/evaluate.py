@@ -101,7 +101,9 @@ class Evaluate:
         spent = [r.meter for r in results if r.meter]
         if spent:
             total = {k: sum(float(m.get(k, 0)) for m in spent) for k in ("calls", "prompt_tokens", "fallbacks")}
-            console.print("planner: " + ", ".join(f"{v:,.0f} {k}" for k, v in total.items()), highlight=False)
+            console.print(
+                "planner: " + ", ".join(f"{v:,.0f} {k.replace('_', ' ')}" for k, v in total.items()), highlight=False
+            )
 
 
 def stored_low_level(note: dict[str, Any]) -> LowLevel:
