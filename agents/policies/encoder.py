@@ -30,7 +30,7 @@ class EncoderSettings:
     heads: int = 4
     """Attention heads."""
     layers: int = 1
-    """Transformer layers (LERL: 3); a second one more than halves the speed and gained nothing measurable."""
+    """Transformer layers (LERL: 3); a second one more than halves the speed, and whether it gains anything is open."""
     window: int = 30
     """Newest items that are read: five slates of six, as LERL's planner reads (LERL's encoder: 100)."""
     dropout: float = 0.1
