@@ -94,7 +94,11 @@ def test_attributes_and_methods_reach_the_environment(make: Callable[..., Gymnas
 
 
 def test_a_stock_algorithm_learns_on_slates(make: Callable[..., GymnasiumVecEnv]) -> None:
-    A2C("MultiInputPolicy", make(2), n_steps=4, seed=0, device="cpu").learn(16)
+    agent = A2C("MultiInputPolicy", make(2), n_steps=4, seed=0, device="cpu")
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    agent.learn(16)
+    assert agent.num_timesteps == 16
+    assert any(not value.equal(before[name]) for name, value in agent.policy.state_dict().items())
 
 
 def test_another_way_of_resetting_is_refused(small_data: SessionData, matrix_response: MatrixResponse) -> None:
