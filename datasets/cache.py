@@ -1,8 +1,9 @@
 """Columnar cache of read tables, keyed by the content of their source files.
 
-One folder per key holds three Arrow files and ``meta.json`` with their names and checksums. A folder appears complete
-or not at all (it is written elsewhere and renamed), so two processes may build it at once; one that is damaged is
-detected by its checksums, logged and built again. Nothing in it can be executed.
+One folder per key holds three Arrow files, further arrays as ``.npy`` where a reader makes some, and ``meta.json`` with
+their names and checksums. A folder appears complete or not at all (it is written elsewhere and renamed), so two
+processes may build it at once; one that is damaged is detected by its checksums, logged and built again. Nothing in it
+can be executed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.feather as feather
+from numpy.typing import NDArray
 
 from rapport.datasets.schema import Catalog, Features, InteractionLog, Population, Tables
 
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 """Raise it when the files below change, so that older caches are left alone."""
+
+Arrays = dict[str, NDArray[Any]]
+"""What a reader makes beside the tables, by name."""
 
 _PARTS = ("catalog", "population", "log")
 
@@ -46,29 +51,36 @@ def cached(folder: Path, build: Callable[[], Tables]) -> Tables:
 
     A cache that cannot be written (a full or read-only disk) costs a warning, not the run.
     """
+    return cached_with_arrays(folder, lambda: (build(), {}))[0]
+
+
+def cached_with_arrays(folder: Path, build: Callable[[], tuple[Tables, Arrays]]) -> tuple[Tables, Arrays]:
+    """As :func:`cached`, for a reader that makes named arrays beside the tables; no array may hold objects."""
     if folder.exists():
         try:
             return _load(folder)
         except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
             logger.warning("cache %s is damaged (%s); building it again", folder, error)
             _discard(folder)
-    tables = build()
+    tables, arrays = build()
     try:
-        _store(folder, tables)
+        _store(folder, tables, arrays)
     except OSError as error:
         logger.warning("cannot write the cache %s (%s); the data will be read anew next time", folder, error)
-    return tables
+    return tables, arrays
 
 
-def _store(folder: Path, tables: Tables) -> None:
+def _store(folder: Path, tables: Tables, arrays: Arrays) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = folder.parent / f".{folder.name}.{uuid.uuid4().hex}"
     work.mkdir()
     try:
-        contents = {name: _bytes(table) for name, table in zip(_PARTS, _encode(tables), strict=True)}
-        for name, content in contents.items():
-            (work / f"{name}.arrow").write_bytes(content)
-        meta = _meta(tables) | {"sha256": {n: hashlib.sha256(c).hexdigest() for n, c in contents.items()}}
+        parts = {name: _bytes(table) for name, table in zip(_PARTS, _encode(tables), strict=True)}
+        further = {name: _array_bytes(array) for name, array in arrays.items()}
+        for contents, ending in ((parts, "arrow"), (further, "npy")):
+            for name, content in contents.items():
+                (work / f"{name}.{ending}").write_bytes(content)
+        meta = _meta(tables) | {"sha256": _checksums(parts), "arrays": _checksums(further)}
         (work / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
         os.rename(work, folder)
     except OSError:
@@ -77,11 +89,16 @@ def _store(folder: Path, tables: Tables) -> None:
             raise
 
 
-def _load(folder: Path) -> Tables:
+def _load(folder: Path) -> tuple[Tables, Arrays]:
     meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
     if meta["format"] != FORMAT:
         raise ValueError(f"format {meta['format']} instead of {FORMAT}")
-    return _decode(meta, [_table(folder / f"{name}.arrow", meta["sha256"][name]) for name in _PARTS])
+    tables = _decode(meta, [_table(folder / f"{name}.arrow", meta["sha256"][name]) for name in _PARTS])
+    further = meta.get("arrays", {})  # folders written before there were any have no entry
+    return tables, {
+        name: np.load(io.BytesIO(_verified(folder / f"{name}.npy", digest)), allow_pickle=False)
+        for name, digest in further.items()
+    }
 
 
 def _discard(folder: Path) -> None:
@@ -103,11 +120,25 @@ def _bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def _table(path: Path, expected: str) -> pa.Table:
+def _array_bytes(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _checksums(contents: dict[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+
+
+def _verified(path: Path, expected: str) -> bytes:
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != expected:
         raise ValueError(f"{path.name} does not match its checksum")
-    return feather.read_table(pa.BufferReader(content))
+    return content
+
+
+def _table(path: Path, expected: str) -> pa.Table:
+    return feather.read_table(pa.BufferReader(_verified(path, expected)))
 
 
 def _encode(tables: Tables) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -170,4 +201,6 @@ def _array(table: pa.Table, name: str) -> Any:
 
 
 def _matrix(table: pa.Table, width: int) -> Any:
+    if width == 0:
+        return np.empty((table.num_rows, 0), dtype=np.int32)
     return np.stack([_array(table, str(i)) for i in range(width)], axis=1)

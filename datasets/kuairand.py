@@ -15,7 +15,7 @@ Reference: Gao et al., *KuaiRand: An Unbiased Sequential Recommendation Dataset 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from rapport.datasets.histories import add_histories
 from rapport.datasets.schema import Catalog, DataError, Int32Array, IntArray, InteractionLog, Population, Tables
-from rapport.datasets.tables import AGAIN, encode, integers, join, read_csv, sorted_ids, text
+from rapport.datasets.tables import AGAIN, encode, encode_text, integers, join, read_csv, sorted_ids, text
 
 BEHAVIOURS = ("click", "long_view", "like", "comment", "forward", "follow", "hate")
 """In this order in the feedback matrix; click is the rewarded one."""
@@ -52,7 +52,12 @@ FIRST_MINOR_TAG = 40
 
 UNKNOWN_CATEGORY = "Unknown"
 _LOG_BEHAVIOURS = tuple(b if b == "long_view" else f"is_{b}" for b in BEHAVIOURS)
-_LOG_COLUMNS = ("user_id", "video_id", "time_ms", "is_rand", *_LOG_BEHAVIOURS)
+LOG_COLUMNS = {name: pa.int64() for name in ("user_id", "video_id", "time_ms", "is_rand", *_LOG_BEHAVIOURS)}
+"""Columns of a log that are read."""
+
+_ITEM_WORDS = ("video_type", "music_type", "upload_type", "tag")
+ITEM_COLUMNS = {"video_id": pa.int64(), "video_duration": pa.float64()} | {n: pa.string() for n in _ITEM_WORDS}
+"""Columns of the basic video features that are read."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +110,9 @@ def read(root: Path, histories: bool = True) -> Tables:
             f"{root}: no KuaiRand-Pure here (looked for KuaiRand-Pure/data/{ITEM_FILE}); run "
             "`rapport data fetch kuairand-pure`, or name the folder that has it with --data-dir or RAPPORT_DATA_DIR"
         )
-    catalog = _catalog(layout)
-    population = _population(layout.folder / USER_FILE)
+    item_file = layout.folder / ITEM_FILE
+    catalog = catalog_of(read_csv(item_file, ITEM_COLUMNS), item_file, layout.extras / TAG_NAMES_FILE)
+    population = read_population(layout.folder / USER_FILE)
     log, reports = _log(layout, population.user_ids, catalog.item_ids)
     sequences = layout.extras / SEQUENCES_FILE
     if histories and sequences.is_file():
@@ -114,27 +120,40 @@ def read(root: Path, histories: bool = True) -> Tables:
     return Tables(catalog, population, log)
 
 
-def _population(path: Path) -> Population:
+def read_population(path: Path) -> Population:
+    """Read the official user features, whichever of the three versions they belong to.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
     table = read_csv(path, {"user_id": pa.int64()} | {name: pa.string() for name in USER_FEATURES})
     ids, order = sorted_ids(table, "user_id", path)
     return Population(ids, encode({name: text(table, name, order) for name in USER_FEATURES}))
 
 
-def _catalog(layout: Layout) -> Catalog:
-    path = layout.folder / ITEM_FILE
-    words = ("video_type", "music_type", "upload_type", "tag")
-    kinds = {"video_id": pa.int64(), "video_duration": pa.float64()} | {name: pa.string() for name in words}
-    table = read_csv(path, kinds)
+def catalog_of(table: pa.Table, path: Path, tag_names: Path) -> Catalog:
+    """Make a catalogue of basic video features.
+
+    Args:
+        table: :data:`ITEM_COLUMNS`, one row per video, in any order.
+        path: where they were read, for messages.
+        tag_names: the optional file of tag names.
+
+    Raises:
+        DataError: the table is empty, or an id or a tag is not what it should be.
+    """
     ids, order = sorted_ids(table, "video_id", path)
-    tags = _tags(text(table, "tag", order).tolist(), path)
+    table = table.take(pa.array(order))
+    cells = table["tag"].combine_chunks().dictionary_encode()  # few differ, so tags are taken apart once per cell
+    tags = _tags(cells.dictionary.to_pylist(), path)
     major = np.array([next((t for t in ts if t < FIRST_MINOR_TAG), 0) for ts in tags])
     minor = [next((str(t) for t in ts if t >= FIRST_MINOR_TAG), "none") for ts in tags]
-    seconds = np.asarray(table["video_duration"].to_numpy(), dtype=np.float64)[order] / 1_000
+    seconds = np.asarray(table["video_duration"].to_numpy(), dtype=np.float64) / 1_000
     # upload_dt is left out: the catalogue is three consecutive upload days, so it says nothing about age.
-    features: dict[str, Sequence[str] | NDArray[np.str_]] = {name: text(table, name, order) for name in words[:3]}
-    features |= {"duration": _duration(seconds), "second_tag": minor}
-    category, names = _categories(major, _tag_names(layout.extras / TAG_NAMES_FILE))
-    return Catalog(ids, category, names, encode(features))
+    features = {name: table[name] for name in _ITEM_WORDS[:3]}
+    features |= {"duration": _duration(seconds), "second_tag": pa.DictionaryArray.from_arrays(cells.indices, minor)}
+    category, names = _categories(major[np.asarray(cells.indices.to_numpy())], _tag_names(tag_names))
+    return Catalog(ids, category, names, encode_text(features))
 
 
 def _tags(cells: list[str], path: Path) -> list[list[int]]:
@@ -145,14 +164,14 @@ def _tags(cells: list[str], path: Path) -> list[list[int]]:
         raise DataError(f"{path}: tag: {error}; tags are integers separated by commas; {AGAIN}") from error
 
 
-def _duration(seconds: NDArray[np.float64]) -> list[str]:
+def _duration(seconds: NDArray[np.float64]) -> pa.DictionaryArray:
     """Name the duration bucket of each video; files are coded as text sorted by name, hence the leading letters."""
     edges = DURATION_EDGES_S
     names = [f"a: under {edges[0]} s"]
     names += [f"{letter}: {low} to {high} s" for letter, low, high in zip("bcde", edges, edges[1:], strict=False)]
     names += [f"f: {edges[-1]} s or more", ""]
     bucket = np.where(np.isnan(seconds), len(names) - 1, np.searchsorted(edges, seconds, side="right"))
-    return [names[b] for b in bucket]
+    return pa.DictionaryArray.from_arrays(pa.array(bucket.astype(np.int32)), names)
 
 
 def _categories(major: NDArray[np.int64], names: Mapping[int, str]) -> tuple[Int32Array, tuple[str, ...]]:
@@ -205,16 +224,32 @@ def _log(layout: Layout, user_ids: IntArray, item_ids: IntArray) -> tuple[Intera
 
 
 def _log_rows(path: Path, user_ids: IntArray, item_ids: IntArray) -> IntArray:
-    """Return one log, shape (rows, 4): user, item, time (ms), and is_rand and the behaviours as bits 0, 1, 2, ..."""
-    table = read_csv(path, {name: pa.int64() for name in _LOG_COLUMNS})
-    flags = np.zeros(table.num_rows, dtype=np.int64)
-    for bit, name in enumerate(_LOG_COLUMNS[3:]):
-        column = integers(table, name)
-        if len(bad := np.flatnonzero((column != 0) & (column != 1))):
-            raise DataError(f"{path}: line {bad[0] + 2}: {name} is {column[bad[0]]}; it must be 0 or 1; {AGAIN}")
-        flags |= column << bit
+    """Return one log, shape (rows, 4): user, item, time (ms), and the flags of :func:`log_flags`."""
+    table = read_csv(path, LOG_COLUMNS)
+    flags = log_flags(table, path)
     if len(flags) == 0:
         return np.empty((0, 4), dtype=np.int64)
     user = join(user_ids, integers(table, "user_id"), f"{path}: user_id, in {USER_FILE}")
     item = join(item_ids, integers(table, "video_id"), f"{path}: video_id, in {ITEM_FILE}")
     return np.stack([user, item, integers(table, "time_ms"), flags], axis=1)
+
+
+def log_flags(table: pa.Table, path: Path, first_line: int = 2) -> IntArray:
+    """Return ``is_rand`` and the behaviours of each row as bits 0, 1, 2, ..., shape (rows,).
+
+    Args:
+        table: :data:`LOG_COLUMNS`.
+        path: where they were read, for messages.
+        first_line: line of the file that the first row stands on.
+
+    Raises:
+        DataError: a value is neither 0 nor 1.
+    """
+    flags = np.zeros(table.num_rows, dtype=np.int64)
+    for bit, name in enumerate(("is_rand", *_LOG_BEHAVIOURS)):
+        column = integers(table, name)
+        if len(bad := np.flatnonzero((column != 0) & (column != 1))):
+            line, value = bad[0] + first_line, column[bad[0]]
+            raise DataError(f"{path}: line {line}: {name} is {value}; it must be 0 or 1; {AGAIN}")
+        flags |= column << bit
+    return flags

@@ -6,7 +6,9 @@ row ``u`` of the :class:`Population`. The original ids are kept only to talk to 
 
 from __future__ import annotations
 
+import functools
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ FloatArray = NDArray[np.float32]
 
 UNKNOWN = -1
 """Feedback value of a behaviour that the log did not record for that exposure."""
+
+_ROWS_AT_ONCE = 1 << 20
 
 
 class DataError(ValueError):
@@ -149,11 +153,16 @@ class InteractionLog:
                 f"feedback: shape {self.feedback.shape} does not fit the {len(self.behaviours)} behaviours "
                 f"{', '.join(self.behaviours)}; give one column per behaviour"
             )
-        if len(bad := self.feedback[(self.feedback < UNKNOWN) | (self.feedback > 1)]):
-            raise DataError(f"feedback: found {bad[0]}; use 1 (did), 0 (did not) or -1 (not recorded)")
-        step = np.diff(self.user)
-        if (step < 0).any() or ((step == 0) & (np.diff(self.time_ms) < 0)).any():
-            raise DataError("log: rows are not sorted by user, then time; sort them with np.lexsort((time_ms, user))")
+        for rows in pieces(len(self)):
+            part = self.feedback[rows]
+            if len(bad := part[(part < UNKNOWN) | (part > 1)]):
+                raise DataError(f"feedback: found {bad[0]}; use 1 (did), 0 (did not) or -1 (not recorded)")
+            rows = slice(rows.start, rows.stop + 1)  # and the row after, so that every pair of neighbours is compared
+            step = np.diff(self.user[rows])
+            if (step < 0).any() or ((step == 0) & (np.diff(self.time_ms[rows]) < 0)).any():
+                raise DataError(
+                    "log: rows are not sorted by user, then time; sort them with np.lexsort((time_ms, user))"
+                )
 
     def __len__(self) -> int:
         """Number of rows, R."""
@@ -196,19 +205,19 @@ class SessionData:
         _check_range("log.item", self.log.item, self.catalog.n_items)
         if not self.valid_from_ms < self.test_from_ms:
             raise DataError(f"valid_from_ms={self.valid_from_ms} is not before test_from_ms={self.test_from_ms}")
-        t = self.log.time_ms
-        for split, rows in (
-            ("training", t < self.valid_from_ms),
-            ("validation", (t >= self.valid_from_ms) & (t < self.test_from_ms)),
-            ("test", t >= self.test_from_ms),
-        ):
-            if not rows.any():
+        found = np.zeros(3, dtype=np.bool_)
+        for rows in pieces(len(self.log)):
+            t = self.log.time_ms[rows]
+            valid, test = t >= self.valid_from_ms, t >= self.test_from_ms
+            found |= np.array([not valid.all(), (valid & ~test).any(), test.any()])
+        for split, there in zip(("training", "validation", "test"), found, strict=True):
+            if not there:
                 raise DataError(f"{self.name}: the {split} split has no row; give a log that spans more days")
         for split, users in (("training", ~self.held_out), ("held-out", self.held_out)):
             if not users.any():
                 raise DataError(f"{self.name}: there is no {split} user; give at least two users or another share")
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 over every array and name (64 hex digits): what caches and checkpoints are keyed by."""
         digest = hashlib.sha256()
@@ -226,6 +235,14 @@ class SessionData:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def pieces(n_rows: int) -> Iterator[slice]:
+    """Slices of about a million rows that together are [0, n_rows).
+
+    A log may be a view of files larger than memory, so nothing the size of the log may be made from it at once.
+    """
+    return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE))
 
 
 def _check_length(name: str, array: NDArray[np.generic], expected: int) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.datasets.schema import UNKNOWN, DataError, IntArray, InteractionLog
+from rapport.datasets.schema import UNKNOWN, DataError, IntArray, InteractionLog, pieces
 
 DAY_MS = 24 * 60 * 60 * 1000
 CHINA_OFFSET_MS = 8 * 60 * 60 * 1000
@@ -18,12 +20,20 @@ def china_day(time_ms: IntArray) -> IntArray:
     return (np.asarray(time_ms, dtype=np.int64) + CHINA_OFFSET_MS) // DAY_MS
 
 
-def time_split(log: InteractionLog, test_share: float = 0.10, valid_share: float = 0.05) -> tuple[int, int]:
-    """Return ``(valid_from_ms, test_from_ms)``, both midnights in China.
+def time_split(
+    log: InteractionLog, test_share: float = 0.10, valid_share: float = 0.05, offset_ms: int = CHINA_OFFSET_MS
+) -> tuple[int, int]:
+    """Return ``(valid_from_ms, test_from_ms)``, both midnights in China, or where else the days are counted.
 
     The test days begin at the latest midnight that leaves them at least ``test_share`` of the rows, the validation
     days at the latest midnight that leaves them at least ``valid_share`` of the rest. Only exposures by the platform's
     own policy with every behaviour recorded count: random exposures and histories without times say nothing about days.
+
+    Args:
+        log: the rows.
+        test_share: in (0, 1).
+        valid_share: in (0, 1).
+        offset_ms: how far the clock that midnights are read from is ahead of UTC, in milliseconds.
 
     Raises:
         DataError: the log is empty or spans too few days for three parts.
@@ -31,19 +41,18 @@ def time_split(log: InteractionLog, test_share: float = 0.10, valid_share: float
     for name, share in (("test_share", test_share), ("valid_share", valid_share)):
         if not 0 < share < 1:
             raise DataError(f"{name}={share} is outside (0, 1); give a share such as 0.1")
-    counted = ~log.randomised & (log.feedback != UNKNOWN).all(axis=1)
-    days = china_day(log.time_ms[counted])
+    days, counts = _rows_by_day(log, offset_ms)
     if len(days) == 0:
         raise DataError("log: no fully recorded row of the standard policy, so no split by days; give a fuller log")
-    test_day = _last_boundary(days, test_share)
-    rest = days[days < test_day]
-    valid_day = _last_boundary(rest, valid_share) if len(rest) else test_day
+    test_day = _last_boundary(days, counts, test_share)
+    rest = days < test_day
+    valid_day = _last_boundary(days[rest], counts[rest], valid_share) if rest.any() else test_day
     if not (days < valid_day).any():
         raise DataError(
-            f"log: its {len(np.unique(days))} day(s) leave no training day before validation and test; "
+            f"log: its {len(days)} day(s) leave no training day before validation and test; "
             "give a log that spans more days or smaller shares"
         )
-    return int(valid_day * DAY_MS - CHINA_OFFSET_MS), int(test_day * DAY_MS - CHINA_OFFSET_MS)
+    return valid_day * DAY_MS - offset_ms, test_day * DAY_MS - offset_ms
 
 
 def user_split(n_users: int, held_out_share: float = 0.20, seed: int = 0) -> NDArray[np.bool_]:
@@ -63,8 +72,18 @@ def user_split(n_users: int, held_out_share: float = 0.20, seed: int = 0) -> NDA
     return held_out
 
 
-def _last_boundary(days: IntArray, share: float) -> int:
+def _rows_by_day(log: InteractionLog, offset_ms: int) -> tuple[IntArray, IntArray]:
+    """Return the days that have rows that count, in order, and how many, shapes (D,) and (D,)."""
+    total: Counter[int] = Counter()
+    for rows in pieces(len(log)):
+        counted = ~log.randomised[rows] & (log.feedback[rows] != UNKNOWN).all(axis=1)
+        days, counts = np.unique((log.time_ms[rows][counted] + offset_ms) // DAY_MS, return_counts=True)
+        total.update(dict(zip(days.tolist(), counts.tolist(), strict=True)))
+    ordered = sorted(total)
+    return np.array(ordered, dtype=np.int64), np.array([total[day] for day in ordered], dtype=np.int64)
+
+
+def _last_boundary(days: IntArray, counts: IntArray, share: float) -> int:
     """Return the latest day such that it and the days after it hold at least ``share`` of the rows."""
-    unique, counts = np.unique(days, return_counts=True)
     tail = counts[::-1].cumsum()[::-1]
-    return int(unique[np.flatnonzero(tail >= share * len(days))[-1]])
+    return int(days[np.flatnonzero(tail >= share * counts.sum())[-1]])

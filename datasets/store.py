@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.datasets import cache, kuairand
+from rapport.datasets import cache, kuairand, kuairand_large, kuairec
 from rapport.datasets.directory import cache_directory, data_directory
 from rapport.datasets.schema import DataError, SessionData, Tables
-from rapport.datasets.splits import time_split, user_split
+from rapport.datasets.splits import CHINA_OFFSET_MS, time_split, user_split
 
 READER_VERSION = 2
 """Raise it when a reader changes what it makes of the same files, so that caches are built again."""
@@ -67,18 +67,20 @@ DATASETS: dict[str, DatasetInfo] = {
             "KuaiRand-1K",
             f"{_ZENODO}/10439422/files/KuaiRand-1K.tar.gz",
             "6b0b9c8222d67fcd4c676218edca3f1f",
-            "1,000 users with all they saw",
+            "1,000 users, 4,369,953 videos, 11,713,045 standard and 43,028 random exposures",
             "CC BY-SA 4.0",
             _KUAIRAND,
+            readable=True,
         ),
         DatasetInfo(
             "kuairand-27k",
             "KuaiRand-27K",
             f"{_ZENODO}/10439422/files/KuaiRand-27K.tar.gz",
             "3e3c799a24e2d23a4d2c757fbf9adf59",
-            "27,285 users with all they saw",
+            "27,285 users, 32,038,725 videos, 322,278,385 standard and 1,186,059 random exposures",
             "CC BY-SA 4.0",
             _KUAIRAND,
+            readable=True,
         ),
         DatasetInfo(
             "kuairand-captions",
@@ -106,6 +108,7 @@ DATASETS: dict[str, DatasetInfo] = {
             "7,176 users, 10,728 videos, 12,530,806 exposures; 1,411 x 3,327 fully observed",
             "CC BY-SA 4.0",
             _KUAIREC,
+            readable=True,
         ),
     )
 }
@@ -126,7 +129,11 @@ def available(name: str = "kuairand-pure", root: str | Path | None = None) -> bo
     """Return whether every file that :func:`load` needs is there (it may still turn out damaged)."""
     if not info(name).readable:
         return False
-    layout = kuairand.find(data_directory(root))
+    directory = data_directory(root)
+    if version := kuairand_large.VERSIONS.get(name):
+        folder = version.find(directory)
+        return folder is not None and all((folder / file).is_file() for file in version.required())
+    layout = kuairec.find(directory) if name == "kuairec" else kuairand.find(directory)
     return layout is not None and all(path.is_file() for path in layout.required())
 
 
@@ -139,19 +146,23 @@ def load(
     held_out_share: float = 0.20,
     seed: int = 0,
     histories: bool = True,
+    max_items: int | None = kuairand_large.MAX_ITEMS,
     use_cache: bool = True,
 ) -> SessionData:
     """Load a data set: people, items, what happened, and who and when is kept apart.
 
     Args:
-        name: ``"kuairand-pure"``.
+        name: ``"kuairand-pure"``, ``"kuairand-1k"``, ``"kuairand-27k"`` or ``"kuairec"`` (of which
+            :func:`rapport.datasets.kuairec.load_kuairec` gives more).
         root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
         test_share: least share of the log's rows in the test days, in (0, 1).
         valid_share: least share of the remaining rows in the validation days, in (0, 1).
         held_out_share: share of the users that no agent learns from, in (0, 1).
         seed: draws the held-out users.
-        histories: also use the optional file of earlier exposures, where present.
-        use_cache: keep the encoded tables in the cache directory and use what is there.
+        histories: also use the optional file of earlier exposures, where present; only KuaiRand-Pure has one.
+        max_items: of KuaiRand-1K and KuaiRand-27K keep only the most shown videos and their rows; None keeps all.
+        use_cache: keep the encoded tables in the cache directory and use what is there. KuaiRand-1K and KuaiRand-27K
+            are always kept there, because their arrays are views of those files; without it they are converted anew.
 
     Returns:
         The data; its arrays are read-only.
@@ -161,6 +172,20 @@ def load(
     """
     if not info(name).readable:
         raise DataError(f"dataset {name!r} can be fetched but not loaded; load {_readable()}")
+    if name in kuairand_large.VERSIONS:
+        tables = _large(name, data_directory(root), max_items, use_cache)
+        return assemble(name, tables, test_share, valid_share, held_out_share, seed)
+    if max_items != kuairand_large.MAX_ITEMS:
+        raise DataError(f"max_items={max_items} is for {' and '.join(kuairand_large.VERSIONS)}; {name} is kept whole")
+    if name == "kuairec":
+        return kuairec.load_kuairec(
+            root,
+            test_share=test_share,
+            valid_share=valid_share,
+            held_out_share=held_out_share,
+            seed=seed,
+            use_cache=use_cache,
+        ).data
     directory = data_directory(root)
 
     def build() -> Tables:
@@ -175,6 +200,16 @@ def load(
     return assemble(name, tables, test_share, valid_share, held_out_share, seed)
 
 
+def _large(name: str, directory: Path, max_items: int | None, use_cache: bool) -> Tables:
+    tables, found = kuairand_large.read(name, directory, cache_directory() / "tables", max_items, again=not use_cache)
+    if found.rows_dropped:
+        kuairand_large.LOGGER.warning(
+            "%s: only the %d most shown of %d videos are kept (max_items); %d of %d rows are of other videos",
+            *(name, found.videos, found.videos_read, found.rows_dropped, found.rows_read),
+        )
+    return tables
+
+
 def assemble(
     name: str,
     tables: Tables,
@@ -182,13 +217,16 @@ def assemble(
     valid_share: float = 0.05,
     held_out_share: float = 0.20,
     seed: int = 0,
+    offset_ms: int = CHINA_OFFSET_MS,
 ) -> SessionData:
-    """Split tables by days and by users (see :func:`load`) and freeze their arrays.
+    """Split tables by days (of a clock ``offset_ms`` ahead of UTC) and by users, and freeze their arrays.
+
+    The other arguments are those of :func:`load`.
 
     Raises:
         DataError: a part would be empty.
     """
-    valid_from, test_from = time_split(tables.log, test_share, valid_share)
+    valid_from, test_from = time_split(tables.log, test_share, valid_share, offset_ms)
     held_out = user_split(tables.population.n_users, held_out_share, seed)
     catalog, population, log = tables
     _freeze(catalog.item_ids, catalog.category, catalog.features.codes, population.user_ids, population.features.codes)

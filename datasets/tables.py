@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,44 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
     Raises:
         DataError: the file is missing, empty, cut off, lacks a column, or holds a value of another type.
     """
+    check_ends(path, columns)
+    try:
+        table = pacsv.read_csv(path, convert_options=_conversion(columns))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: {error}; the file is damaged; {AGAIN}") from error
+    _check_integers(path, table, columns)
+    return table
+
+
+def csv_batches(path: Path, columns: Mapping[str, pa.DataType], block_bytes: int = 1 << 24) -> Iterator[pa.Table]:
+    """Read the named columns piece by piece, in file order and in memory that does not grow with the file.
+
+    Args:
+        path: the file; text in it must not contain line breaks.
+        columns: as in :func:`read_csv`.
+        block_bytes: bytes of the file in one piece, about.
+
+    Raises:
+        DataError: as :func:`read_csv`; a bad value is found when its piece is reached.
+    """
+    check_ends(path, columns)
+    try:
+        options = pacsv.ReadOptions(block_size=block_bytes)
+        with pacsv.open_csv(path, read_options=options, convert_options=_conversion(columns)) as reader:
+            for batch in reader:
+                table = pa.Table.from_batches([batch])
+                _check_integers(path, table, columns)
+                yield table
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: {error}; the file is damaged; {AGAIN}") from error
+
+
+def check_ends(path: Path, columns: Iterable[str]) -> None:
+    """Check that a CSV file is there, has the columns, and ends with a whole line.
+
+    Raises:
+        DataError: it does not.
+    """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {AGAIN}")
     header, whole = _ends(path)
@@ -36,17 +74,18 @@ def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
         )
     if not whole:
         raise DataError(f"{path}: the last line is cut off, so the file is only half there; {AGAIN}")
-    options = pacsv.ConvertOptions(
+
+
+def _conversion(columns: Mapping[str, pa.DataType]) -> pacsv.ConvertOptions:
+    return pacsv.ConvertOptions(
         column_types=dict(columns), include_columns=list(columns), strings_can_be_null=False, null_values=[""]
     )
-    try:
-        table = pacsv.read_csv(path, convert_options=options)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: {error}; the file is damaged; {AGAIN}") from error
+
+
+def _check_integers(path: Path, table: pa.Table, columns: Mapping[str, pa.DataType]) -> None:
     for name, kind in columns.items():
         if pa.types.is_integer(kind) and table[name].null_count:
             raise DataError(f"{path}: column {name!r} is empty in {table[name].null_count} row(s); {AGAIN}")
-    return table
 
 
 def integers(table: pa.Table, name: str) -> IntArray:
@@ -81,7 +120,10 @@ def join(ids: IntArray, wanted: IntArray, what: str) -> Int32Array:
     Raises:
         DataError: an id is not there.
     """
-    position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
+    if ids[-1] - ids[0] == len(ids) - 1:  # ids without gaps, such as KuaiRand's: no search among millions
+        position: IntArray = np.clip(wanted - ids[0], 0, len(ids) - 1)
+    else:
+        position = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     stray = ids[position] != wanted
     if stray.any():
         raise DataError(
@@ -101,6 +143,23 @@ def encode(columns: Mapping[str, Sequence[str] | NDArray[np.str_]]) -> Features:
         values.append(tuple(str(v) for v in vocabulary))
         codes.append(inverse)
     return Features(tuple(columns), tuple(values), np.stack(codes, axis=1).astype(np.int32))
+
+
+def encode_text(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Features:
+    """Code Arrow columns of text (or dictionaries of text) as :func:`encode` does, never holding the text twice."""
+    values: list[tuple[str, ...]] = []
+    codes: list[Int32Array] = []
+    for column in columns.values():
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        coded = whole if pa.types.is_dictionary(whole.type) else whole.dictionary_encode()
+        indices = np.asarray(coded.indices.to_numpy())
+        words = [word or "missing" for word in coded.dictionary.to_pylist()]
+        used = np.bincount(indices, minlength=len(words)) > 0
+        vocabulary = sorted({word for word, there in zip(words, used, strict=True) if there})
+        place = {word: code for code, word in enumerate(vocabulary)}
+        values.append(tuple(vocabulary))
+        codes.append(np.array([place.get(word, -1) for word in words], dtype=np.int32)[indices])
+    return Features(tuple(columns), tuple(values), np.stack(codes, axis=1))
 
 
 def text(table: pa.Table, name: str, order: IntArray) -> NDArray[np.str_]:

@@ -1,4 +1,4 @@
-"""``rapport bench environment | training``."""
+"""``rapport bench environment | training | streaming``."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from rich.console import Console
 from rich.table import Table
 
 from rapport.agents.lerl import LowLevel
+from rapport.datasets import kuairand_large
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.sequence_response import SequenceResponse
-from rapport.experiments.bench import environment, training
+from rapport.experiments.bench import environment, streaming, training
 from rapport.experiments.bench.timing import Speed, machine_facts
 from rapport.experiments.simulator_commands import DataName, fitted_simulator
 
 
 @dataclass
 class BenchEnvironment:
-    """User-steps per second of rapport/KuaiRand-v0, beside a bare NumPy loop in the same run."""
+    """User-steps per second of the session environments, beside bare NumPy loops in the same run."""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    batch_sizes: tuple[int, ...] = (1, 64, 256, 1_024)
+    batch_sizes: tuple[int, ...] = (1, 64, 512, 1_024, 8_192)
     """Users served at once."""
     threads: tuple[int, ...] = (1, 2)
     """Torch threads to time the learned response with."""
@@ -52,10 +53,15 @@ class BenchEnvironment:
             )
             status.update("Gymnasium's own benchmark")
             own = environment.gymnasium_benchmark(data, response, self.seconds)
+            status.update("peak memory of a fresh process")
+            batch = max(self.batch_sizes)
+            folder = None if self.data_dir is None else str(self.data_dir)
+            memory = environment.peak_memory(environment.LEARNED, batch, data=self.data, root=folder)
         console.print(environment_table(found))
         console.print(
             "gymnasium.utils.performance.benchmark_step on gym.make, learned response, 1 thread, slates drawn as it "
-            f"goes: {own:,.0f} steps/s",
+            f"goes: {own:,.0f} steps/s\nPeak memory of a fresh process that makes {environment.LEARNED} for "
+            f"B = {batch:,} and steps it: {memory:.2f} GB",
             highlight=False,
         )
         return 0
@@ -90,19 +96,73 @@ class BenchTraining:
         return 0
 
 
+@dataclass
+class BenchStreaming:
+    """Memory and speed of converting a made-up KuaiRand-27K that does not fit into memory."""
+
+    rows: tuple[int, ...] = (20_000_000, 40_000_000)
+    """Rows of the logs to write and convert, one after the other; a million rows are 80 MB of files."""
+    max_items: int | None = kuairand_large.MAX_ITEMS
+    """Videos to keep, the most shown ones."""
+    videos: int | None = None
+    """Videos of each log; by default one for every ten rows, as in the real one."""
+    folder: Path | None = None
+    """Where to put the files meanwhile; by default the system's temporary folder."""
+
+    def run(self) -> int:
+        """Measure and print; 0."""
+        _check(rows=min(self.rows, default=0))
+        console = Console()
+        console.print(machine_facts(), highlight=False)
+        with console.status("") as status:
+            found = [
+                streaming.measure(rows, self.folder, self.max_items, status.update, self.videos) for rows in self.rows
+            ]
+        console.print(streaming_table(found))
+        for log in found:
+            console.print(
+                f"{log.found.rows_read:,} rows: {log.found.videos:,} of {log.found.videos_read:,} videos kept, "
+                f"{log.found.rows_dropped:,} rows of others dropped, {log.found.rows_repeated:,} repeated",
+                highlight=False,
+            )
+        return 0
+
+
+def streaming_table(found: list[streaming.Measured]) -> Table:
+    """The table of ``rapport bench streaming``."""
+    shown = Table(
+        title="Converting a made-up KuaiRand-27K and opening it, each in a process of its own (MB: 10^6 bytes; own: "
+        "without mapped files)",
+        title_justify="left",
+    )
+    for column in ("rows", "CSV, GB", "step", "seconds", "rows per second", "peak MB", "own MB"):
+        shown.add_column(column, justify="left" if column == "step" else "right")
+    for log in found:
+        rows = log.found
+        for name, step, count in (
+            ("start", log.start, 0),
+            ("convert", log.convert, rows.rows_read),
+            ("open", log.open, rows.rows),
+        ):
+            speed = f"{count / step.seconds:,.0f}" if count else "-"
+            cells = f"{step.seconds:.1f}", speed, f"{step.peak_mb:,.0f}", f"{step.own_mb:,.0f}"
+            shown.add_row(f"{count:,}", f"{log.csv_bytes / 1e9:.2f}", name, *cells, end_section=name == "open")
+    return shown
+
+
 def environment_table(found: list[environment.EnvironmentSpeed]) -> Table:
     """The table of ``rapport bench environment``."""
     shown = Table(
         title="User-steps per second (median of rounds; slowest to fastest), and as a share of the "
-        f"{environment.REFERENCE} with the same B",
+        f"{environment.REFERENCE} with the same B and environment",
         title_justify="left",
     )
-    for column in ("B", "response", "threads", "subject", "per second", "rounds", "ratio"):
-        shown.add_column(column, justify="left" if column in ("response", "subject") else "right")
+    for column in ("B", "environment", "torch threads", "subject", "per second", "rounds", "ratio"):
+        shown.add_column(column, justify="left" if column in ("environment", "subject") else "right")
     for place, row in enumerate(found):
         last = place + 1 == len(found) or found[place + 1].batch != row.batch
-        threads = str(row.threads) if row.response == "learned" else "-"
-        cells = f"{row.batch:,}", row.response, threads, row.subject, *_cells(row.speed), f"{row.ratio:.3f}"
+        threads, ratio = str(row.threads or "-"), "-" if row.ratio is None else f"{row.ratio:.2f}"
+        cells = f"{row.batch:,}", row.environment, threads, row.subject, *_cells(row.speed), ratio
         shown.add_row(*cells, end_section=last)
     return shown
 

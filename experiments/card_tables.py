@@ -10,19 +10,29 @@ from rich.table import Table
 from rapport.datasets.splits import CHINA_OFFSET_MS
 from rapport.envs.session.card import MODEL, Difference, Score, SimulatorCard
 from rapport.envs.session.card_baselines import GLOBAL, ITEM, JOINT, JOINT_BEHAVIOURS, PRIOR, USER_ITEM
-from rapport.envs.session.card_metrics import Interval
+from rapport.envs.session.card_metrics import Bin, Interval
 from rapport.envs.session.card_selection import PUBLISHED_SOURCE, Selection
 from rapport.experiments.report import Card
 
 TOO_FEW = "too few"
 NOT_PUBLISHED = "-"
-_TEXT_COLUMNS = ("behaviour", "predictor", "baseline", "users", "exposures")
+TEXT_COLUMNS = (
+    *("behaviour", "predictor", "baseline", "group", "exposures"),
+    *("what", "held fixed", "parts", "environment", "method"),
+)
+_SELECTION_OF = {
+    "users": "the same, by how active people are",
+    "duration": "the same, by how long the video is",
+    "popularity": "the same, by tenths of the items, least to most often shown (nothing is published by these)",
+}
 
 
 def card_tables(card: SimulatorCard) -> list[Card]:
     """Prediction per kind of exposure, differences from the baselines, and selection; those that hold a row."""
     tables = [_scores(card, exposures) for exposures in ("standard", "random")]
-    tables += [_differences(card), _selection(card)]
+    tables += [_differences(card.differences, card.resamples), _reliability(card), _cold(card)]
+    tables += [_differences(card.cold_differences, card.resamples), _selection(card, "all", _selection_caption(card))]
+    tables += [_selection(card, kind, caption) for kind, caption in _SELECTION_OF.items()]
     return [table for table in tables if table.rows]
 
 
@@ -47,18 +57,20 @@ def card_notes(card: SimulatorCard) -> list[str]:
 
 def card_markdown(card: SimulatorCard) -> str:
     """The whole card as Markdown."""
-    parts = [f"# Simulator card: {card.data}, {card.profile} profile"]
-    for table in card_tables(card):
-        parts += [table.caption, _markdown(table)]
-    parts.append("\n".join(f"- {note}" for note in card_notes(card)))
-    return "\n\n".join(parts) + "\n"
+    notes = "\n".join(f"- {note}" for note in card_notes(card))
+    return tables_markdown(f"Simulator card: {card.data}, {card.profile} profile", card_tables(card)) + f"\n{notes}\n"
+
+
+def tables_markdown(title: str, tables: Sequence[Card]) -> str:
+    """A page of tables as Markdown."""
+    return "\n\n".join([f"# {title}", *(part for table in tables for part in (table.caption, _markdown(table)))]) + "\n"
 
 
 def as_rich(table: Card) -> Table:
     """A card's table for the terminal, with a line between behaviours."""
     shown = Table(title=table.caption, title_justify="left")
     for column in table.columns:
-        shown.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right")
+        shown.add_column(column, justify="left" if column in TEXT_COLUMNS else "right")
     for place, row in enumerate(table.rows):
         following = table.rows[place + 1][0] if place + 1 < len(table.rows) else row[0]
         shown.add_row(*(str(value) for value in row), end_section=following != row[0])
@@ -81,31 +93,68 @@ def _score_row(score: Score) -> tuple[str, ...]:
     return score.behaviour, *rates, auc, f"{score.log_loss:.4f}", error
 
 
-def _differences(card: SimulatorCard) -> Card:
-    columns = ("behaviour", "exposures", "baseline", "AUC", "log-loss (nats)")
-    caption = f"{MODEL} minus baseline, with 95 % intervals ({card.resamples:,} bootstrap samples of users)"
+def _cold(card: SimulatorCard) -> Card:
+    columns = ("exposures", "behaviour", "rate", "predictor", "rows", "predicted", "AUC", "log-loss (nats)")
+    kept = [score for score in card.cold if score.predictor in (MODEL, USER_ITEM, JOINT)]
     rows = tuple(
-        (d.behaviour, d.exposures, d.baseline, _interval(d.auc), _interval(d.log_loss)) for d in card.differences
+        (
+            *(score.exposures, score.behaviour, _percent(score.rate), score.predictor, f"{score.rows:,}"),
+            *(_percent(score.predicted), TOO_FEW if score.auc is None else f"{score.auc:.3f}", f"{score.log_loss:.4f}"),
+        )
+        for score in kept
+    )
+    return Card(columns, rows, "Users and items that were hardly known before the test days; standard exposures")
+
+
+def _reliability(card: SimulatorCard) -> Card:
+    columns = ("behaviour", "calibration error", "by luck alone", "lowest bin", "highest bin")
+    caption = (
+        f"{MODEL}: expected calibration error over {card.bins} bins of equal mass, with 95 % intervals; predicted and "
+        "observed in the outermost bins"
+    )
+    rows = tuple(
+        (
+            found.behaviour,
+            _percent_interval(found.error),
+            _percent(found.luck),
+            _bin(found.bins[0]),
+            _bin(found.bins[-1]),
+        )
+        for found in card.reliability
     )
     return Card(columns, rows, caption)
 
 
-def _selection(card: SimulatorCard) -> Card:
+def _bin(found: Bin) -> str:
+    return f"{_percent(found.predicted)}: {_percent_interval(found.observed)}"
+
+
+def _differences(found: Sequence[Difference], resamples: int) -> Card:
+    columns = ("behaviour", "exposures", "baseline", "AUC", "log-loss (nats)")
+    caption = f"{MODEL} minus baseline, with 95 % intervals ({resamples:,} bootstrap samples of users)"
+    rows = tuple((d.behaviour, d.exposures, d.baseline, _interval(d.auc), _interval(d.log_loss)) for d in found)
+    return Card(columns, rows, caption)
+
+
+def _selection(card: SimulatorCard, kind: str, caption: str) -> Card:
     simulated, published = ("simulated logged", "simulated random", "ratio"), ("real standard", "real random", "ratio")
-    columns = ("behaviour", "users", "logged", *simulated, *published)
-    caption = (
+    columns = ("behaviour", "group", "logged", *simulated, *published)
+    rows = sorted((row for row in card.selection if row.kind == kind), key=lambda row: row.behaviour)
+    return Card(columns, tuple(_selection_row(row) for row in rows), caption)
+
+
+def _selection_caption(card: SimulatorCard) -> str:
+    return (
         f"Items the platform chose and random items for the same users ({card.pairs:,} random pairs, at the users' "
         "starting states)"
     )
-    rows = sorted(card.selection, key=lambda row: row.behaviour)
-    return Card(columns, tuple(_selection_row(row) for row in rows), caption)
 
 
 def _selection_row(row: Selection) -> tuple[str, ...]:
     simulated = row.simulated_logged, row.simulated_random
     published = row.published_logged, row.published_random
     return (
-        *(row.behaviour, row.users, _percent(row.observed_logged, 1)),
+        *(row.behaviour, row.group, _percent(row.observed_logged, 1)),
         *(*(_percent(rate, 1) for rate in simulated), f"{row.simulated_ratio:.2f}"),
         *(NOT_PUBLISHED if rate is None else _percent(rate, 1) for rate in published),
         NOT_PUBLISHED if row.published_ratio is None else f"{row.published_ratio:.2f}",
@@ -115,14 +164,14 @@ def _selection_row(row: Selection) -> tuple[str, ...]:
 def _selection_notes(card: SimulatorCard) -> list[str]:
     notes = []
     for row in card.selection:
-        if row.users != "all" or row.published_logged is None or row.published_random is None:
+        if row.kind != "all" or row.published_logged is None or row.published_random is None:
             continue
         verdict = "too generous to" if row.simulated_random > row.published_random else "not too generous to"
         notes.append(
             f"{row.behaviour}: from the platform's items to random ones the simulated rate goes from "
             f"{_percent(row.simulated_logged)} to {_percent(row.simulated_random)}; real people went from "
             f"{_percent(row.published_logged)} to {_percent(row.published_random)}. The simulator is {verdict} items "
-            "nobody would have been shown."
+            f"nobody would have been shown, by {100 * (row.simulated_random - row.published_random):+.1f} points."
         )
     if card.learned_from_random:
         notes.append("Random exposures were among the rows it learned from.")
@@ -155,6 +204,10 @@ def _interval(interval: Interval) -> str:
     return f"{interval.point:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
+def _percent_interval(interval: Interval) -> str:
+    return f"{100 * interval.point:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}] %"
+
+
 def _percent(share: float, digits: int = 2) -> str:
     return f"{100 * share:.{digits}f} %"
 
@@ -166,6 +219,6 @@ def _day(time_ms: int) -> str:
 
 
 def _markdown(table: Card) -> str:
-    rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in table.columns]
+    rule = ["---" if column in TEXT_COLUMNS else "---:" for column in table.columns]
     lines: list[Sequence[object]] = [table.columns, rule, *table.rows]
     return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)

@@ -13,12 +13,15 @@ from rich.console import Console
 
 from rapport.agents.checkpoint import CheckpointError
 from rapport.datasets.schema import DataError
-from rapport.experiments.bench_commands import BenchEnvironment, BenchTraining
+from rapport.experiments.bench_commands import BenchEnvironment, BenchStreaming, BenchTraining
+from rapport.experiments.calibrate_commands import QuitRuleCommand
 from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
 from rapport.experiments.evaluate import Evaluate
+from rapport.experiments.export_commands import Export
 from rapport.experiments.results import ResultError
 from rapport.experiments.run import Run
-from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorFit
+from rapport.experiments.satiation_commands import SatiationInside, SatiationMeasure, SatiationSeparate
+from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorCompare, SimulatorFit
 
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
 
@@ -44,9 +47,23 @@ _COMMANDS = (
     _named(Run, "run"),
     _named(Evaluate, "evaluate"),
     _group({"list": DataList, "fetch": DataFetch, "check": DataCheck}, "data", "List, fetch and check data sets."),
-    _group({"fit": SimulatorFit, "card": SimulatorCardCommand}, "simulator", "Fit the simulator; how far to trust it."),
+    _group(
+        {"fit": SimulatorFit, "card": SimulatorCardCommand, "compare": SimulatorCompare, "quit-rule": QuitRuleCommand},
+        "simulator",
+        "Fit the simulator; how far to trust it; what else was tried; how a quit rule works out.",
+    ),
+    _group(
+        {"measure": SatiationMeasure, "inside": SatiationInside, "separate": SatiationSeparate},
+        "satiation",
+        "Boredom in a log, and built in.",
+    ),
     _group({"measure": TwinMeasure, "show": TwinShow}, "twin", "The aggregates that statistical twins are drawn from."),
-    _group({"environment": BenchEnvironment, "training": BenchTraining}, "bench", "Speed against named references."),
+    _named(Export, "export"),
+    _group(
+        {"environment": BenchEnvironment, "training": BenchTraining, "streaming": BenchStreaming},
+        "bench",
+        "Speed against named references; memory.",
+    ),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
+from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
 from rapport.agents.lerl import LowLevel, first_policy, new_agent
@@ -40,27 +41,7 @@ class Evaluate:
 
     def run(self) -> int:
         """Print T_int, R_cum and R_sin with 95 % intervals over users and luck; 0."""
-        arrays, note = read_checkpoint(self.checkpoint)
-        setup = Setup(
-            self.data,
-            None if self.data_dir is None else str(self.data_dir),
-            note["quit_rule"],
-            note["budget"],
-            note["slate_size"],
-            note["profile"],
-        )
-        check_note(self.checkpoint, note, setup.identity())
-        low_level = stored_low_level(note)
-        sessions = planned(
-            setup.sessions(low_level.n_envs, "held_out"),
-            setup.session_data(),
-            PlannerChoice("none"),
-            None,
-            np.random.default_rng(0),
-        )
-        agent = new_agent(sessions, low_level, seed=0)
-        first_policy(agent, setup.session_data(), low_level, seed=0)
-        restore_agent(self.checkpoint, agent, arrays, note)
+        setup, agent, note = load_agent(self.checkpoint, self.data, self.data_dir)
         choice = self._choice(note)
         console = Console()
         results = []
@@ -104,6 +85,36 @@ class Evaluate:
             console.print(
                 "planner: " + ", ".join(f"{v:,.0f} {k.replace('_', ' ')}" for k, v in total.items()), highlight=False
             )
+
+
+def load_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[Setup, PPO, dict[str, Any]]:
+    """A trained agent, where it was trained, and what its checkpoint says of it.
+
+    Raises:
+        CheckpointError: the file holds no agent, or one of other data.
+    """
+    arrays, note = read_checkpoint(checkpoint)
+    setup = Setup(
+        data,
+        None if data_dir is None else str(data_dir),
+        note["quit_rule"],
+        note["budget"],
+        note["slate_size"],
+        note["profile"],
+    )
+    check_note(checkpoint, note, setup.identity())
+    low_level = stored_low_level(note)
+    sessions = planned(
+        setup.sessions(low_level.n_envs, "held_out"),
+        setup.session_data(),
+        PlannerChoice("none"),
+        None,
+        np.random.default_rng(0),
+    )
+    agent = new_agent(sessions, low_level, seed=0)
+    first_policy(agent, setup.session_data(), low_level, seed=0)
+    restore_agent(checkpoint, agent, arrays, note)
+    return setup, agent, note
 
 
 def stored_low_level(note: dict[str, Any]) -> LowLevel:

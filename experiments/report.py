@@ -21,7 +21,7 @@ from rapport.experiments.results import write_atomically
 LICENCE_KUAIRAND = (
     "Figures computed from KuaiRand (Gao et al., CIKM 2022), published by its authors under the licence CC BY-SA 4.0."
 )
-_COLOURS = ("#0b5f8a", "#c8553d", "#3c7d4f", "#8a5fa8", "#a07a1f", "#5b6770", "#b0476f", "#2f8f8f")
+COLOURS = ("#0b5f8a", "#c8553d", "#3c7d4f", "#8a5fa8", "#a07a1f", "#5b6770", "#b0476f", "#2f8f8f")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _INK, _GRID = "#22292f", "#e7eaec"
 _METRICS = (("t_int", "T_int [slates]"), ("r_cum", "R_cum [summed click rate]"), ("r_sin", "R_sin [click rate]"))
@@ -105,11 +105,7 @@ def write_report(report: RunReport, path: Path) -> Path:
 
 def render(report: RunReport) -> str:
     """The page as one HTML text; everything that comes from outside is escaped."""
-    jinja2, plotly_script = _libraries()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(files("rapport.experiments").joinpath("report.html.j2").read_text("utf-8"))
+    template, page = template_of("report.html.j2")
     table = report.table
     planners = [found for row in table.rows if (found := tables.planner_cells(row))]
     return str(
@@ -122,12 +118,30 @@ def render(report: RunReport) -> str:
             verdict=tables.verdict(table),
             footer=tables.footer(table),
             card_rows=[[_cell(value) for value in row] for row in report.card.rows] if report.card else [],
-            forest=[_html(_forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
-            curves=[_html(_learning(report, "r_cum")), _html(_learning(report, "t_int"))] if report.curves else [],
-            plotly_script=plotly_script,
+            forest=[figure_html(_forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
+            curves=[figure_html(_learning(report, "r_cum")), figure_html(_learning(report, "t_int"))]
+            if report.curves
+            else [],
+            **page,
             not_run=tables.NOT_RUN,
         )
     )
+
+
+def template_of(name: str) -> tuple[Any, dict[str, str]]:
+    """A page's template, in which all that is filled in is escaped, and what every page is given.
+
+    Raises:
+        ModuleNotFoundError: the ``report`` extra is not installed.
+    """
+    jinja2, plotly_script = _libraries()
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    folder = files("rapport.experiments")
+    style = folder.joinpath("style.css.j2").read_text("utf-8")
+    template = environment.from_string(folder.joinpath(name).read_text("utf-8"))
+    return template, {"style": style, "plotly_script": plotly_script}
 
 
 def _libraries() -> tuple[Any, str]:
@@ -154,14 +168,16 @@ def _cell(value: str | float | int | None) -> str:
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _html(figure: Any) -> str:
+def figure_html(figure: Any) -> str:
+    """A plotly figure as a piece of a page that holds plotly.js already."""
     import plotly.io
 
     config = {"displayModeBar": False, "responsive": True}
     return str(plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, config=config))
 
 
-def _layout(figure: Any, title: str, height: int) -> Any:
+def lay_out(figure: Any, title: str, height: int) -> Any:
+    """Give a plotly figure the house's fonts, colours and margins; the same figure."""
     figure.update_layout(
         title={"text": title, "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 14}},
         height=height,
@@ -193,7 +209,7 @@ def _forest(table: tables.ResultsTable, name: str, title: str) -> Any:
             hovertemplate=f"%{{x:.3f}} [{value.low:.3f}, {value.high:.3f}]<extra></extra>",
             showlegend=False,
         )
-    _layout(figure, title, 96 + 27 * len(rows))
+    lay_out(figure, title, 96 + 27 * len(rows))
     figure.update_layout(title={"xref": "container", "x": 0.02})
     labels = [_short(row.label, 22) for row in rows]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=labels)
@@ -219,7 +235,7 @@ def _learning(report: RunReport, name: Literal["t_int", "r_cum"]) -> Any:
         figure.add_scatter(x=x, y=mean + error, **fill)
         figure.add_scatter(x=x, y=mean - error, fill="tonexty", fillcolor=_faint(colour), **fill)
         figure.add_scatter(x=x, y=mean, name=label, legendgroup=method, line={"color": colour, "width": 2.2})
-    _layout(figure, dict(_METRICS)[name], 330)
+    lay_out(figure, dict(_METRICS)[name], 330)
     figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"}, hovermode="x unified")
     figure.update_xaxes(title="training transitions")
     return figure
@@ -240,7 +256,7 @@ def _band(
 
 def _colour(table: tables.ResultsTable, method: str) -> str:
     names = [row.method for row in table.rows]
-    return _COLOURS[(names.index(method) if method in names else len(names)) % len(_COLOURS)]
+    return COLOURS[(names.index(method) if method in names else len(names)) % len(COLOURS)]
 
 
 def _faint(colour: str) -> str:

@@ -54,10 +54,10 @@ class Run:
     """Transitions each agent learns from; 102,400 by default."""
     sessions: int | None = None
     """Complete sessions of held-out users per method and seed; 1,000 by default."""
-    quit_rule: Literal["positional", "set_overlap", "never"] = "positional"
+    quit_rule: Literal["positional", "set_overlap", "windowed_count", "satisfaction", "never"] = "positional"
     """When users leave."""
     profile: Profile = "corrected"
-    """How the simulator is fitted."""
+    """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
     plan_period: int = 1
     """Slates a plan holds."""
     llm_seconds: float = 120.0
@@ -252,8 +252,8 @@ def _find_data(wanted: str, root: Path | None, console: Console) -> str:
 
 def _fit_simulator(setup: Setup, console: Console) -> None:
     """Fit the simulator, once for all processes, on all cores."""
-    from rapport.envs.session.fit import FitSettings
-    from rapport.envs.session.simulator import load_simulator
+    from rapport.envs.session.official import FAULTS, official_settings
+    from rapport.envs.session.simulator import load_official, load_simulator
     from rapport.experiments.pool import shown
 
     torch.set_num_threads(os.cpu_count() or 1)
@@ -262,5 +262,8 @@ def _fit_simulator(setup: Setup, console: Console) -> None:
         def report(done: int, total: int, loss: float) -> None:
             board.show("fitting the simulator", done / total)
 
-        load_simulator(setup.session_data(), FitSettings(profile=setup.profile), report)
+        if setup.profile == "official":
+            load_official(setup.session_data(), official_settings(frozenset(FAULTS)), report=report)
+        else:
+            load_simulator(setup.session_data(), report=report)
         board.finish("simulator")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from rapport.agents.llm.base import LLM, Budget, Sampling
 from rapport.agents.llm.open import open_llm
@@ -17,7 +17,7 @@ from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.fit import Profile
-from rapport.envs.session.kuairand import Users, find_data, kuairand_core
+from rapport.envs.session.kuairand import Users, find_data, kuairand_vector_env
 
 LLM_PLANNERS = ("llm", "llm without reflection")
 
@@ -37,7 +37,7 @@ class Setup:
     slate_size: int = 6
     """Items in a slate."""
     profile: Profile = "corrected"
-    """How the simulator is fitted."""
+    """The environment's: ``corrected``, or ``official``, LERL's released one with all its faults."""
 
     def session_data(self) -> SessionData:
         """The data set."""
@@ -45,8 +45,9 @@ class Setup:
 
     def sessions(self, n_envs: int, users: Users) -> SessionVectorEnv:
         """Sessions of users of one side of the split."""
-        core = kuairand_core(
+        return kuairand_vector_env(
             n_envs,
+            AutoresetMode.SAME_STEP,
             data=self.session_data(),
             users=users,
             quit_rule=self.quit_rule,
@@ -54,7 +55,6 @@ class Setup:
             slate_size=self.slate_size,
             profile=self.profile,
         )
-        return SessionVectorEnv(core, AutoresetMode.SAME_STEP)
 
     def identity(self) -> dict[str, Any]:
         """What an agent trained here must find again to be of use."""
@@ -90,7 +90,7 @@ class PlannerChoice:
 
 
 def planned(
-    sessions: SessionVectorEnv,
+    sessions: VectorEnv[Any, Any, Any],
     data: SessionData,
     choice: PlannerChoice,
     llm: LLM | None,

@@ -1,11 +1,12 @@
-"""``rapport simulator fit | card``."""
+"""``rapport simulator fit | card | compare``."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -13,14 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.card import simulator_card
-from rapport.envs.session.fit import FitSettings, Fitted, Profile
+from rapport.envs.session.fit import FitSettings, Fitted, Profile, Report
+from rapport.envs.session.history_fit import OfficialSettings
 from rapport.envs.session.kuairand import find_data
+from rapport.envs.session.official import FAULTS, official_settings
 from rapport.envs.session.sequence_response import SequenceResponse
-from rapport.envs.session.simulator import load_simulator, simulator_path
-from rapport.experiments.card_tables import as_rich, card_markdown, card_notes, card_tables
+from rapport.envs.session.simulator import load_official, load_simulator, simulator_path
+from rapport.experiments.card_page import write_card_page
+from rapport.experiments.card_tables import as_rich, card_markdown, card_notes, card_tables, tables_markdown
 from rapport.experiments.results import write_atomically
+from rapport.experiments.simulator_compare import compare_predictors, comparison_tables
 
 DataName = Literal["auto", "kuairand-pure", "twin"]
+Loaded = TypeVar("Loaded")
 
 
 @dataclass
@@ -32,16 +38,21 @@ class SimulatorFit:
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     profile: Profile = "corrected"
-    """`corrected`: plain likelihood and calibrated; `official`: LERL's balanced weighting."""
+    """`corrected`: the simulator; `official`: LERL's response model with all its faults, which takes far longer."""
     refit: bool = False
     """Fit it anew even if it is in the cache."""
 
     def run(self) -> int:
         """Fit or load, and say where it is; 0."""
-        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings(profile=self.profile)
-        path = simulator_path(data, settings)
+        data = find_data(self.data, _text(self.data_dir))
+        lerl, settings = official_settings(frozenset(FAULTS)), FitSettings(profile="corrected")
+        official = self.profile == "official"
+        path = simulator_path(data, lerl if official else settings)
         there = path.exists() and not self.refit
-        fitted_simulator(data, settings, refit=self.refit)
+        if official:
+            _under_bar(path, self.refit, lambda report: load_official(data, lerl, report=report))
+        else:
+            fitted_simulator(data, settings, refit=self.refit)
         word = "Found" if there else "Fitted"
         Console().print(f"[green]{word}:[/] {path}", highlight=False, soft_wrap=True)
         return 0
@@ -63,6 +74,8 @@ class SimulatorCardCommand:
     """Bootstrap samples of users behind each interval."""
     out: Path | None = None
     """Also write the card to this file, as Markdown."""
+    html: Path | None = None
+    """Also write it to this file as one self-contained page with reliability plots; needs the `report` extra."""
 
     def run(self) -> int:
         """Measure and print; 0."""
@@ -81,12 +94,63 @@ class SimulatorCardCommand:
             self.out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.out, card_markdown(card))
             console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
+        if self.html is not None:
+            write_card_page(card, self.html)
+            console.print(f"[green]Wrote[/] {self.html}", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass
+class SimulatorCompare:
+    """Fit counting, factorisation, GRU and transformer alike, and compare them on later days, with intervals."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    seeds: int = 3
+    """Fits of each model, kept in the cache."""
+    resamples: int = 400
+    """Bootstrap samples of users behind each interval."""
+    seed: int = 0
+    """Of the bootstrap."""
+    lerl: bool = False
+    """Also fit LERL's own response model, once; that takes half an hour or more."""
+    out: Path | None = None
+    """Also write the tables to this file, as Markdown."""
+
+    def run(self) -> int:
+        """Fit, measure and print; 0."""
+        for name in ("seeds", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
+        data, console = find_data(self.data, _text(self.data_dir)), Console()
+        with Console(stderr=True).status("") as status:
+            found = compare_predictors(
+                data,
+                self.seeds,
+                self.resamples,
+                np.random.default_rng(self.seed),
+                lerl=OfficialSettings() if self.lerl else None,
+                report=status.update,
+            )
+        tables = comparison_tables(data, found)
+        for table in tables:
+            console.print(as_rich(table))
+        if self.out is not None:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.out, tables_markdown(f"Predictors compared: {data.name}", tables))
+            console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
         return 0
 
 
 def fitted_simulator(data: SessionData, settings: FitSettings, refit: bool = False) -> tuple[SequenceResponse, Fitted]:
     """The simulator from the cache, or fitted under a progress bar; an old one stays until the new one is whole."""
     path = simulator_path(data, settings)
+    return _under_bar(path, refit, lambda report: load_simulator(data, settings, report))
+
+
+def _under_bar(path: Path, refit: bool, load: Callable[[Report], Loaded]) -> Loaded:
     aside = path.with_suffix(".old")
     if refit and path.exists():
         os.replace(path, aside)
@@ -98,7 +162,7 @@ def fitted_simulator(data: SessionData, settings: FitSettings, refit: bool = Fal
             def report(done: int, total: int, loss: float) -> None:
                 progress.update(task, completed=done, total=total, loss=loss, visible=True)
 
-            return load_simulator(data, settings, report)
+            return load(report)
     finally:
         if aside.exists():
             aside.unlink() if path.exists() else os.replace(aside, path)

@@ -66,8 +66,12 @@ def curves(folder: Path) -> list[Curve]:
 
 def trust(setup: Setup) -> tuple[Card | None, list[str]]:
     """How far the simulator can be trusted on later days, with notes; nothing where scikit-learn is not installed."""
-    data = setup.session_data()
-    settings = FitSettings(profile=setup.profile)
+    if setup.profile == "official":
+        return None, [
+            "No simulator card: the official profile's response model has learned from every day. "
+            "How one does that has not: rapport simulator compare --lerl."
+        ]
+    data, settings = setup.session_data(), FitSettings()
     response, fitted = load_simulator(data, settings)
     try:
         card = simulator_card(data, fitted, response, np.random.default_rng(0), settings=settings)

@@ -33,6 +33,17 @@ def kuairand_files() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="session")
+def kuairec_files() -> ModuleType:
+    """The module that writes small KuaiRec folders (tests/datasets/kuairec_files.py)."""
+    path = Path(__file__).parent / "datasets" / "kuairec_files.py"
+    spec = importlib.util.spec_from_file_location("kuairec_files", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(autouse=True)
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or fills the user's cache."""
@@ -64,13 +75,16 @@ def sequence_response(small_data: SessionData) -> SequenceResponse:
     """A user model of random weights for the small twin, its logits drawn apart so that history matters."""
     import torch
 
-    from rapport.envs.session.fit import Fitted, states_after
+    from rapport.envs.session.fit import Fitted, count_items, states_after
     from rapport.envs.session.sequence_response import SequenceResponse
     from rapport.envs.session.user_model import new_user_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = new_user_model(small_data).eval()
+        for weight in model.counted.parameters():  # which begin as nothing
+            torch.nn.init.normal_(weight, std=0.1)
+    count_items(model, small_data, small_data.test_from_ms)
     behaviours = small_data.log.behaviours
     fitted = Fitted(model, torch.stack([torch.full((len(behaviours),), 3.0), torch.full((len(behaviours),), 0.2)]))
     start = states_after(model, small_data, small_data.test_from_ms, 96)

@@ -9,7 +9,11 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.core import SessionCore
+from rapport.envs.session.history_response import HistoryResponse
+from rapport.envs.session.official import PlainPrior
+from rapport.envs.session.response import ResponseModel
 from rapport.envs.session.sequence_response import SequenceResponse
+from rapport.envs.session.similarity import SimilarityPenalty
 
 PRIOR = 20.0
 """Exposures that the overall click rate is worth against an item's own."""
@@ -65,11 +69,12 @@ class OracleSlates:
     """
 
     def __init__(self, core: SessionCore) -> None:
-        if not isinstance(core.response, SequenceResponse):
-            raise TypeError(
-                f"core.response: {type(core.response).__name__}; the oracle reads a fitted SequenceResponse"
-            )
-        self.core, self.response = core, core.response
+        response: ResponseModel = core.response
+        while isinstance(response, SimilarityPenalty | PlainPrior):  # neither changes much about who likes what best
+            response = response.inner
+        if not isinstance(response, SequenceResponse | HistoryResponse):
+            raise TypeError(f"core.response: {type(response).__name__}; the oracle reads a fitted SequenceResponse")
+        self.core, self.response = core, response
 
     def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
         """Slates of shape (B, K)."""

@@ -1,7 +1,8 @@
 """The simulator card: how far a fitted user model can be trusted, on days it never saw.
 
-Two questions. How well does it predict what people did with what they were shown, beside predictors that only count?
-And how does it treat items that nobody would have been shown (:mod:`rapport.envs.session.card_selection`)?
+Three questions. How well does it predict what people did with what they were shown, beside predictors that only count?
+How well for people and items that it hardly knows? And how does it treat items that nobody would have been shown
+(:mod:`rapport.envs.session.card_selection`)?
 
 The model is trained on rows before ``data.valid_from_ms`` and stopped and calibrated on the validation days; the
 counting baselines use the same rows, all before ``data.test_from_ms``. Everything is measured on the test days. The
@@ -13,6 +14,7 @@ Needs the ``stats`` extra (scikit-learn).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,15 +22,27 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import IntArray, SessionData
 from rapport.envs.session.card_baselines import JOINT, LEAST_POSITIVES, USER_ITEM, CountingBaselines
-from rapport.envs.session.card_metrics import Floats, Interval, Ranking, calibration_error, compare, log_losses
+from rapport.envs.session.card_metrics import (
+    Floats,
+    Interval,
+    Ranking,
+    Reliability,
+    calibration_error,
+    compare,
+    log_losses,
+    reliability,
+)
 from rapport.envs.session.card_selection import Selection, selection
 from rapport.envs.session.fit import ALL_TIME, FitSettings, Fitted, predict
 from rapport.envs.session.response import ResponseModel
-from rapport.envs.session.sequences import sequence_batches
 
 MODEL = "user model"
 COMPARED = ("click", "long_view", "like")
 """Behaviours whose differences from the baselines are given with intervals."""
+FEW = 5
+"""Exposures before the test days below which a user or an item is hardly known."""
+COLD = ("new users", f"users with under {FEW} exposures", f"items with under {FEW} exposures")
+"""Groups of rows on the test days: by exposures of their user, or of their item, before these days."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Score:
     """How well one predictor foretells one behaviour on the test days.
 
     Attributes:
-        exposures: ``"standard"`` (chosen by the platform) or ``"random"``.
+        exposures: ``"standard"`` (chosen by the platform), ``"random"``, or a name in :data:`COLD`.
         behaviour: e.g. ``"click"``.
         predictor: :data:`MODEL` or a name in :mod:`rapport.envs.session.card_baselines`.
         rows: exposures where the behaviour was recorded.
@@ -97,6 +111,9 @@ class SimulatorCard:
         users: with a row on the test days.
         scores: predictors by behaviour and kind of exposure.
         differences: between the model and the baselines that weigh users and items.
+        cold: predictors on rows of hardly known users and items.
+        cold_differences: between the model and the baselines there.
+        reliability: of the model, for each behaviour with enough positives.
         selection: logged against random items.
         learned_from_random: whether the training rows hold random exposures.
         bins: of the calibration error.
@@ -112,6 +129,9 @@ class SimulatorCard:
     users: int
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
+    cold: tuple[Score, ...]
+    cold_differences: tuple[Difference, ...]
+    reliability: tuple[Reliability, ...]
     selection: tuple[Selection, ...]
     learned_from_random: bool
     bins: int
@@ -124,7 +144,7 @@ class SimulatorCard:
         Raises:
             KeyError: there is none.
         """
-        for score in self.scores:
+        for score in (*self.scores, *self.cold):
             if (score.behaviour, score.predictor, score.exposures) == (behaviour, predictor, exposures):
                 return score
         raise KeyError(f"the card has no {predictor!r} of {behaviour!r} on {exposures} exposures")
@@ -159,22 +179,21 @@ def simulator_card(
     settings = settings or FitSettings()
     baselines = CountingBaselines(data)
     rows, chance = _model_chances(data, fitted, settings.length)
+    random = data.log.randomised[rows]
     scores: list[Score] = []
     differences: list[Difference] = []
-    for exposures, random in (("standard", False), ("random", True)):
-        of_kind = data.log.randomised[rows] == random
-        for column, behaviour in enumerate(data.log.behaviours):
-            kept = of_kind & (data.log.feedback[rows, column] >= 0)
-            if not kept.any():
-                continue
-            truth, user = data.log.feedback[rows[kept], column], data.log.user[rows[kept]]
-            found = {MODEL: chance[kept, column], **baselines.predict(column, rows[kept])}
-            scores += [_score(exposures, behaviour, name, truth, p, bins) for name, p in found.items()]
-            if behaviour in COMPARED and min(truth.sum(), (1 - truth).sum()) >= LEAST_POSITIVES:
-                for name in (USER_ITEM, JOINT):
-                    if name in found:
-                        both = compare(truth, found[MODEL], found[name], user, resamples, rng)
-                        differences.append(Difference(exposures, behaviour, name, *both))
+    for exposures, wanted in (("standard", ~random), ("random", random)):
+        for column in range(len(data.log.behaviours)):
+            found = _compared(data, baselines, exposures, rows[wanted], chance[wanted], column, bins, resamples, rng)
+            scores += found[0]
+            differences += found[1]
+    cold: list[Score] = []
+    cold_differences: list[Difference] = []
+    for group, wanted in _cold(data, rows):
+        for column in (data.log.behaviours.index(name) for name in COMPARED if name in data.log.behaviours):
+            found = _compared(data, baselines, group, rows[wanted], chance[wanted], column, bins, resamples, rng)
+            cold += found[0]
+            cold_differences += found[1]
     return SimulatorCard(
         data=data.name,
         fingerprint=data.fingerprint,
@@ -184,6 +203,9 @@ def simulator_card(
         users=len(np.unique(data.log.user[rows])),
         scores=tuple(scores),
         differences=tuple(differences),
+        cold=tuple(cold),
+        cold_differences=tuple(cold_differences),
+        reliability=tuple(_reliability(data, rows[~random], chance[~random], bins, resamples, rng)),
         selection=selection(data, response, pairs, rng),
         learned_from_random=bool(data.log.randomised[data.log.time_ms < data.valid_from_ms].any()),
         bins=bins,
@@ -192,14 +214,64 @@ def simulator_card(
     )
 
 
+def _compared(
+    data: SessionData,
+    baselines: CountingBaselines,
+    exposures: str,
+    rows: IntArray,
+    chance: Floats,
+    column: int,
+    bins: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[list[Score], list[Difference]]:
+    """Scores of every predictor of one behaviour on rows (R,), and the model's differences from the baselines."""
+    feedback = data.log.feedback[rows, column]
+    kept, behaviour = feedback >= 0, data.log.behaviours[column]
+    if not kept.any():
+        return [], []
+    truth, user = feedback[kept], data.log.user[rows[kept]]
+    found = {MODEL: chance[kept, column], **baselines.predict(column, rows[kept])}
+    scores = [_score(exposures, behaviour, name, truth, p, bins) for name, p in found.items()]
+    differences = []
+    if behaviour in COMPARED and _enough(truth):
+        for name in (USER_ITEM, JOINT):
+            if name in found:
+                both = compare(truth, found[MODEL], found[name], user, resamples, rng)
+                differences.append(Difference(exposures, behaviour, name, *both))
+    return scores, differences
+
+
+def _cold(data: SessionData, rows: IntArray) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Names in :data:`COLD` and which of the rows belong there, shape (R,); empty groups are left out."""
+    log = data.log
+    early = log.time_ms < data.test_from_ms
+    by_user = np.bincount(log.user[early], minlength=data.population.n_users)[log.user[rows]]
+    by_item = np.bincount(log.item[early], minlength=data.catalog.n_items)[log.item[rows]]
+    for group, members in zip(COLD, (by_user == 0, by_user < FEW, by_item < FEW), strict=True):
+        if members.any():
+            yield group, members & ~log.randomised[rows]
+
+
+def _reliability(
+    data: SessionData, rows: IntArray, chance: Floats, bins: int, resamples: int, rng: np.random.Generator
+) -> Iterator[Reliability]:
+    for column, behaviour in enumerate(data.log.behaviours):
+        feedback = data.log.feedback[rows, column]
+        kept = feedback >= 0
+        truth, predicted, user = feedback[kept], chance[kept, column], data.log.user[rows[kept]]
+        if _enough(truth):
+            yield reliability(behaviour, truth, predicted, user, bins, resamples, rng)
+
+
+def _enough(truth: NDArray[np.integer]) -> bool:
+    return bool(min(truth.sum(), (1 - truth).sum()) >= LEAST_POSITIVES)
+
+
 def _model_chances(data: SessionData, fitted: Fitted, length: int) -> tuple[IntArray, Floats]:
     """Rows of the log on the test days, shape (R,), and the model's calibrated chances of them, (R, F)."""
-    users = np.arange(data.population.n_users)
-    logits, _ = predict(fitted.model, data, users, data.test_from_ms, ALL_TIME, length)
+    rows, logits = predict(fitted.model, data, data.test_from_ms, ALL_TIME, length)
     scale, shift = (part.numpy().astype(np.float64) for part in fitted.calibration)
-    # predict() answers in the order of these batches.
-    batches = [batch.rows for batch in sequence_batches(data.log, users, ALL_TIME, length, 512)]
-    rows = np.concatenate([part[(part >= 0) & (data.log.time_ms[part] >= data.test_from_ms)] for part in batches])
     return rows, np.asarray(1.0 / (1.0 + np.exp(-(scale * logits + shift))))
 
 
@@ -207,7 +279,6 @@ def _score(
     exposures: str, behaviour: str, predictor: str, truth: NDArray[np.integer], chance: Floats, bins: int
 ) -> Score:
     positives = int(truth.sum())
-    enough = min(positives, len(truth) - positives) >= LEAST_POSITIVES
     return Score(
         exposures,
         behaviour,
@@ -215,7 +286,7 @@ def _score(
         len(truth),
         positives,
         float(chance.mean()),
-        Ranking(truth, chance).auc() if enough else None,
+        Ranking(truth, chance).auc() if _enough(truth) else None,
         float(log_losses(truth, chance).mean()),
         *calibration_error(truth, chance, bins),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -78,6 +79,94 @@ def calibration_error(truth: NDArray[np.integer], chance: Floats, bins: int = 15
     return float(np.abs(gap).sum() / len(truth)), float(luck.sum() / len(truth))
 
 
+class Bin(NamedTuple):
+    """Rows whose predicted chances lie together.
+
+    Attributes:
+        predicted: their mean predicted chance.
+        observed: share of positives, with its 95 % Wilson interval.
+        rows: how many.
+    """
+
+    predicted: float
+    observed: Interval
+    rows: int
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Whether chances of one behaviour come true.
+
+    Attributes:
+        behaviour: e.g. ``"click"``.
+        bins: of equal mass by predicted chance.
+        error: :func:`calibration_error` over these bins, with its interval over users.
+        luck: what a perfectly calibrated predictor would show on so few rows.
+    """
+
+    behaviour: str
+    bins: tuple[Bin, ...]
+    error: Interval
+    luck: float
+
+
+def reliability(
+    behaviour: str,
+    truth: NDArray[np.integer],
+    chance: Floats,
+    user: NDArray[np.integer],
+    bins: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Reliability:
+    """Predicted against observed of one behaviour; arguments as of :func:`calibration_interval`."""
+    error = calibration_interval(truth, chance, user, bins, resamples, rng)
+    return Reliability(
+        behaviour, reliability_bins(truth, chance, bins), error, calibration_error(truth, chance, bins)[1]
+    )
+
+
+def reliability_bins(truth: NDArray[np.integer], chance: Floats, bins: int) -> tuple[Bin, ...]:
+    """Predicted against observed, in bins of equal mass as :func:`calibration_error` has them; empty ones left out."""
+    place = calibration_bins(chance, bins)
+    rows = np.bincount(place)
+    sums = [np.bincount(place, weights=w)[rows > 0] for w in (chance, truth.astype(np.float64))]
+    return tuple(Bin(p / n, wilson(y, n), int(n)) for p, y, n in zip(*sums, rows[rows > 0], strict=True))
+
+
+def wilson(positives: float, rows: float, z: float = 1.959964) -> Interval:
+    """A share with its score interval (Wilson, JASA 1927), which holds for few rows and for shares near 0 and 1."""
+    share = positives / rows
+    middle = (share + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * float(np.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows)))
+    return Interval(float(share), float(max(middle - half, 0.0)), float(min(middle + half, 1.0)))
+
+
+def calibration_interval(
+    truth: NDArray[np.integer],
+    chance: Floats,
+    user: NDArray[np.integer],
+    bins: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> Interval:
+    """:func:`calibration_error` with a 95 % bootstrap interval over users; the bins stay as they are.
+
+    A mean of absolute gaps only grows by resampling, so the percentiles are reflected about the point (the *basic*
+    bootstrap) and cut off at 0.
+    """
+    place = calibration_bins(chance, bins)
+    _, who = np.unique(user, return_inverse=True)
+    n_users = int(who.max()) + 1
+    gap, drawn = chance - truth, np.empty(resamples)
+    for sample in range(resamples):
+        weight = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)[who].astype(np.float64)
+        drawn[sample] = np.abs(np.bincount(place, weights=weight * gap)).sum() / weight.sum()
+    point = calibration_error(truth, chance, bins)[0]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return Interval(point, max(2 * point - float(high), 0.0), max(2 * point - float(low), 0.0))
+
+
 def compare(
     truth: NDArray[np.integer],
     ours: Floats,
@@ -86,28 +175,45 @@ def compare(
     resamples: int,
     rng: np.random.Generator,
 ) -> tuple[Interval, Interval]:
-    """Differences ours - theirs in AUC and in mean log-loss, bootstrapped over users.
+    """As :func:`compare_runs`, of one run each."""
+    return compare_runs(truth, [ours], [theirs], user, resamples, rng)
+
+
+def compare_runs(
+    truth: NDArray[np.integer],
+    ours: list[Floats],
+    theirs: list[Floats],
+    user: NDArray[np.integer],
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[Interval, Interval]:
+    """Differences ours - theirs in AUC and in mean log-loss, each the mean over its runs, bootstrapped over users.
 
     A user's rows are drawn together, since one person's outcomes depend on each other.
 
     Args:
         truth: shape (R,), 0 or 1.
-        ours: shape (R,), chances.
-        theirs: shape (R,), chances.
+        ours: chances of each run, shape (R,).
+        theirs: chances of each run, shape (R,).
         user: shape (R,), whose row it is.
         resamples: bootstrap samples.
         rng: draws them.
     """
+
+    def auc(weight: Floats | None = None) -> float:
+        ranked = [np.mean([ranking.auc(weight) for ranking in side]) for side in rankings]
+        return float(ranked[0] - ranked[1])
+
+    rankings = [[Ranking(truth, run) for run in side] for side in (ours, theirs)]
     _, who = np.unique(user, return_inverse=True)
     n_users = int(who.max()) + 1
-    rankings = Ranking(truth, ours), Ranking(truth, theirs)
-    losses = log_losses(truth, ours) - log_losses(truth, theirs)
+    mean_losses = [np.mean([log_losses(truth, run) for run in side], axis=0) for side in (ours, theirs)]
+    losses = mean_losses[0] - mean_losses[1]
     drawn = np.empty((resamples, 2))
     for sample in range(resamples):
         times = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users).astype(np.float64)
         weight = times[who]
-        drawn[sample] = rankings[0].auc(weight) - rankings[1].auc(weight), weight @ losses / weight.sum()
+        drawn[sample] = auc(weight), weight @ losses / weight.sum()
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
-    points = rankings[0].auc() - rankings[1].auc(), float(losses.mean())
-    auc, loss = (Interval(points[i], float(low[i]), float(high[i])) for i in range(2))
-    return auc, loss
+    ranks, loss = (Interval(p, float(low[i]), float(high[i])) for i, p in enumerate((auc(), float(losses.mean()))))
+    return ranks, loss

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.datasets.schema import IntArray, SessionData
+from rapport.datasets.schema import Features, IntArray, SessionData
 from rapport.envs.session.response import ResponseModel
 
 PUBLISHED_OF = "kuairand-pure"
@@ -31,6 +31,11 @@ PUBLISHED_RATES: dict[str, dict[str, tuple[float, float]]] = {
         "middle_active": (0.530598, 0.197598),
         "low_active": (0.573218, 0.234714),
         "2_14_day_new": (0.477584, 0.183941),
+        "under 15 s": (0.406586, 0.177379),
+        "15 to 30 s": (0.455617, 0.181543),
+        "30 to 60 s": (0.485126, 0.185716),
+        "60 to 120 s": (0.487355, 0.189694),
+        "120 s or more": (0.436209, 0.167159),
     },
     "long_view": {
         "all": (0.318329, 0.084962),
@@ -39,10 +44,25 @@ PUBLISHED_RATES: dict[str, dict[str, tuple[float, float]]] = {
         "middle_active": (0.380572, 0.092184),
         "low_active": (0.412331, 0.119387),
         "2_14_day_new": (0.332313, 0.088136),
+        "under 15 s": (0.303871, 0.112767),
+        "15 to 30 s": (0.311642, 0.079636),
+        "30 to 60 s": (0.353349, 0.091860),
+        "60 to 120 s": (0.355987, 0.091766),
+        "120 s or more": (0.295669, 0.075415),
     },
 }
-"""Behaviour -> users -> (rate under the platform's policy, rate under random exposure); :data:`PUBLISHED_SOURCE`."""
-GROUP_FEATURE = "user_active_degree"
+"""Behaviour -> group -> (rate under the platform's policy, rate under random exposure); :data:`PUBLISHED_SOURCE`."""
+GROUP_FEATURE, DURATION_FEATURE = "user_active_degree", "duration"
+DURATIONS = {
+    "under 15 s": ("a: under 15 s",),
+    "15 to 30 s": ("b: 15 to 30 s",),
+    "30 to 60 s": ("c: 30 to 60 s",),
+    "60 to 120 s": ("d: 60 to 120 s",),
+    "120 s or more": ("e: 120 to 300 s", "f: 300 s or more"),
+}
+"""Groups of videos that rates are published for, as values of the catalogue's feature."""
+PARTS = 10
+"""Parts of the items by how often they were shown before the test days, each as many items."""
 _CHUNK = 1 << 16
 
 
@@ -52,7 +72,9 @@ class Selection:
 
     Attributes:
         behaviour: e.g. ``"click"``.
-        users: ``"all"`` or a value of ``user_active_degree``.
+        kind: ``"all"``, or what the group is one of: ``"users"`` (by ``user_active_degree``), ``"duration"`` (of the
+            video) or ``"popularity"`` (tenths of the items, from the least shown).
+        group: which.
         rows: logged exposures of the test days.
         observed_logged: share of positives among them.
         simulated_logged: mean chance of these users and items, at the users' starting states.
@@ -62,7 +84,8 @@ class Selection:
     """
 
     behaviour: str
-    users: str
+    kind: str
+    group: str
     rows: int
     observed_logged: float
     simulated_logged: float
@@ -86,7 +109,7 @@ class Selection:
 def selection(
     data: SessionData, response: ResponseModel, pairs: int, rng: np.random.Generator, least_rows: int = 200
 ) -> tuple[Selection, ...]:
-    """Compare logged with random items, for all users and for groups of at least ``least_rows`` logged exposures.
+    """Compare logged with random items, over all and for groups of at least ``least_rows`` logged exposures.
 
     Args:
         data: standard exposures of its test days are the logged pairs.
@@ -106,8 +129,11 @@ def selection(
     logged = _chances(response, log.user[rows].astype(np.int64), log.item[rows].astype(np.int64), columns)
     random = _chances(response, someone, anything, columns)
     result = []
-    for group, members in _groups(data):
-        here, there = members[log.user[rows]], members[someone]
+    for kind, group, members in _groups(data):
+        of_items = kind in ("duration", "popularity")
+        here, there = (
+            members[pairs] for pairs in ((log.item[rows], anything) if of_items else (log.user[rows], someone))
+        )
         if group != "all" and (here.sum() < least_rows or there.sum() < least_rows):
             continue
         for place, (behaviour, column, _) in enumerate(behaviours):
@@ -116,6 +142,7 @@ def selection(
             result.append(
                 Selection(
                     behaviour,
+                    kind,
                     group,
                     int(here.sum()),
                     float(truth[truth >= 0].mean()),
@@ -127,14 +154,31 @@ def selection(
     return tuple(result)
 
 
-def _groups(data: SessionData) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """Names of groups of users and their members, shape (U,), bool."""
-    yield "all", np.ones(data.population.n_users, dtype=np.bool_)
-    features = data.population.features
-    if GROUP_FEATURE in features.names:
-        column = features.names.index(GROUP_FEATURE)
+def _groups(data: SessionData) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Kinds and names of groups, and their members: of users, shape (U,), or of items, shape (N,), bool."""
+    yield "all", "all", np.ones(data.population.n_users, dtype=np.bool_)
+    for code, value, codes in _values(data.population.features, GROUP_FEATURE):
+        yield "users", value, codes == code
+    for group, values in DURATIONS.items():
+        members = [
+            codes == code for code, value, codes in _values(data.catalog.features, DURATION_FEATURE) if value in values
+        ]
+        if members:
+            yield "duration", group, np.any(members, axis=0)
+    early = data.log.time_ms < data.test_from_ms
+    shown = np.bincount(data.log.item[early], minlength=data.catalog.n_items)
+    place = np.argsort(np.argsort(shown, kind="stable"), kind="stable") * PARTS // data.catalog.n_items
+    for part in np.unique(place):
+        least, most = shown[place == part].min(), shown[place == part].max()
+        yield "popularity", f"{part + 1}: shown {least:,} to {most:,} times", place == part
+
+
+def _values(features: Features, name: str) -> Iterator[tuple[int, str, NDArray[np.int32]]]:
+    """Codes of a feature, what they mean, and everybody's code; nothing where there is no such feature."""
+    if name in features.names:
+        column = features.names.index(name)
         for code, value in enumerate(features.values[column]):
-            yield str(value), features.codes[:, column] == code
+            yield code, str(value), features.codes[:, column]
 
 
 def _chances(response: ResponseModel, users: IntArray, items: IntArray, columns: list[int]) -> NDArray[np.float64]:

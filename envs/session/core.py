@@ -7,29 +7,37 @@ rule takes its price from the budget, and who has less than one left leaves. LER
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
 from rapport.envs.session import noise
-from rapport.envs.session.quit import QuitRule
-from rapport.envs.session.response import ResponseModel
+from rapport.envs.session.quit import QuitRule, Slate
+from rapport.envs.session.response import ReadsHistories, ResponseModel
+from rapport.envs.session.starts import Histories, LogRows
 
 Observation = dict[str, NDArray[np.generic]]
+Reward = Callable[[IntArray, Int32Array, Int8Array], NDArray[np.float64]]
+"""(users (B,), items shown (B, K), feedback (B, K, F)) -> reward (B,)."""
+
+_SPARE = 16
+"""Slates that the buffers of the past take before they are moved back to their beginning."""
 
 
-@dataclass(frozen=True)
-class StepResult:
+class StepResult(NamedTuple):
     """What one slate led to, for B users.
 
     Attributes:
-        reward: shape (B,), float64, mean click over the slate, in [0, 1].
+        reward: shape (B,), float64, mean click over the slate, in [0, 1], unless another reward was chosen.
         terminated: shape (B,), bool, the user left.
         truncated: shape (B,), bool, the time limit came first.
         categories: shape (B, K), int32, categories of the items shown.
         feedback: shape (B, K, F), int8 in {0, 1}.
+        cost: shape (B,), float64, budget the slate cost.
     """
 
     reward: NDArray[np.float64]
@@ -37,36 +45,7 @@ class StepResult:
     truncated: NDArray[np.bool_]
     categories: Int32Array
     feedback: Int8Array
-
-
-@dataclass(frozen=True)
-class Histories:
-    """The last H items each user had seen when sessions begin.
-
-    Attributes:
-        items: shape (U, H), int32, item index + 1, oldest first; 0 where there is none.
-        feedback: shape (U, H, F), int8 in {-1, 0, 1}.
-    """
-
-    items: Int32Array
-    feedback: Int8Array
-
-    @classmethod
-    def before(cls, data: SessionData, until_ms: int, length: int) -> Histories:
-        """The last ``length`` rows of each user's log before ``until_ms``, right-aligned."""
-        log, n_users = data.log, data.population.n_users
-        rows = np.flatnonzero(log.time_ms < until_ms)
-        end_of_user = np.cumsum(np.bincount(log.user[rows], minlength=n_users))
-        age = end_of_user[log.user[rows]] - 1 - np.arange(len(rows))
-        rows, age = rows[age < length], age[age < length]
-        user = log.user[rows]
-        items = np.zeros((n_users, length), np.int32)
-        feedback = np.full((n_users, length, len(log.behaviours)), UNKNOWN, np.int8)
-        items[user, length - 1 - age] = log.item[rows] + 1
-        feedback[user, length - 1 - age] = log.feedback[rows]
-        for array in (items, feedback):
-            array.flags.writeable = False
-        return cls(items, feedback)
+    cost: NDArray[np.float64]
 
 
 class SessionCore:
@@ -82,6 +61,9 @@ class SessionCore:
         slate_size: items in a slate, K.
         budget: budget at a session's start.
         max_steps: slates after which a session is cut off.
+        repeats: whether an item can be responded to again in a session; otherwise it is ignored.
+        reward: what a slate is worth; by default the mean of the first behaviour over its items.
+        log_rows: draw rows of the log to start from instead of users.
 
     Raises:
         ValueError: the parts do not fit together, or a session would need more random numbers than there are.
@@ -98,21 +80,42 @@ class SessionCore:
         slate_size: int,
         budget: float,
         max_steps: int,
+        *,
+        repeats: bool = True,
+        reward: Reward | None = None,
+        log_rows: LogRows | None = None,
     ) -> None:
         _check(data, response, slate_size, max_steps)
+        if log_rows is not None and not hasattr(response, "state_after"):
+            raise ValueError(
+                f"log_rows: {type(response).__name__} cannot start from a row of the log (it has no state_after); "
+                "start from users, or give another response model"
+            )
         self.data, self.response, self.quit_rule = data, response, quit_rule
-        self.histories, self.users = histories, users
+        self.histories, self.log_rows, self.users = histories, log_rows, users
         self.n_envs, self.slate_size, self.start_budget, self.max_steps = n_envs, slate_size, float(budget), max_steps
-        length, n_behaviours = histories.feedback.shape[1:]
+        self.reward = reward
+        self.length, self._n_behaviours = histories.feedback.shape[1:]
+        self._certain = bool(getattr(response, "certain", False))
+        self._ones = np.ones(slate_size, np.float32)
+        self._category = data.catalog.category
+        nobody = np.zeros(n_envs, np.int64)
+        self.tick = 0
         self.key = np.zeros(n_envs, np.uint64)
+        self.luck = np.zeros(n_envs, np.uint64)
         self.episode = np.zeros(n_envs, np.int64)
         self.user = np.zeros(n_envs, np.int64)
-        self.steps = np.zeros(n_envs, np.int64)
+        self.steps = np.zeros(n_envs, np.int32)
         self.budget = np.zeros(n_envs)
-        self.previous = np.full((n_envs, slate_size), -1, np.int32)
-        self.history_items = np.zeros((n_envs, length), np.int32)
-        self.history_feedback = np.zeros((n_envs, length, n_behaviours), np.int8)
-        self.state: FloatArray = response.initial_state(np.zeros(n_envs, np.int64))
+        self.memory: NDArray[Any] = quit_rule.blank(nobody)
+        self.state: FloatArray = response.initial_state(nobody)
+        self.seen = None if repeats else np.zeros((n_envs, data.catalog.n_items), bool)
+        self._features = data.population.features.codes[nobody]
+        # The past is the window of H items that ends at the cursor: a slate is written behind it, and nothing moves.
+        width = self.length + _SPARE * slate_size
+        self._cursor = max(self.length, slate_size)
+        self._items = np.zeros((n_envs, width), np.int32)
+        self._feedback = np.full((n_envs, width * self._n_behaviours), UNKNOWN, np.int8)
 
     def seed(self, rows: IntArray, keys: NDArray[np.uint64]) -> None:
         """Give the slots ``rows`` new seeds, shape (len(rows),), and start counting their sessions from zero."""
@@ -122,49 +125,115 @@ class SessionCore:
     def begin(self, rows: IntArray, users: IntArray | None = None) -> None:
         """Begin new sessions in the slots ``rows``, with the given users or with users drawn from the pool."""
         self.episode[rows] += 1
-        if users is None:
-            draw = noise.uniform(self.key[rows], self.episode[rows], np.full(len(rows), noise.USER_DRAW), 1)[:, 0]
-            users = self.users[(draw * len(self.users)).astype(np.int64)]
+        luck = noise.begin(self.key[rows], self.episode[rows])
+        self.luck[rows] = luck
+        users, items, feedback, state = self._starts(noise.uniform(luck, 1)[:, 0], users)
+        start, end = self._cursor - self.length, self._cursor
+        self._items[rows, start:end] = items
+        flat = feedback.reshape(len(rows), -1)
+        self._feedback[rows, start * self._n_behaviours : end * self._n_behaviours] = flat
         self.user[rows] = users
+        self._features[rows] = self.data.population.features.codes[users]
         self.steps[rows] = 0
         self.budget[rows] = self.start_budget
-        self.previous[rows] = -1
-        self.history_items[rows] = self.histories.items[users]
-        self.history_feedback[rows] = self.histories.feedback[users]
-        self.state[rows] = self.response.initial_state(users)
+        self.memory[rows] = self.quit_rule.blank(users)
+        self.state[rows] = state
+        if self.seen is not None:
+            self.seen[rows] = False
+
+    def _starts(
+        self, draw: NDArray[np.float64], users: IntArray | None
+    ) -> tuple[IntArray, Int32Array, Int8Array, FloatArray]:
+        """Users (n,), items (n, H), feedback (n, H, F) and response states (n, D) of new sessions."""
+        if users is None and self.log_rows is not None:
+            rows = self.log_rows.rows[(draw * len(self.log_rows.rows)).astype(np.int64)]
+            users, items, feedback = self.log_rows.at(rows)
+            reader = cast(ReadsHistories, self.response)
+            return users, items, feedback, reader.state_after(users, items, feedback)
+        if users is None:
+            users = self.users[(draw * len(self.users)).astype(np.int64)]
+        return users, self.histories.items[users], self.histories.feedback[users], self.response.initial_state(users)
 
     def step(self, slates: Int32Array) -> StepResult:
         """Show every user a slate, shape (B, K)."""
-        chance = self.response.probabilities(self.state, self.user, slates)
-        n_behaviours = chance.shape[2]
-        luck = noise.uniform(self.key, self.episode, self.steps + 1, self.slate_size * n_behaviours)
-        feedback = (luck.reshape(chance.shape) < chance).astype(np.int8)
-        categories = self.data.catalog.category[slates]
-        self.steps += 1
-        self.budget -= self.quit_rule(categories, self.previous)
+        feedback = self._respond(slates)
+        categories = self._category.take(slates)
+        reward = self._mean_of_first(feedback) if self.reward is None else self.reward(self.user, slates, feedback)
+        shown = Slate(self.user, slates, categories, feedback, reward, self.budget, self.tick)
+        cost = self.quit_rule.cost(self.memory, shown)
+        self.tick += 1
+        self.budget -= cost
+        np.maximum(self.budget, 0.0, out=self.budget)
         self.state = self.response.advance(self.state, self.user, slates, feedback)
         self._remember(slates, feedback)
-        self.previous = categories.copy()
+        self.steps += 1
         terminated = self.budget < 1
-        truncated = ~terminated & (self.steps >= self.max_steps)
-        reward = feedback[:, :, 0].mean(axis=1, dtype=np.float64)
-        return StepResult(reward, terminated, truncated, categories, feedback)
+        truncated = (self.steps >= self.max_steps) > terminated
+        return StepResult(reward, terminated, truncated, categories, feedback, cost)
 
     def observation(self, rows: IntArray | slice = slice(None)) -> Observation:
         """Copies of what an agent sees in the slots ``rows``; shapes as in the environment's observation space."""
-        n = len(self.user[rows])
+        start, end = self._cursor - self.length, self._cursor
         return {
-            "history_feedback": self.history_feedback[rows].reshape(n, -1).copy(),
-            "history_items": self.history_items[rows].copy(),
-            "step": self.steps[rows, None].astype(np.int32),
-            "user_features": self.data.population.features.codes[self.user[rows]],
+            "history_feedback": self._feedback[rows, start * self._n_behaviours : end * self._n_behaviours].copy(),
+            "history_items": self._items[rows, start:end].copy(),
+            "step": self.steps[rows, None].copy(),
+            "user_features": self._features[rows].copy(),
         }
 
+    @property
+    def previous(self) -> Int32Array:
+        """Categories of the last slate of each session, shape (B, K); -1 where none was shown yet."""
+        items = self._items[:, self._cursor - self.slate_size : self._cursor] - 1
+        return np.where(self.steps[:, None] > 0, self.data.catalog.category[items], np.int32(-1))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SessionCore:
+        """A copy that goes its own way, sharing what no session changes: data, response model, rule, histories."""
+        twin = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, np.ndarray) and value.flags.writeable:
+                setattr(twin, name, value.copy(order="K"))
+        memo[id(self)] = twin
+        return twin
+
+    def _mean_of_first(self, feedback: Int8Array) -> NDArray[np.float64]:
+        # A matrix product is many times quicker here than a mean of short rows.
+        hits = feedback[:, :, 0].astype(np.float32) @ self._ones
+        share: NDArray[np.float64] = np.divide(hits, self.slate_size, dtype=np.float64)
+        return share
+
+    def _respond(self, slates: Int32Array) -> Int8Array:
+        """What the users do with the slates, shape (B, K, F)."""
+        chance = self.response.probabilities(self.state, self.user, slates)
+        self.luck += noise.STEP
+        if self._certain:
+            does = chance > 0
+        else:
+            does = noise.uniform(self.luck, chance.shape[1] * chance.shape[2]).reshape(chance.shape) < chance
+        if self.seen is not None:
+            does &= ~self._shown_before(self.seen, slates)[:, :, None]
+        return does.view(np.int8)
+
+    def _shown_before(self, seen: NDArray[np.bool_], slates: Int32Array) -> NDArray[np.bool_]:
+        """Which places hold an item that stood before in the session or the slate, shape (B, K); marks all as seen."""
+        rows = np.arange(self.n_envs)
+        before = seen[rows[:, None], slates]
+        for place in range(1, self.slate_size):
+            before[:, place] |= (slates[:, :place] == slates[:, place, None]).any(axis=1)
+        seen[rows[:, None], slates] = True
+        return before
+
     def _remember(self, slates: Int32Array, feedback: Int8Array) -> None:
-        new = min(self.slate_size, self.history_items.shape[1])
-        for buffer, latest in ((self.history_items, slates + 1), (self.history_feedback, feedback)):
-            buffer[:, :-new] = buffer[:, new:]
-            buffer[:, buffer.shape[1] - new :] = latest[:, self.slate_size - new :]
+        n, new, length = self._n_behaviours, self.slate_size, self.length
+        end = self._cursor + new
+        if end > self._items.shape[1]:
+            self._items[:, :length] = self._items[:, self._cursor - length : self._cursor].copy()
+            past = self._feedback[:, (self._cursor - length) * n : self._cursor * n].copy()
+            self._feedback[:, : length * n] = past
+            end = length + new
+        np.add(slates, 1, out=self._items[:, end - new : end])
+        self._feedback[:, (end - new) * n : end * n] = feedback.reshape(self.n_envs, -1)
+        self._cursor = end
 
 
 def _check(data: SessionData, response: ResponseModel, slate_size: int, max_steps: int) -> None:

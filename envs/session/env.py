@@ -2,6 +2,8 @@
 
 Both run :class:`~rapport.envs.session.core.SessionCore`. Slot i of a vector environment seeded with s lives through the
 same sessions as a single environment seeded with s + i.
+
+An action is a slate, K item indices; or, where ``single_item`` was asked for, the index of one item.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import Int32Array, IntArray
 from rapport.envs.session import noise
 from rapport.envs.session.core import Observation, SessionCore, StepResult
+from rapport.envs.session.diary import Diary
 
 Info = dict[str, Any]
 
@@ -45,34 +48,49 @@ def observation_space(core: SessionCore) -> spaces.Dict:
     )
 
 
-def action_space(core: SessionCore) -> spaces.MultiDiscrete:
-    """A slate: K item indices, in the order they are shown. An item may appear twice."""
-    return spaces.MultiDiscrete([core.data.catalog.n_items] * core.slate_size)
+def action_space(core: SessionCore, single_item: bool = False) -> spaces.MultiDiscrete | spaces.Discrete:
+    """A slate, K item indices in the order they are shown, in which an item may appear twice; or one item's index.
+
+    Raises:
+        ValueError: one item at a time, but slates of several.
+    """
+    n_items = core.data.catalog.n_items
+    if not single_item:
+        return spaces.MultiDiscrete([n_items] * core.slate_size)
+    if core.slate_size != 1:
+        raise ValueError(f"core.slate_size={core.slate_size}; it must be 1 where an action is a single item")
+    return spaces.Discrete(n_items)
 
 
-class SessionEnv(gym.Env[Observation, NDArray[np.int64]]):
+class SessionEnv(gym.Env[Observation, Any]):
     """One user at a time.
 
-    Reward: mean click over the slate, in [0, 1]. ``terminated`` when the user leaves, ``truncated`` at the time limit.
-    ``info`` holds ``user``, ``budget`` and, after a step, ``categories`` (K,) and ``feedback`` (K, F) of the slate.
+    Reward: mean click over the slate, in [0, 1], unless the engine has another. ``terminated`` when the user leaves,
+    ``truncated`` at the time limit. ``info`` holds ``user``, ``budget`` and, after a step, ``cost`` (what the slate
+    took from the budget), ``categories`` (K,) and ``feedback`` (K, F) of the slate.
 
     Args:
         core: an engine for one session.
+        single_item: an action is one item's index, not a slate of one.
+        render_mode: ``"ansi"``, text; ``"rgb_array"``, an image; None.
 
     Raises:
-        ValueError: the engine holds more than one session.
+        ValueError: the engine holds more than one session, or there is no such render mode.
     """
 
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
+    metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # noqa: RUF012 - gymnasium's own
 
-    def __init__(self, core: SessionCore) -> None:
+    def __init__(self, core: SessionCore, single_item: bool = False, render_mode: str | None = None) -> None:
         if core.n_envs != 1:
             raise ValueError(
                 f"core.n_envs={core.n_envs}; a SessionEnv holds one session: use SessionVectorEnv for more"
             )
         self.core = core
         self.observation_space = observation_space(core)  # type: ignore[assignment] # typed by its spaces, not by arrays
-        self.action_space = action_space(core)
+        self.action_space = action_space(core, single_item)
+        self.render_mode = render_mode
+        self._diary = Diary.of(core, render_mode)
+        self._shape = () if single_item else (core.slate_size,)
         self._seeded = False
         self._running = False
 
@@ -89,28 +107,47 @@ class SessionEnv(gym.Env[Observation, NDArray[np.int64]]):
             self.core.seed(row, np.array([noise.new_key(self.np_random)]))
             self._seeded = True
         self.core.begin(row, users)
+        if self._diary is not None:
+            self._diary.begin(row)
         self._running = True
         return self._observe(), {"user": int(self.core.user[0]), "budget": float(self.core.budget[0])}
 
-    def step(self, action: NDArray[np.int64]) -> tuple[Observation, float, bool, bool, Info]:
-        """Show the user one slate of K item indices.
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+        """Show the user one slate of K item indices, or one item.
 
         Raises:
-            ValueError: the slate has another shape than (K,) or holds what is no item's index.
+            ValueError: the action has another shape or holds what is no item's index.
             ResetNeeded: no session is running.
         """
         if not self._running:
             raise ResetNeeded("no session is running: call reset() first")
-        result = self.core.step(_checked(action, (self.core.slate_size,), self.core)[None])
+        slates = _checked(action, self._shape, self.core).reshape(1, -1)
+        core = self.core
+        result = core.step(slates)
+        if self._diary is not None:
+            self._diary.write(slates, result)
         info = {
-            "user": int(self.core.user[0]),
-            "budget": float(self.core.budget[0]),
+            "user": int(core.user[0]),
+            "budget": float(core.budget[0]),
+            "cost": float(result.cost[0]),
             "categories": result.categories[0],
             "feedback": result.feedback[0],
         }
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         self._running = not (terminated or truncated)
         return self._observe(), float(result.reward[0]), terminated, truncated, info
+
+    def render(self) -> Any:
+        """The session so far, as text or as an image (H, W, 3) uint8; None without a render mode."""
+        return None if self._diary is None else self._diary.picture(0)
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """Which items may be chosen: shape (N,), or (K * N,) for slates, place by place, as sb3-contrib reads it.
+
+        All of them, unless the engine ignores repeated items: then those not shown in this session.
+        """
+        masks: NDArray[np.bool_] = _action_masks(self.core)[0]
+        return masks
 
     def _observe(self) -> Observation:
         return {name: value[0] for name, value in self.core.observation().items()}
@@ -119,6 +156,8 @@ class SessionEnv(gym.Env[Observation, NDArray[np.int64]]):
 class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
     """B users at a time, stepped by array operations.
 
+    Actions have shape (B, K), or (B,) where ``single_item`` was asked for.
+
     Rewards, endings and infos as in :class:`SessionEnv`, each with a leading axis B. Ended sessions begin anew by
     themselves:
 
@@ -126,27 +165,41 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
       ``info["_categories"]`` and ``info["_feedback"]`` are false where it began a session instead of showing a slate.
     - ``SAME_STEP``: within the step. Observation, ``user`` and ``budget`` are then the new session's. The last
       observation of the ended one stands in ``info["final_obs"]`` (B objects: a dict, or None where none ended), its
-      info in ``info["final_info"]`` (valid where ``info["_final_info"]``); ``categories`` and ``feedback`` are always
-      those of the slate just shown.
+      info in ``info["final_info"]`` (valid where ``info["_final_info"]``); ``cost``, ``categories`` and ``feedback``
+      are always those of the slate just shown.
 
     Args:
         core: an engine for B sessions.
         autoreset_mode: ``AutoresetMode.NEXT_STEP`` or ``AutoresetMode.SAME_STEP``.
+        single_item: an action is one item's index, not a slate of one.
+        render_mode: as in :class:`SessionEnv`.
+        lost_endings: LERL's and KuaiSim's fault: what ``final_obs`` holds is the next session's first observation.
 
     Raises:
-        ValueError: the autoreset mode is another.
+        ValueError: the autoreset mode or the render mode is another.
     """
 
-    def __init__(self, core: SessionCore, autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP) -> None:
+    def __init__(
+        self,
+        core: SessionCore,
+        autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
+        single_item: bool = False,
+        render_mode: str | None = None,
+        lost_endings: bool = False,
+    ) -> None:
         mode = AutoresetMode(autoreset_mode)
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise ValueError(f"autoreset_mode={autoreset_mode!r}; use AutoresetMode.NEXT_STEP or SAME_STEP")
         self.core = core
         self.num_envs = core.n_envs
-        self.metadata = {"render_modes": [], "autoreset_mode": mode}
+        self.metadata = {**SessionEnv.metadata, "autoreset_mode": mode}
+        self.render_mode = render_mode
+        self.lost_endings = lost_endings
+        self._diary = Diary.of(core, render_mode)
+        self._shape = (core.n_envs,) if single_item else (core.n_envs, core.slate_size)
         self.autoreset_mode = mode
         self.single_observation_space = observation_space(core)
-        self.single_action_space = action_space(core)
+        self.single_action_space = action_space(core, single_item)
         self.observation_space = batch_space(self.single_observation_space, self.num_envs)
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._all = np.arange(self.num_envs)
@@ -175,21 +228,23 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
             self.core.seed(rows, np.array([noise.new_key(seeding.np_random(seeds[i])[0]) for i in rows]))
             self._seeded = True
         self.core.begin(self._all, users)
+        if self._diary is not None:
+            self._diary.begin(self._all)
         self._ended[:] = False
         return self.core.observation(), self._info()
 
     def step(
         self, actions: NDArray[np.int64]
     ) -> tuple[Observation, NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], Info]:
-        """Show every user one slate, shape (B, K) item indices.
+        """Show every user one slate, shape (B, K) item indices, or one item, shape (B,).
 
         Raises:
-            ValueError: the slates have another shape or hold what is no item's index.
+            ValueError: the actions have another shape or hold what is no item's index.
             ResetNeeded: ``reset`` was never called.
         """
         if not self._seeded:
             raise ResetNeeded("no session is running: call reset() first")
-        slates = _checked(actions, (self.num_envs, self.core.slate_size), self.core)
+        slates = _checked(actions, self._shape, self.core).reshape(self.num_envs, -1)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             return self._step_next(slates)
         return self._step_same(slates)
@@ -197,9 +252,14 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
     def _step_next(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         begun = np.flatnonzero(self._ended)
         result = self.core.step(slates)
+        if self._diary is not None:
+            self._diary.write(slates, result)
         reward, terminated, truncated = result.reward, result.terminated, result.truncated
         if len(begun):
             self.core.begin(begun)
+            if self._diary is not None:
+                self._diary.begin(begun)
+            result.cost[begun] = 0.0
             reward[begun], terminated[begun], truncated[begun] = 0.0, False, False
             result.categories[begun], result.feedback[begun] = -1, 0
         info = self._info(result, shown=~self._ended)
@@ -208,18 +268,31 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _step_same(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         result = self.core.step(slates)
+        if self._diary is not None:
+            self._diary.write(slates, result)
         ended = result.terminated | result.truncated
         info = self._info(result)
         rows = np.flatnonzero(ended)
         if len(rows):
             last = self.core.observation(rows)
-            final = np.full(self.num_envs, None, dtype=object)
-            for i, row in enumerate(rows):
-                final[row] = {name: value[i] for name, value in last.items()}
             self.core.begin(rows)
+            if self._diary is not None:
+                self._diary.begin(rows)
+            if self.lost_endings:
+                last = self.core.observation(rows)
+            final = np.full(self.num_envs, None, dtype=object)
+            final[rows] = [dict(zip(last, values, strict=True)) for values in zip(*last.values(), strict=True)]
             ending, info = info, self._info(result)
             info |= {"final_obs": final, "_final_obs": ended, "final_info": ending, "_final_info": ended.copy()}
         return self.core.observation(), result.reward, result.terminated, result.truncated, info
+
+    def render(self) -> tuple[Any, ...] | None:
+        """The B sessions so far, each as in :meth:`SessionEnv.render`."""
+        return None if self._diary is None else tuple(self._diary.picture(i) for i in range(self.num_envs))
+
+    def action_masks(self) -> NDArray[np.bool_]:
+        """As :meth:`SessionEnv.action_masks`, with a leading axis B."""
+        return _action_masks(self.core)
 
     def _info(self, result: StepResult | None = None, shown: NDArray[np.bool_] | None = None) -> Info:
         """Values and, as in Gymnasium's own vector environments, masks that say in which rows they are valid."""
@@ -228,9 +301,14 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         info |= {"_user": everywhere, "_budget": everywhere}
         if result is not None:
             valid = everywhere if shown is None else shown
-            info |= {"categories": result.categories, "feedback": result.feedback}
-            info |= {"_categories": valid, "_feedback": valid}
+            info |= {"cost": result.cost, "categories": result.categories, "feedback": result.feedback}
+            info |= {"_cost": valid, "_categories": valid, "_feedback": valid}
         return info
+
+
+def _action_masks(core: SessionCore) -> NDArray[np.bool_]:
+    free = np.ones((core.n_envs, core.data.catalog.n_items), bool) if core.seen is None else ~core.seen
+    return np.tile(free, (1, core.slate_size))
 
 
 def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Array:
@@ -238,10 +316,14 @@ def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Arr
     slates = np.asarray(action)
     if slates.shape != shape:
         raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")
-    if not np.issubdtype(slates.dtype, np.integer):
+    if slates.dtype.kind not in "iu":
         raise ValueError(f"action: dtype {slates.dtype}; a slate holds item indices, whole numbers")
     n_items = core.data.catalog.n_items
-    lowest, highest = slates.min(), slates.max()
+    if slates.size <= 64:  # Python's own are quicker for a few numbers
+        values = slates.ravel().tolist()
+        lowest, highest = min(values), max(values)
+    else:
+        lowest, highest = slates.min(), slates.max()
     if lowest < 0 or highest >= n_items:
         bad = lowest if lowest < 0 else highest
         raise ValueError(f"action: item {bad} is outside [0, {n_items}); a slate holds item indices")

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapport.datasets.schema import FloatArray, Int8Array, IntArray, SessionData
+from rapport.envs.session.counting import counts_before, counts_on_earlier_days
 from rapport.envs.session.sequences import sequence_batches
-from rapport.envs.session.user_model import UserModel, new_user_model
+from rapport.envs.session.user_model import Encoder, UserModel, UserModelSize, new_user_model
 
 Profile = Literal["corrected", "official"]
 Report = Callable[[int, int, float], None]
@@ -34,12 +35,16 @@ class FitSettings:
     """Passes over the log; the best on the validation days is kept."""
     length: int = 96
     """Newest exposures of a user that are read."""
-    batch_size: int = 256
+    batch_size: int = 32
     """Users in a batch."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     """Peak of a one-cycle schedule."""
     item_decay: float = 0.3
     """Decoupled weight decay of the items' own embeddings: an item's features speak for it until the log knows it."""
+    encoder: Encoder = "gru"
+    """What reads the past; a transformer is for comparison only."""
+    counting: bool = True
+    """Give the model counted rates of items, and of users by category; without, for comparison only."""
     seed: int = 0
     """Of weights, dropout and batch order."""
 
@@ -64,40 +69,46 @@ class Fitted:
     calibration: Tensor
 
 
-def fit_user_model(
-    data: SessionData, settings: FitSettings, users: IntArray | None = None, report: Report | None = None
-) -> Fitted:
+def fit_user_model(data: SessionData, settings: FitSettings, report: Report | None = None) -> Fitted:
     """Fit a user model to the training days, stopping and calibrating on the validation days.
 
     Args:
         data: the log; rows from ``data.test_from_ms`` on are never read.
         settings: how.
-        users: whose rows to learn from; all users by default. (A simulator learns from all users' training days; an
-            agent may only learn from users that are not held out.)
         report: called after each batch.
     """
-    users = np.arange(data.population.n_users) if users is None else users
     generator = np.random.default_rng(settings.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        model = new_user_model(data)
-        model.rates.copy_(_overall_rates(data, users))
+        model = new_user_model(data, UserModelSize.of(data, settings.encoder))
+        model.rates.copy_(_overall_rates(data))
+        if not settings.counting:
+            for weight in model.counted.parameters():
+                weight.requires_grad_(False).zero_()
         weights = _loss_weights(data, settings.profile)
-        best = _train(model, data, users, settings, weights, generator, report)
+        count_items(model, data, data.valid_from_ms)
+        best = _train(model, data, settings, weights, generator, report)
     model.load_state_dict(best)
     model.eval()
     n_behaviours = len(data.log.behaviours)
-    identity = torch.stack([torch.ones(n_behaviours), torch.zeros(n_behaviours)])
-    if settings.profile == "official":
-        return Fitted(model, identity)
-    logits, truth = predict(model, data, users, data.valid_from_ms, data.test_from_ms, settings.length)
-    return Fitted(model, _calibrate(logits, truth))
+    calibration = torch.stack([torch.ones(n_behaviours), torch.zeros(n_behaviours)])
+    if settings.profile == "corrected":
+        rows, logits = predict(model, data, data.valid_from_ms, data.test_from_ms, settings.length)
+        calibration = calibrate(logits, data.log.feedback[rows])
+    count_items(model, data, data.test_from_ms)
+    return Fitted(model, calibration)
+
+
+def count_items(model: UserModel, data: SessionData, until_ms: int) -> None:
+    """Let the model know how items were met with before ``until_ms``."""
+    counts = counts_before(data.log, until_ms, data.catalog.n_items)
+    model.item_counts.copy_(torch.from_numpy(counts))
 
 
 def predict(
-    model: UserModel, data: SessionData, users: IntArray, from_ms: int, until_ms: int, length: int
-) -> tuple[FloatArray, Int8Array]:
-    """Logits and truth, both (R, F), of the rows in [from_ms, until_ms), each given its user's rows before it.
+    model: UserModel, data: SessionData, from_ms: int, until_ms: int, length: int
+) -> tuple[IntArray, FloatArray]:
+    """Rows of the log in [from_ms, until_ms), shape (R,), and their logits, (R, F), each given its user's rows before.
 
     Of each user only the newest ``length`` rows before ``until_ms`` are read; older ones are neither given nor
     predicted.
@@ -105,30 +116,52 @@ def predict(
     Raises:
         ValueError: there is no such row.
     """
-    logits, truth = [], []
+    rows, logits = [], []
     model.eval()
     with torch.no_grad():
-        for batch in sequence_batches(data.log, users, until_ms, length, 512):
+        for batch in sequence_batches(data.log, np.arange(data.population.n_users), until_ms, length, 512):
             wanted = (batch.rows >= 0) & (data.log.time_ms[batch.rows] >= from_ms)
             if wanted.any():
                 logits.append(model(batch.users, batch.items, batch.feedback).numpy()[wanted])
-                truth.append(data.log.feedback[batch.rows[wanted]])
+                rows.append(batch.rows[wanted])
     if not logits:
-        raise ValueError(f"no row of these {len(users)} users lies between {from_ms} and {until_ms} ms")
-    return np.concatenate(logits), np.concatenate(truth)
+        raise ValueError(f"no row of the log lies between {from_ms} and {until_ms} ms")
+    return np.concatenate(rows), np.concatenate(logits)
 
 
 def states_after(model: UserModel, data: SessionData, until_ms: int, length: int) -> FloatArray:
-    """Encoder states, shape (U, D), after each user's rows before ``until_ms``; zeros where there is none."""
+    """States, shape (U, D), after each user's rows before ``until_ms``; zeros where there is none."""
     states = np.zeros((data.population.n_users, model.size.state_width), np.float32)
     model.eval()
     with torch.no_grad():
         encoded = model.items()
-        for batch in sequence_batches(data.log, np.arange(len(states)), until_ms, length, 512):
-            after = model.read(encoded[batch.items], batch.feedback)
-            last = (batch.rows >= 0).sum(axis=1) - 1
-            states[batch.users.numpy()] = after.numpy()[np.arange(len(last)), last]
+    for batch in sequence_batches(data.log, np.arange(len(states)), until_ms, length, 512):
+        count = (batch.rows >= 0).sum(axis=1)
+        states[batch.users.numpy()] = states_of(model, encoded, batch.items, batch.feedback, count)
     return states
+
+
+def states_of(model: UserModel, encoded: Tensor, items: Tensor, feedback: Tensor, count: IntArray) -> FloatArray:
+    """States, shape (B, D), after histories; zeros where there is none.
+
+    Args:
+        model: in evaluation mode.
+        encoded: shape (N, W), encodings of all items.
+        items: shape (B, T), int64, padded on the right.
+        feedback: shape (B, T, F), in {-1, 0, 1}; -1 where padded.
+        count: shape (B,), how many exposures there are.
+    """
+    if items.shape[1] == 0:
+        return np.zeros((len(items), model.size.state_width), np.float32)
+    with torch.no_grad():
+        states = torch.zeros(len(items), model.size.state_width, device=items.device)
+        after = model.read(encoded[items], feedback)
+        many = torch.from_numpy(count).to(items.device)
+        last = after[torch.arange(len(items), device=items.device), (many - 1).clamp(min=0)]
+        states[:, : model.size.read_width] = last * (many > 0)[:, None]
+        model.count_by_category(states, items, feedback)
+    result: FloatArray = states.cpu().numpy()
+    return result
 
 
 def one_cycle(optimiser: torch.optim.Optimizer, peak: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
@@ -143,17 +176,14 @@ def one_cycle(optimiser: torch.optim.Optimizer, peak: float, steps: int) -> torc
 def _train(
     model: UserModel,
     data: SessionData,
-    users: IntArray,
     settings: FitSettings,
     weights: Tensor,
     generator: np.random.Generator,
     report: Report | None,
 ) -> dict[str, Tensor]:
-    def batches() -> list[int]:
-        return [len(b.users) for b in sequence_batches(data.log, users, data.valid_from_ms, settings.length, size)]
-
-    size = settings.batch_size
-    total = len(batches()) * settings.epochs
+    users, counts = np.arange(data.population.n_users), counts_on_earlier_days(data.log)
+    window = data.log, users, data.valid_from_ms, settings.length, settings.batch_size
+    total = settings.epochs * sum(1 for _ in sequence_batches(*window))
     rest = [p for name, p in model.named_parameters() if name != "item_id.weight"]
     groups = [
         {"params": rest, "weight_decay": 1e-3},
@@ -164,8 +194,9 @@ def _train(
     best, best_loss, done = copy.deepcopy(model.state_dict()), float("inf"), 0
     for _ in range(settings.epochs):
         model.train()
-        for batch in sequence_batches(data.log, users, data.valid_from_ms, settings.length, size, generator):
-            loss = _loss(model(batch.users, batch.items, batch.feedback), batch.feedback, weights)
+        for batch in sequence_batches(*window, generator):
+            logits = model(batch.users, batch.items, batch.feedback, torch.from_numpy(counts[batch.rows]))
+            loss = cross_entropy(logits, batch.feedback, weights)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -174,15 +205,15 @@ def _train(
             done += 1
             if report is not None:
                 report(done, total, float(loss.detach()))
-        held_back = predict(model, data, users, data.valid_from_ms, data.test_from_ms, settings.length)
-        logits, truth = (torch.from_numpy(array)[None] for array in held_back)
-        loss_now = float(_loss(logits, truth, weights))
+        rows, held_back = predict(model, data, data.valid_from_ms, data.test_from_ms, settings.length)
+        truth = torch.from_numpy(data.log.feedback[rows])[None]
+        loss_now = float(cross_entropy(torch.from_numpy(held_back)[None], truth, weights))
         if loss_now < best_loss:
             best, best_loss = copy.deepcopy(model.state_dict()), loss_now
     return best
 
 
-def _loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     """Cross-entropy summed over behaviours, averaged over the exposures where each was recorded; (B, T, F) inputs."""
     known = truth >= 0
     weight = torch.where(truth > 0, weights[0], weights[1]) * known
@@ -190,25 +221,27 @@ def _loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
     return (entropy.sum((0, 1)) / known.sum((0, 1)).clamp(min=1)).sum()
 
 
-def _overall_rates(data: SessionData, users: IntArray) -> Tensor:
-    """Smoothed rate of each behaviour in the training days of these users, shape (F,)."""
-    wanted = np.zeros(data.population.n_users, bool)
-    wanted[users] = True
-    rows = data.log.feedback[(data.log.time_ms < data.valid_from_ms) & wanted[data.log.user]]
+def _overall_rates(data: SessionData) -> Tensor:
+    """Smoothed rate of each behaviour in the training days, shape (F,)."""
+    rows = data.log.feedback[data.log.time_ms < data.valid_from_ms]
     return torch.tensor(((rows == 1).sum(axis=0) + 1) / ((rows >= 0).sum(axis=0) + 2), dtype=torch.float32)
 
 
 def _loss_weights(data: SessionData, profile: Profile) -> Tensor:
     """Weights of positives and of negatives, shape (2, F)."""
-    n_behaviours = len(data.log.behaviours)
-    weights = torch.ones(2, n_behaviours)
     if profile == "official":
-        rows = data.log.feedback[data.log.time_ms < data.valid_from_ms]
-        weights[1] = torch.tensor((rows == 1).sum(axis=0) / np.maximum((rows == 0).sum(axis=0), 1))
+        return balanced_weights(data.log.feedback[data.log.time_ms < data.valid_from_ms])
+    return torch.ones(2, len(data.log.behaviours))
+
+
+def balanced_weights(feedback: Int8Array) -> Tensor:
+    """LERL's weights of positives and of negatives, shape (2, F): 1 and (#positives / #negatives) of the rows given."""
+    weights = torch.ones(2, feedback.shape[1])
+    weights[1] = torch.tensor((feedback == 1).sum(axis=0) / np.maximum((feedback == 0).sum(axis=0), 1))
     return weights
 
 
-def _calibrate(logits: FloatArray, truth: Int8Array) -> Tensor:
+def calibrate(logits: FloatArray, truth: Int8Array) -> Tensor:
     """Platt's two numbers per behaviour, shape (2, F): the scale only where there are enough positives to tell it."""
     scale, shift = torch.ones(truth.shape[1]), torch.zeros(truth.shape[1])
     for column in range(truth.shape[1]):

@@ -8,25 +8,33 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.directory import data_directory
-from rapport.datasets.schema import IntArray, SessionData
+from rapport.datasets.schema import SessionData
 from rapport.datasets.store import available, load
 from rapport.datasets.twin import twin
-from rapport.envs.session.core import Histories, SessionCore
+from rapport.envs.session.build import ByFingerprint, Users, pool, session_core
+from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.fit import FitSettings, Profile
-from rapport.envs.session.quit import quit_rule as quit_rule_named
+from rapport.envs.session.fit import FitSettings, Profile, Report
+from rapport.envs.session.official import (
+    chosen_faults,
+    misaligned,
+    official_arguments,
+    official_response,
+    official_settings,
+)
 from rapport.envs.session.response import ResponseModel
-from rapport.envs.session.simulator import load_simulator, simulator_path
+from rapport.envs.session.simulator import load_official, load_simulator, simulator_path
 
 LOGGER = logging.getLogger("rapport")
+Loaded = TypeVar("Loaded")
 
-Users = Literal["train", "held_out", "all"]
+__all__ = ["Users", "find_data", "kuairand_core", "kuairand_env", "kuairand_vector_env"]
 
 
 def find_data(data: str | SessionData = "auto", root: str | None = None) -> SessionData:
@@ -58,48 +66,35 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 
 
 @functools.lru_cache(maxsize=4)
-def _simulator(data: _ByFingerprint, settings: FitSettings) -> ResponseModel:
+def fitted_response(data: ByFingerprint, settings: FitSettings) -> ResponseModel:
     """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
-    if not sys.stderr.isatty() or simulator_path(data.data, settings).exists():
-        return load_simulator(data.data, settings)[0]
+    there = simulator_path(data.data, settings).exists()
+    return _shown(there, lambda report: load_simulator(data.data, settings, report)[0])
+
+
+@functools.lru_cache(maxsize=4)
+def official_fitted(data: ByFingerprint, faults: frozenset[str]) -> ResponseModel:
+    """LERL's response model with these faults, likewise."""
+    settings, dropout = official_settings(faults), "dropout" in faults
+    there = simulator_path(data.data, settings).exists()
+    answers = _shown(there, lambda report: load_official(data.data, settings, dropout=dropout, report=report))
+    return official_response(data.data, answers, faults)
+
+
+def _shown(there: bool, load: Callable[[Report | None], Loaded]) -> Loaded:
+    if there or not sys.stderr.isatty():
+        return load(None)
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bars:
         bar = bars.add_task("fitting the user model, once")
-        return load_simulator(
-            data.data, settings, lambda done, total, _: bars.update(bar, completed=done, total=total)
-        )[0]
+        return load(lambda done, total, _: bars.update(bar, completed=done, total=total))
 
 
 @functools.lru_cache(maxsize=4)
-def _histories(data: _ByFingerprint, length: int) -> Histories:
-    return Histories.before(data.data, data.data.test_from_ms, length)
-
-
-class _ByFingerprint:
-    """A data set that can be a cache's key."""
-
-    def __init__(self, data: SessionData) -> None:
-        self.data, self.fingerprint = data, data.fingerprint
-
-    def __hash__(self) -> int:
-        return hash(self.fingerprint)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByFingerprint) and other.fingerprint == self.fingerprint
-
-
-def pool(data: SessionData, users: Users) -> IntArray:
-    """Indices of the users that sessions are drawn from.
-
-    Raises:
-        ValueError: there is no such pool.
-    """
-    pools = {"train": ~data.held_out, "held_out": data.held_out, "all": np.ones_like(data.held_out)}
-    if users not in pools:
-        raise ValueError(f"users={users!r} is unknown; choose one of {', '.join(pools)}")
-    return np.flatnonzero(pools[users])
+def _misaligned(data: ByFingerprint) -> SessionData:
+    return misaligned(data.data)
 
 
 def kuairand_core(
@@ -107,14 +102,10 @@ def kuairand_core(
     *,
     data: str | SessionData = "auto",
     root: str | None = None,
-    users: Users = "train",
-    quit_rule: str = "positional",
-    budget: float = 20,
-    slate_size: int = 6,
-    history: int = 50,
-    max_steps: int = 50,
     profile: Profile = "corrected",
+    faults: str | Sequence[str] | None = None,
     response: ResponseModel | None = None,
+    **arguments: Any,
 ) -> SessionCore:
     """The engine behind the environment; arguments as in :func:`kuairand_env`.
 
@@ -122,50 +113,52 @@ def kuairand_core(
         ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
         DataError: the data is missing or damaged.
     """
-    numbers = {"num_envs": n_envs, "budget": budget, "slate_size": slate_size, "history": history}
-    for name, value in {**numbers, "max_steps": max_steps}.items():
-        if not value >= 1:
-            raise ValueError(f"{name}={value}; it must be at least 1")
-    rule = quit_rule_named(quit_rule)
+    chosen = chosen_faults(faults, profile)
     found = find_data(data, root)
-    users_drawn = pool(found, users)
-    key, settings = _ByFingerprint(found), FitSettings(profile=profile)
-    if response is None:
-        response = _simulator(key, settings)
-    return SessionCore(
-        found, response, rule, _histories(key, history), users_drawn, n_envs, slate_size, budget, max_steps
-    )
+    pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
+    if profile == "corrected":
+        return session_core(
+            found, response or fitted_response(ByFingerprint(found), FitSettings()), n_envs, **arguments
+        )
+    response = response or official_fitted(ByFingerprint(found), chosen)
+    world = _misaligned(ByFingerprint(found)) if "misaligned_categories" in chosen else found
+    return session_core(world, response, n_envs, **{**official_arguments(chosen), **arguments})
 
 
-def kuairand_env(render_mode: None = None, **arguments: Any) -> SessionEnv:
+def kuairand_env(render_mode: str | None = None, *, slate_size: int | None = 6, **arguments: Any) -> SessionEnv:
     """One user at a time: ``gym.make("rapport/KuaiRand-v0", ...)``.
 
     Args:
-        render_mode: there is none yet.
-        **arguments: ``data`` and ``root`` as in :func:`find_data`; ``users``: ``"train"``, ``"held_out"`` or ``"all"``;
-            ``quit_rule``: a name in :data:`rapport.envs.session.quit.QUIT_RULES`; ``budget`` at a session's start;
-            ``slate_size`` K; ``history``: H, items an agent sees of the past; ``max_steps``: the time limit in slates;
-            ``profile``: how the simulator is fitted; ``response``: another response model in its place.
+        render_mode: ``"ansi"``, ``"rgb_array"`` or None.
+        slate_size: K; None: one item at a time, a ``Discrete`` action.
+        **arguments: ``data`` and ``root`` as in :func:`find_data`; ``profile``: ``"corrected"`` or ``"official"``, the
+            environment of LERL's released code; ``faults``: which of its faults, as of
+            :func:`~rapport.envs.session.official.chosen_faults`; ``response``: a response model in the simulator's
+            place; the others as of :func:`~rapport.envs.session.build.session_core`.
 
     Raises:
         ValueError: as of :func:`kuairand_core`.
         DataError: the data is missing or damaged.
     """
-    _refuse_render(render_mode)
-    return SessionEnv(kuairand_core(1, **arguments))
+    return SessionEnv(kuairand_core(1, slate_size=slate_size, **arguments), slate_size is None, render_mode)
 
 
 def kuairand_vector_env(
     num_envs: int = 1,
-    autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
-    render_mode: None = None,
+    autoreset_mode: AutoresetMode | None = None,
+    render_mode: str | None = None,
+    *,
+    slate_size: int | None = 6,
+    profile: Profile = "corrected",
+    faults: str | Sequence[str] | None = None,
     **arguments: Any,
 ) -> SessionVectorEnv:
-    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRand-v0", num_envs=...)``; arguments as above."""
-    _refuse_render(render_mode)
-    return SessionVectorEnv(kuairand_core(num_envs, **arguments), autoreset_mode)
+    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRand-v0", num_envs=...)``; arguments as above.
 
-
-def _refuse_render(render_mode: object) -> None:
-    if render_mode is not None:
-        raise ValueError(f"render_mode={render_mode!r}: there is no rendering; leave it out")
+    An ended session begins anew on the next step, as is Gymnasium's habit; under the official profile within the step.
+    """
+    core = kuairand_core(num_envs, slate_size=slate_size, profile=profile, faults=faults, **arguments)
+    if autoreset_mode is None:
+        autoreset_mode = AutoresetMode.SAME_STEP if profile == "official" else AutoresetMode.NEXT_STEP
+    lost_endings = "lost_endings" in chosen_faults(faults, profile)
+    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, lost_endings)

@@ -4,6 +4,8 @@ The n-th output of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014) is a pure fun
 vector environment has its own seed, and every number it uses has its own n = (episode, step, position). So a user's
 luck does not depend on who else is in the batch: an environment of one and a slot of a thousand with the same seed live
 through the same sessions, and no step needs a Python loop over generators.
+
+A session's luck is a counter, shape (B,): :func:`begin` sets it, adding :data:`STEP` moves it to the next slate.
 """
 
 from __future__ import annotations
@@ -11,17 +13,22 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_STEP_BITS = np.uint64(12)
-_EPISODE_BITS = np.uint64(32)
+_WORD = (1 << 64) - 1
+_GAMMA = 0x9E3779B97F4A7C15
+_FACTOR_1, _FACTOR_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_STEP_BITS, _EPISODE_BITS = 12, 32
+_EPISODE = np.uint64((_GAMMA << _EPISODE_BITS) & _WORD)
+_SHIFTS = tuple(np.uint64(bits) for bits in (30, 27, 31))
+_FACTORS = np.uint64(_FACTOR_1), np.uint64(_FACTOR_2)
 
-MAX_DRAWS = 1 << 12
+MAX_DRAWS = 1 << _STEP_BITS
 """Numbers one slot can draw in one step."""
-MAX_STEPS = (1 << 20) - 1
+MAX_STEPS = (1 << (_EPISODE_BITS - _STEP_BITS)) - 1
 """Steps a session can have."""
+STEP = np.uint64((_GAMMA << _STEP_BITS) & _WORD)
+"""What to add to a session's luck before each slate; uint64, wraps around."""
 
-USER_DRAW = 0
-"""Step number reserved for the draw of a session's user; slates are steps 1, 2, ..."""
+_OFFSETS = (np.arange(MAX_DRAWS, dtype=np.uint64) * np.uint64(_GAMMA)).astype(np.uint64)
 
 
 def new_key(generator: np.random.Generator) -> np.uint64:
@@ -29,24 +36,47 @@ def new_key(generator: np.random.Generator) -> np.uint64:
     return generator.integers(2**64, dtype=np.uint64)
 
 
-def uniform(
-    key: NDArray[np.uint64], episode: NDArray[np.int64], step: NDArray[np.int64], n: int
-) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1).
+def begin(key: NDArray[np.uint64], episode: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The luck of new sessions, shape (B,); with it the user is drawn.
 
     Args:
         key: shape (B,), seed of each slot.
         episode: shape (B,), sessions this slot has begun, below 2**32.
-        step: shape (B,), at most :data:`MAX_STEPS`; :data:`USER_DRAW` or 1, 2, ...
+    """
+    return key + _EPISODE * episode.astype(np.uint64)
+
+
+def uniform(luck: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
+    """Uniform numbers in [0, 1), multiples of 2**-32: every output of SplitMix64 makes two.
+
+    Args:
+        luck: shape (B,).
         n: how many numbers per slot, at most :data:`MAX_DRAWS`.
 
     Returns:
-        shape (B, n), float64.
+        shape (B, n).
     """
-    number = (episode.astype(np.uint64) << _EPISODE_BITS) | (step.astype(np.uint64) << _STEP_BITS)
-    state = key[:, None] + _GAMMA * (number[:, None] + np.arange(n, dtype=np.uint64))
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    result: NDArray[np.float64] = (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    if len(luck) == 1 and n <= 64:  # arrays of a few words cost more than Python's own numbers
+        return np.array([_words(int(luck[0]), n)], np.float64) * 2.0**-32
+    state = luck[:, None] + _OFFSETS[: (n + 1) // 2]
+    spare = state >> _SHIFTS[0]
+    state ^= spare
+    state *= _FACTORS[0]
+    np.right_shift(state, _SHIFTS[1], out=spare)
+    state ^= spare
+    state *= _FACTORS[1]
+    np.right_shift(state, _SHIFTS[2], out=spare)
+    state ^= spare
+    result: NDArray[np.float64] = state.astype("<u8", copy=False).view("<u4")[:, :n] * 2.0**-32
     return result
+
+
+def _words(luck: int, n: int) -> list[int]:
+    words: list[int] = []
+    for i in range((n + 1) // 2):
+        state = (luck + i * _GAMMA) & _WORD
+        state = ((state ^ (state >> 30)) * _FACTOR_1) & _WORD
+        state = ((state ^ (state >> 27)) * _FACTOR_2) & _WORD
+        state ^= state >> 31
+        words += (state & 0xFFFFFFFF, state >> 32)
+    return words[:n]

@@ -1,51 +1,245 @@
 """When people leave: how much of a session's budget one slate costs.
 
 A session starts with a budget (LERL and KuaiSim call it temper; 20 in both). Each slate costs some of it, and the user
-leaves once less than one is left. A rule compares the categories of a slate with those of the slate before; on a
-session's first slate there is none before, which is written as -1 and matches nothing.
+leaves once less than one is left. A rule may remember what it needs of a session: its memory is one row of an array the
+engine keeps, so that any number of sessions are stepped, copied and begun anew by array operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-QuitRule = Callable[[NDArray[np.int32], NDArray[np.int32]], NDArray[np.float64]]
-"""(categories of the slate (B, K), of the slate before (B, K)) -> budget it costs (B,)."""
+from rapport.datasets.schema import Int8Array, Int32Array, IntArray
+
+Costs = NDArray[np.float64]
+EarlyWindow = Literal["exact", "easyrl4rec"]
 
 
-def positional(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> NDArray[np.float64]:
+class Slate(NamedTuple):
+    """What a rule sees of one slate shown to B users.
+
+    Attributes:
+        users: shape (B,).
+        items: shape (B, K).
+        categories: shape (B, K), int32.
+        feedback: shape (B, K, F), int8 in {0, 1}.
+        reward: shape (B,), float64.
+        budget: shape (B,), float64, before this slate is paid for.
+        tick: slates the engine has shown before this one, the same for all B.
+    """
+
+    users: IntArray
+    items: Int32Array
+    categories: Int32Array
+    feedback: Int8Array
+    reward: NDArray[np.float64]
+    budget: NDArray[np.float64]
+    tick: int
+
+
+class QuitRule(Protocol):
+    """What a slate costs.
+
+    Attributes:
+        name: what it is called in tables and pictures.
+    """
+
+    name: str
+
+    def blank(self, users: IntArray) -> NDArray[Any]:
+        """What is remembered of sessions that these users, shape (B,), begin: shape (B, ...)."""
+        ...
+
+    def cost(self, memory: NDArray[Any], slate: Slate) -> Costs:
+        """Budget the slate costs each user, shape (B,), at least 0, infinite to make them leave at once.
+
+        Args:
+            memory: of these sessions; brought up to date in place.
+            slate: what was shown and what came of it.
+        """
+        ...
+
+
+class Positional:
     """LERL's released rule: 1 per slate, and 1 more if any *position* repeats its category.
 
     At most 1 more however many positions match, so with a budget of 20 a session lasts 11 to 20 slates. Merely
     reordering a slate escapes it (LERL released code; the paper states only that same-category content costs budget).
+
+    Args:
+        slate_size: K.
     """
-    repeats: NDArray[np.bool_] = (categories == previous).any(axis=1)
-    return np.where(repeats, 2.0, 1.0)
+
+    name = "positional"
+
+    def __init__(self, slate_size: int) -> None:
+        self.slate_size = slate_size
+
+    def blank(self, users: IntArray) -> Int32Array:
+        """Categories of the slate before, shape (B, K): -1, which matches nothing, as there is none."""
+        return np.full((len(users), self.slate_size), -1, np.int32)
+
+    def cost(self, memory: Int32Array, slate: Slate) -> Costs:
+        """1 or 2 for each user, shape (B,)."""
+        repeats = _count(slate.categories == memory) > 0
+        memory[...] = slate.categories
+        return np.add(repeats, 1.0, dtype=np.float64)
 
 
-def set_overlap(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> NDArray[np.float64]:
+class SetOverlap(Positional):
     """1 per slate, and 1 more if the two slates share any category, wherever it stands."""
-    repeats: NDArray[np.bool_] = (categories[:, :, None] == previous[:, None, :]).any(axis=(1, 2))
-    return np.where(repeats, 2.0, 1.0)
+
+    name = "set_overlap"
+
+    def cost(self, memory: Int32Array, slate: Slate) -> Costs:
+        """1 or 2 for each user, shape (B,)."""
+        pairs = slate.categories[:, :, None] == memory[:, None, :]
+        repeats = _count(pairs.reshape(len(memory), -1)) > 0
+        memory[...] = slate.categories
+        return np.add(repeats, 1.0, dtype=np.float64)
 
 
-def never(categories: NDArray[np.int32], previous: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Nothing is ever lost: sessions end at the time limit alone."""
-    return np.zeros(len(categories))
+class WindowedCount:
+    """EasyRL4Rec's and DORL's rule: leave at once when a label of the new item is too frequent among the last items.
 
+    The user leaves if any label of the item shown occurs more than ``threshold`` times among the labels of the last
+    ``window`` items of the session (EasyRL4Rec ``KuaiEnv``, ``KuaiRandEnv``; DORL, SIGIR 2023, section 5). Otherwise an
+    item costs nothing. A slate is read item by item, each meeting those shown before it.
 
-QUIT_RULES: dict[str, QuitRule] = {"positional": positional, "set_overlap": set_overlap, "never": never}
-
-
-def quit_rule(name: str) -> QuitRule:
-    """Look a rule up by name.
+    Args:
+        labels: shape (N, L), labels of each item, -1 where it has fewer than L.
+        window: items looked back on (``num_leave_compute`` there).
+        threshold: occurrences that are still borne (``leave_threshold`` there).
+        early: what the window holds before ``window`` items were shown: ``"exact"``, all of them; ``"easyrl4rec"``, the
+            last ``min(t, window - t)`` of t, as the released code's slice with a negative start has it.
 
     Raises:
-        ValueError: there is no such rule; the message lists those there are.
+        ValueError: an argument is out of range.
     """
-    if name not in QUIT_RULES:
-        raise ValueError(f"quit_rule={name!r} is unknown; choose one of {', '.join(QUIT_RULES)}")
-    return QUIT_RULES[name]
+
+    name = "windowed_count"
+
+    def __init__(self, labels: Int32Array, window: int, threshold: int, early: EarlyWindow = "exact") -> None:
+        for name, value, least in (("window", window, 1), ("threshold", threshold, 0)):
+            if value < least:
+                raise ValueError(f"{name}={value}; it must be at least {least}")
+        if early not in get_args(EarlyWindow):
+            raise ValueError(f"early={early!r} is unknown; choose one of {', '.join(get_args(EarlyWindow))}")
+        self.labels, self.window, self.threshold, self.early = labels, window, threshold, early
+        self._label_lists: list[list[int]] = labels.tolist()
+        self._kept = [np.ascontiguousarray(column) for column in labels.T]
+        # A label that is none must meet none: neither another item's lack (-1) nor an empty place (-2).
+        self._columns = [np.where(column >= 0, column, -3).astype(np.int32) for column in labels.T]
+
+    def blank(self, users: IntArray) -> Int32Array:
+        """Labels of the last items, shape (B, window * L), a ring that turns with the engine: -2 as there is none."""
+        # Column by column in memory: columns are written and summed over.
+        return np.full((len(users), self.window * self.labels.shape[1]), -2, np.int32, order="F")
+
+    def cost(self, memory: Int32Array, slate: Slate) -> Costs:
+        """0, or infinite for those who leave, shape (B,)."""
+        n_places, n_labels = slate.items.shape[1], self.labels.shape[1]
+        if len(memory) == 1 and self.early == "exact":
+            return self._cost_of_one(memory[0], slate.items[0].tolist(), slate.tick * n_places)
+        leaves = np.zeros(len(memory), bool)
+        for place in range(n_places):
+            newest = (slate.tick * n_places + place) % self.window
+            outside = self._outside(memory, newest)
+            for new in self._columns:
+                label = new.take(slate.items[:, place])
+                met = memory == label[:, None]
+                if outside is not None:
+                    met[outside] = False
+                leaves |= _more_than(self.threshold, met)
+            for i, kept in enumerate(self._kept):
+                memory[:, newest * n_labels + i] = kept.take(slate.items[:, place])
+        return _AT_ONCE.take(leaves)
+
+    def _cost_of_one(self, memory: Int32Array, items: list[int], shown: int) -> Costs:
+        """The same for one session, where Python's lists are many times quicker than arrays."""
+        n_labels, leaves = self.labels.shape[1], False
+        for place, item in enumerate(items):
+            met, new = memory.tolist(), self._label_lists[item]
+            leaves |= any(met.count(label) > self.threshold for label in new if label >= 0)
+            column = (shown + place) % self.window * n_labels
+            memory[column : column + n_labels] = new
+        return np.array([np.inf if leaves else 0.0])
+
+    def _outside(self, memory: Int32Array, newest: int) -> NDArray[np.bool_] | None:
+        """Places of the ring that the window leaves out, shape (B, window * L), None where it leaves out none."""
+        if self.early == "exact":
+            return None
+        n_labels = self.labels.shape[1]
+        shown = (memory[:, ::n_labels] != -2).sum(axis=1)
+        kept = np.where(shown < self.window, np.minimum(shown, self.window - shown), self.window)
+        age = (newest - 1 - np.arange(self.window)) % self.window
+        return np.repeat(age, n_labels) >= kept[:, None]
+
+
+class Satisfaction:
+    """KuaiSim's rule: 2 per slate, less what the user liked about it, at least 0 and at most 2.
+
+    What is liked is the slate's mean over items of the behaviours' weighted sum (``get_leave_signal`` of KuaiSim's
+    whole-session environment). With the click alone weighted, a session with budget 20 lasts 10 to 20 slates.
+
+    Args:
+        weights: shape (F,), of the behaviours.
+    """
+
+    name = "satisfaction"
+
+    def __init__(self, weights: NDArray[np.floating]) -> None:
+        self.weights = np.asarray(weights, np.float64)
+
+    def blank(self, users: IntArray) -> NDArray[np.float64]:
+        """Nothing is remembered: shape (B, 0)."""
+        return np.zeros((len(users), 0))
+
+    def cost(self, memory: NDArray[np.float64], slate: Slate) -> Costs:
+        """Between 0 and 2 for each user, shape (B,)."""
+        liked = (slate.feedback @ self.weights).mean(axis=1)
+        costs: Costs = np.clip(2.0 - liked, 0.0, 2.0)
+        return costs
+
+
+class Never:
+    """Nothing is ever lost: sessions end at the time limit alone."""
+
+    name = "never"
+
+    def blank(self, users: IntArray) -> NDArray[np.float64]:
+        """Nothing is remembered: shape (B, 0)."""
+        return np.zeros((len(users), 0))
+
+    def cost(self, memory: NDArray[np.float64], slate: Slate) -> Costs:
+        """Zeros, shape (B,)."""
+        return np.zeros(len(memory))
+
+
+_AT_ONCE = np.array([0.0, np.inf])
+
+QUIT_RULES = ("positional", "set_overlap", "windowed_count", "satisfaction", "never")
+"""Names of the rules that need nothing but a data set."""
+
+
+def _more_than(threshold: int, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows have more than ``threshold`` true, shape (B,), of marks laid out column by column."""
+    if threshold == 0:
+        return np.asarray(np.logical_or.reduce(marks, axis=1))
+    narrow = np.int8 if marks.shape[1] < 128 else np.int64
+    return np.asarray(np.add.reduce(marks.view(np.int8), axis=1, dtype=narrow) > threshold)
+
+
+def _count(marks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """How many are true in each row, shape (B,); a matrix product is many times quicker here than a sum of rows."""
+    counts: NDArray[np.float32] = marks.astype(np.float32) @ _ones(marks.shape[1])
+    return counts
+
+
+@functools.lru_cache(maxsize=64)
+def _ones(n: int) -> NDArray[np.float32]:
+    return np.ones(n, np.float32)

@@ -33,18 +33,30 @@ class ResponseModel(Protocol):
         ...
 
 
+class ReadsHistories(ResponseModel, Protocol):
+    """A response model that can start from any history, not only from the users' own logged ones."""
+
+    def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
+        """States, shape (B, D), after histories as in :class:`~rapport.envs.session.starts.Histories`."""
+        ...
+
+
 class MatrixResponse:
     """Behaviour probabilities read from a table: people without memory.
 
     Args:
-        matrix: shape (U, N) for one behaviour or (U, N, F), probabilities in [0, 1].
+        matrix: shape (S, N) for one behaviour or (S, N, F), probabilities in [0, 1].
         behaviours: F names.
+        users: shape (S,), the users that the rows are of, increasing; by default 0, 1, ..., S - 1. Others must not be
+            asked about.
 
     Raises:
         ValueError: shapes do not fit or a probability lies outside [0, 1].
     """
 
-    def __init__(self, matrix: NDArray[np.floating], behaviours: tuple[str, ...] = ("click",)) -> None:
+    def __init__(
+        self, matrix: NDArray[np.generic], behaviours: tuple[str, ...] = ("click",), users: IntArray | None = None
+    ) -> None:
         table = np.asarray(matrix, dtype=np.float32)
         table = table[..., None] if table.ndim == 2 else table
         if table.ndim != 3 or table.shape[2] != len(behaviours):
@@ -54,8 +66,25 @@ class MatrixResponse:
             )
         if not ((table >= 0) & (table <= 1)).all():
             raise ValueError(f"matrix: values from {table.min()} to {table.max()}; probabilities must lie in [0, 1]")
+        if users is not None and len(users) != len(table):
+            raise ValueError(f"users: {len(users)} where the matrix has {len(table)} rows; give one for each")
         self.matrix = table
         self.behaviours = behaviours
+        self.users = users
+        self.certain = bool(((table == 0) | (table == 1)).all())
+        """Whether nothing is left to chance."""
+        self._flat = np.ascontiguousarray(table).reshape(-1, len(behaviours))
+        self._flat = self._flat[:, 0] if len(behaviours) == 1 else self._flat
+        self._first = self._first_entries(users)
+
+    def _first_entries(self, users: IntArray | None) -> IntArray:
+        """Where each user's row begins in the table laid flat, shape (U,)."""
+        n_rows, n_items = self.matrix.shape[:2]
+        if users is None:
+            return np.arange(0, n_rows * n_items, n_items, dtype=np.int64)
+        first = np.full(int(users[-1]) + 1, np.iinfo(np.int64).max // 2, np.int64)  # nobody's row: an IndexError
+        first[users] = np.arange(n_rows) * n_items
+        return first
 
     def initial_state(self, users: IntArray) -> FloatArray:
         """No memory: shape (B, 0)."""
@@ -63,8 +92,12 @@ class MatrixResponse:
 
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
         """The table's entries, shape (B, K, F)."""
-        entries: FloatArray = self.matrix[users[:, None], slates]
-        return entries
+        entries: FloatArray = self._flat.take(self._first.take(users)[:, None] + slates, axis=0)
+        return entries.reshape(*slates.shape, len(self.behaviours))
+
+    def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
+        """No memory: shape (B, 0)."""
+        return self.initial_state(users)
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
         """The same state: nothing is remembered."""

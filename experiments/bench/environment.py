@@ -1,8 +1,10 @@
-"""How many slates per second ``rapport/KuaiRand-v0`` serves, beside the bare loop that bounds what NumPy can do."""
+"""How many user-steps per second the session environments serve, beside the bare loops that bound what NumPy can do."""
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,16 +14,16 @@ from gymnasium.utils.performance import benchmark_step
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
+from rapport.datasets.kuairec import KuaiRec, synthetic_kuairec
 from rapport.datasets.schema import SessionData
-from rapport.datasets.twin import twin
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import MatrixResponse, ResponseModel
-from rapport.experiments.bench.timing import Speed, Work, compare, torch_threads
+from rapport.envs.registration import register_environments
+from rapport.envs.session.response import ResponseModel
+from rapport.experiments.bench.timing import Speed, Work, compare, peak_mb, torch_threads
 
-ENVIRONMENT = "rapport/KuaiRand-v0"
+LEARNED, SLATES, ITEMS = "rapport/KuaiRand-v0", "rapport/KuaiRec-v0", "rapport/KuaiRecItem-v0"
 REFERENCE = "bare NumPy loop"
 SLATE, BUDGET = 6, 20.0
+WINDOW, THRESHOLD, MAX_STEPS = 9, 1, 30
 LOOKUP_USERS, LOOKUP_ITEMS = 1_411, 3_327
 """Size of the looked-up matrix: KuaiRec's small matrix."""
 _DRAWN = 64
@@ -33,19 +35,19 @@ class EnvironmentSpeed:
 
     Attributes:
         subject: what was stepped.
-        response: ``"lookup"`` or ``"learned"``.
+        environment: its id.
         batch: users served at once, B.
-        threads: of torch.
-        speed: user-steps per second; one user-step is one slate shown to one user.
-        ratio: median speed as a share of the bare loop's of the same B.
+        threads: of torch; 0 where torch has no part.
+        speed: user-steps per second; one user-step is one slate or item shown to one user.
+        ratio: median speed as a share of the bare loop's of the same B and environment; None where there is none.
     """
 
     subject: str
-    response: str
+    environment: str
     batch: int
     threads: int
     speed: Speed
-    ratio: float
+    ratio: float | None
 
 
 def measure_environment(
@@ -57,10 +59,10 @@ def measure_environment(
     rounds: int,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[EnvironmentSpeed]:
-    """Time the bare loop, the vector environment and, for B = 1, ``gym.make``.
+    """Time the bare loops, the vector environments and, for B = 1, ``gym.make``.
 
-    Slates are drawn beforehand. The lookup subjects share one random matrix of KuaiRec's size; the learned ones stand
-    on ``data``.
+    Actions are drawn beforehand, uniformly. The lookup subjects share a made-up truth of KuaiRec's size with one label
+    per item; the learned ones stand on ``data``.
 
     Args:
         data: of the learned response.
@@ -71,103 +73,162 @@ def measure_environment(
         rounds: whose median is taken.
         report: told what is being timed.
     """
-    table = _clicks_alone(twin(n_users=LOOKUP_USERS, n_items=LOOKUP_ITEMS))
-    matrix = np.random.default_rng(0).random((LOOKUP_USERS, LOOKUP_ITEMS), dtype=np.float32)
-    lookup = MatrixResponse(matrix, table.log.behaviours)
+    kuairec = synthetic_kuairec(max(LOOKUP_USERS, 10), LOOKUP_USERS, LOOKUP_ITEMS)
+    kuairec = replace(kuairec, tags=kuairec.data.catalog.category[:, None])
+    bare = {SLATES: bare_slates, ITEMS: bare_items}
     result = []
     for batch in batch_sizes:
-        report(f"B = {batch:,}: lookup")
-        subjects = {REFERENCE: bare_loop(matrix, table.catalog.category, batch)}
-        subjects |= dict(_subjects(table, lookup, batch))
-        found = compare(subjects, seconds, rounds)
-        limit = found[REFERENCE].median
-        result += [EnvironmentSpeed(n, "lookup", batch, 1, s, s.median / limit) for n, s in found.items()]
+        for name, loop in bare.items():
+            report(f"B = {batch:,}: {name}")
+            found = compare(
+                {REFERENCE: loop(kuairec, batch), **dict(_subjects(name, batch, data=kuairec))}, seconds, rounds
+            )
+            limit = found[REFERENCE].median
+            result += [EnvironmentSpeed(n, name, batch, 0, s, s.median / limit) for n, s in found.items()]
         for n_threads in threads:
-            report(f"B = {batch:,}: learned response, torch on {n_threads} thread(s)")
+            report(f"B = {batch:,}: {LEARNED}, torch on {n_threads} thread(s)")
             with torch_threads(n_threads):
-                found = compare(dict(_subjects(data, response, batch)), seconds, rounds)
-            result += [EnvironmentSpeed(n, "learned", batch, n_threads, s, s.median / limit) for n, s in found.items()]
+                found = compare(dict(_subjects(LEARNED, batch, data=data, response=response)), seconds, rounds)
+            result += [EnvironmentSpeed(n, LEARNED, batch, n_threads, s, None) for n, s in found.items()]
     return result
+
+
+def peak_memory(name: str, batch: int, **arguments: Any) -> float:
+    """Peak memory in GB of a fresh process that makes an environment for B users and steps it 20 times."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as one:
+        return one.submit(_peak_memory, name, batch, arguments).result()
+
+
+def _peak_memory(name: str, batch: int, arguments: dict[str, Any]) -> float:
+    register_environments()
+    env = gym.make_vec(name, num_envs=batch, **arguments)
+    env.reset(seed=0)
+    for action in _actions(env.single_action_space, (batch,))[:20]:
+        env.step(action)
+    return peak_mb() / 1e3
 
 
 def gymnasium_benchmark(data: SessionData, response: ResponseModel, seconds: float) -> float:
     """Steps per second by Gymnasium's own benchmark, torch on one thread; it draws its slates as it goes."""
-    env = gym.make(ENVIRONMENT, data=data, response=response)
+    env = gym.make(LEARNED, data=data, response=response)
     with torch_threads(1):
         return float(benchmark_step(env, seconds, seed=0))  # type: ignore[arg-type]  # it only compares the duration
 
 
-def bare_loop(matrix: NDArray[np.float32], category: NDArray[np.int32], batch: int) -> Work:
-    """The least that such an environment must do: look up, draw, pay the positional rule's price, begin anew.
+def bare_items(kuairec: KuaiRec, batch: int) -> Work:
+    """The least that EasyRL4Rec's environment must do: look up, count the window, pay the price, begin anew.
 
-    It keeps no history, makes no observation and no info.
+    It keeps no history, makes no observation and no info, and checks nothing.
 
     Args:
-        matrix: shape (U, N), click probabilities.
-        category: shape (N,).
+        kuairec: whose matrix is looked up.
         batch: B.
     """
     rng = np.random.default_rng(1)
+    matrix, label = kuairec.watch_ratio, kuairec.tags[:, 0]
     n_users, n_items = matrix.shape
+    items = rng.integers(n_items, size=(_DRAWN, batch))
+    user, steps = rng.integers(n_users, size=batch), np.zeros(batch, np.int32)
+    window = np.full((WINDOW, batch), -1, np.int32)
+    turn = 0
+
+    def work() -> int:
+        nonlocal turn
+        for item in items:
+            matrix[user, item]
+            shown = label[item]
+            ended = np.add.reduce((window == shown).view(np.int8), axis=0, dtype=np.int8) > THRESHOLD
+            window[turn % WINDOW] = shown
+            turn += 1
+            steps[:] += 1
+            ended |= steps >= MAX_STEPS
+            if ended.any():
+                rows = np.flatnonzero(ended)
+                user[rows] = rng.integers(n_users, size=len(rows))
+                steps[rows] = 0
+                window[:, rows] = -1
+        return _DRAWN * batch
+
+    return work
+
+
+def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
+    """The least that LERL's environment must do over a looked-up truth: look up, pay the positional price, begin anew.
+
+    It keeps no history, makes no observation and no info, and checks nothing.
+
+    Args:
+        kuairec: whose matrix is looked up.
+        batch: B.
+    """
+    rng = np.random.default_rng(1)
+    clicks, category = (kuairec.watch_ratio >= 1).astype(np.float32), kuairec.data.catalog.category
+    n_users, n_items = clicks.shape
     slates = rng.integers(n_items, size=(_DRAWN, batch, SLATE))
     user = rng.integers(n_users, size=batch)
     budget = np.full(batch, BUDGET)
     previous = np.full((batch, SLATE), -1, np.int32)
+    ones = np.ones(SLATE, np.float32)
 
     def work() -> int:
         nonlocal previous
         for slate in slates:
-            click = rng.random((batch, SLATE)) < matrix[user[:, None], slate]
-            click.mean(axis=1)
+            (clicks[user[:, None], slate] @ ones) / SLATE
             shown = category[slate]
-            budget[:] -= 1.0 + (shown == previous).any(axis=1)
+            budget[:] -= 1.0 + ((shown == previous).astype(np.float32) @ ones > 0)
             ended = budget < 1
             if ended.any():
-                user[ended] = rng.integers(n_users, size=int(ended.sum()))
-                budget[ended] = BUDGET
-                shown[ended] = -1
+                rows = np.flatnonzero(ended)
+                user[rows] = rng.integers(n_users, size=len(rows))
+                budget[rows] = BUDGET
+                shown[rows] = -1
             previous = shown
         return _DRAWN * batch
 
     return work
 
 
-def _clicks_alone(data: SessionData) -> SessionData:
-    """The same data with its first behaviour only."""
-    log = data.log
-    return replace(data, log=replace(log, feedback=log.feedback[:, :1].copy(), behaviours=log.behaviours[:1]))
-
-
-def _subjects(data: SessionData, response: ResponseModel, batch: int) -> Iterator[tuple[str, Work]]:
-    yield "vector environment", _vector_work(data, response, batch)
+def _subjects(name: str, batch: int, **arguments: Any) -> Iterator[tuple[str, Work]]:
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        yield f"gym.make_vec, {mode.value}", _vector_work(name, batch, mode, arguments)
     if batch == 1:
-        yield "gym.make", _single_work(data, response)
+        yield "gym.make", _single_work(name, arguments)
 
 
-def _vector_work(data: SessionData, response: ResponseModel, batch: int) -> Work:
-    core = kuairand_core(batch, data=data, response=response, slate_size=SLATE, budget=BUDGET)
-    env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
-    slates = np.random.default_rng(1).integers(data.catalog.n_items, size=(_DRAWN, batch, SLATE))
+def _vector_work(name: str, batch: int, mode: AutoresetMode, arguments: dict[str, Any]) -> Work:
+    env = gym.make_vec(name, num_envs=batch, autoreset_mode=mode, **arguments)
+    actions = _actions(env.single_action_space, (batch,))
     env.reset(seed=0)
 
     def work() -> int:
-        for slate in slates:
-            env.step(slate)
-        return _DRAWN * batch
+        shown = 0
+        for action in actions:
+            *_, info = env.step(action)
+            # A step that only begins a session serves nobody.
+            shown += batch if mode == AutoresetMode.SAME_STEP else int(np.count_nonzero(info["_feedback"]))
+        return shown
 
     return work
 
 
-def _single_work(data: SessionData, response: ResponseModel) -> Work:
-    env: gym.Env[Any, Any] = gym.make(ENVIRONMENT, data=data, response=response, slate_size=SLATE, budget=BUDGET)
-    slates = np.random.default_rng(1).integers(data.catalog.n_items, size=(_DRAWN, SLATE))
+def _single_work(name: str, arguments: dict[str, Any]) -> Work:
+    env: gym.Env[Any, Any] = gym.make(name, **arguments)
+    actions = list(_actions(env.action_space, ()))
     env.reset(seed=0)
 
     def work() -> int:
-        for slate in slates:
-            _, _, terminated, truncated, _ = env.step(slate)
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
             if terminated or truncated:
                 env.reset()
         return _DRAWN
 
     return work
+
+
+def _actions(space: gym.Space[Any], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    rng = np.random.default_rng(1)
+    if isinstance(space, gym.spaces.Discrete):
+        return rng.integers(space.n, size=(_DRAWN, *shape))
+    assert isinstance(space, gym.spaces.MultiDiscrete)
+    return rng.integers(space.nvec, size=(_DRAWN, *shape, len(space.nvec)))

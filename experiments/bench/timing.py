@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
+
+STATUS = Path("/proc/self/status")
 
 Work = Callable[[], int]
 """Does a bit of work and returns how much was done, e.g. user-steps."""
@@ -80,6 +85,20 @@ def torch_threads(threads: int) -> Iterator[None]:
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_mb() -> float:
+    """Largest resident memory so far; ``ru_maxrss`` of Linux begins with that of the process this one came from."""
+    if STATUS.exists():
+        return status_mb("VmHWM")
+    unit = 1 if sys.platform == "darwin" else 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def status_mb(name: str) -> float:
+    """What Linux says of this process, e.g. ``VmHWM``, in MB."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return int(lines[name].split()[0]) * 1_024 / 1e6
 
 
 def machine_facts() -> str:

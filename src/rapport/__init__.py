@@ -6,28 +6,35 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from rapport.envs.registration import register_environments
 
 if TYPE_CHECKING:
+    from rapport.datasets.described import from_description as from_description
+    from rapport.datasets.frames import from_frames as from_frames
     from rapport.datasets.store import load as load
     from rapport.datasets.twin import twin as twin
+    from rapport.envs.session.own_log import register_log as register_log
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load", "twin"]
+__all__ = ["__version__", "from_description", "from_frames", "load", "register_log", "twin"]
 
 register_environments()
 
 
+_LATER = {
+    "from_description": "rapport.datasets.described",
+    "from_frames": "rapport.datasets.frames",
+    "load": "rapport.datasets.store",
+    "register_log": "rapport.envs.session.own_log",
+    "twin": "rapport.datasets.twin",
+}
+"""Where each public name is imported from when it is first asked for: registering ids should cost nothing."""
+
+
 def __getattr__(name: str) -> Any:
-    """Import ``load`` and ``twin`` when they are first asked for: registering ids should cost nothing."""
-    if name == "load":
-        from rapport.datasets.store import load
-
-        return load
-    if name == "twin":
-        from rapport.datasets.twin import twin
-
-        return twin
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module 'rapport' has no attribute {name!r}")

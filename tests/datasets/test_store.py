@@ -69,8 +69,8 @@ def test_unknown_and_unreadable_names() -> None:
     with pytest.raises(DataError, match=r"dataset 'kuairand' is unknown; choose one of kuairand-pure, "):
         load("kuairand")
     with pytest.raises(DataError, match="can be fetched but not loaded; load 'kuairand-pure'"):
-        load("kuairec")
-    assert not available("kuairec")
+        load("kuairand-captions")
+    assert not available("kuairand-captions")
 
 
 def test_table_of_data_sets() -> None:

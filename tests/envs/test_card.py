@@ -11,16 +11,26 @@ import torch
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.card import COMPARED, MODEL, SimulatorCard, _model_chances, simulator_card
+from rapport.envs.session.card import COLD, COMPARED, FEW, MODEL, SimulatorCard, _model_chances, simulator_card
 from rapport.envs.session.card_baselines import GLOBAL, ITEM, JOINT, PRIOR, USER_ITEM, CountingBaselines
-from rapport.envs.session.card_metrics import Ranking, calibration_error, compare, log_losses
-from rapport.envs.session.card_selection import PUBLISHED_RATES, selection
+from rapport.envs.session.card_metrics import (
+    Ranking,
+    calibration_error,
+    calibration_interval,
+    compare,
+    compare_runs,
+    log_losses,
+    reliability_bins,
+    wilson,
+)
+from rapport.envs.session.card_selection import DURATIONS, PARTS, PUBLISHED_RATES, selection
 from rapport.envs.session.fit import ALL_TIME, FitSettings, Fitted, predict, states_after
 from rapport.envs.session.response import MatrixResponse
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.user_model import new_user_model
 
 metrics = pytest.importorskip("sklearn.metrics")
+KINDS = ("users", "duration", "popularity")
 
 
 def simulator(data: SessionData) -> tuple[Fitted, SequenceResponse]:
@@ -111,6 +121,48 @@ def test_intervals_are_over_users() -> None:
     assert np.allclose(once, often)
 
 
+def test_runs_of_several_seeds_are_averaged() -> None:
+    rng = np.random.default_rng(0)
+    truth, user = rng.integers(2, size=300), rng.integers(60, size=300)
+    first, second, other = rng.random((3, 300))
+    auc, loss = compare_runs(truth, [first, second], [other], user, 30, np.random.default_rng(1))
+    singles = [compare(truth, run, other, user, 30, np.random.default_rng(1)) for run in (first, second)]
+    assert auc.point == pytest.approx(np.mean([single[0].point for single in singles]))
+    assert loss.point == pytest.approx(np.mean([single[1].point for single in singles]))
+    assert auc.low <= auc.point <= auc.high
+
+
+def test_wilson_is_scipys() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    for positives, rows in ((0, 7), (3, 10), (40, 41), (500, 1_000)):
+        expected = stats.binomtest(positives, rows).proportion_ci(method="wilson")
+        assert wilson(positives, rows) == pytest.approx((positives / rows, expected.low, expected.high), abs=1e-6)
+
+
+def test_reliability_bins_are_those_of_the_error() -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.beta(1, 3, 2_000).round(2)
+    truth = (rng.random(2_000) < chance).astype(int)
+    bins = reliability_bins(truth, chance, 12)
+    assert sum(one.rows for one in bins) == 2_000
+    assert [one.predicted for one in bins] == sorted(one.predicted for one in bins)
+    error = sum(one.rows * abs(one.predicted - one.observed.point) for one in bins) / 2_000
+    assert error == pytest.approx(calibration_error(truth, chance, 12)[0])
+    inside = [one.observed.low <= one.predicted <= one.observed.high for one in bins]
+    assert np.mean(inside) > 0.7  # the chances are the true ones
+
+
+def test_the_errors_interval_finds_a_real_error() -> None:
+    rng = np.random.default_rng(0)
+    chance, user = rng.random(4_000), rng.integers(800, size=4_000)
+    off = np.clip(chance + 0.1, 0, 1)
+    truth = (rng.random(4_000) < chance).astype(int)
+    point, low, high = calibration_interval(truth, off, user, 10, 200, np.random.default_rng(1))
+    assert point == calibration_error(truth, off, 10)[0]
+    assert low <= point <= high and low > 0.05 and low < np.mean(off - chance) < high
+    assert calibration_interval(truth, chance, user, 10, 100, rng).low < 0.01
+
+
 # Baselines
 
 
@@ -166,10 +218,8 @@ def test_the_card_says_what_to_install(data: SessionData, monkeypatch: pytest.Mo
 def test_chances_stand_beside_their_rows(data: SessionData) -> None:
     fitted, _ = simulator(data)
     rows, chance = _model_chances(data, fitted, 96)
-    logits, truth = predict(
-        fitted.model, data, np.arange(data.population.n_users), data.test_from_ms, ALL_TIME, FitSettings().length
-    )
-    assert np.array_equal(data.log.feedback[rows], truth)
+    again, logits = predict(fitted.model, data, data.test_from_ms, ALL_TIME, FitSettings().length)
+    assert np.array_equal(rows, again)
     assert np.array_equal(np.sort(rows), np.flatnonzero(data.log.time_ms >= data.test_from_ms))
     assert np.allclose(chance, 1 / (1 + np.exp(-(2 * logits - 0.5))))
 
@@ -189,6 +239,26 @@ def test_card_of_a_twin(data: SessionData, card: SimulatorCard) -> None:
     assert all(row.published_random is None for row in card.selection)
     with pytest.raises(KeyError, match="click"):
         card.score("click", "a crystal ball")
+
+
+def test_hardly_known_users_and_items_have_rows_of_their_own(data: SessionData, card: SimulatorCard) -> None:
+    log = data.log
+    test = log.time_ms >= data.test_from_ms
+    users = np.bincount(log.user[~test], minlength=data.population.n_users)[log.user[test]]
+    items = np.bincount(log.item[~test], minlength=data.catalog.n_items)[log.item[test]]
+    for group, size in zip(COLD, ((users == 0).sum(), (users < FEW).sum(), (items < FEW).sum()), strict=True):
+        found = [score for score in card.cold if score.exposures == group and score.predictor == MODEL]
+        assert [score.rows for score in found] == ([size] * len(COMPARED) if size else [])
+        assert all(np.isfinite(score.log_loss) for score in found)
+    assert {score.exposures for score in card.cold}
+
+
+def test_reliability_is_of_standard_exposures(data: SessionData, card: SimulatorCard) -> None:
+    for found in card.reliability:
+        score = card.score(found.behaviour)
+        assert sum(one.rows for one in found.bins) == score.rows and score.auc is not None
+        assert found.error.point == pytest.approx(score.calibration_error)
+        assert found.luck == pytest.approx(score.calibration_luck)
 
 
 def test_a_card_is_reproducible(data: SessionData, card: SimulatorCard) -> None:
@@ -214,11 +284,18 @@ def test_selection_reads_logged_and_random_items(data: SessionData) -> None:
     response = MatrixResponse(matrix, log.behaviours)
     named = replace(data, name="kuairand-pure")
     found = selection(named, response, 20_000, np.random.default_rng(0), least_rows=10)
-    everyone = next(row for row in found if (row.behaviour, row.users) == ("click", "all"))
+    everyone = next(row for row in found if (row.behaviour, row.kind) == ("click", "all"))
     assert everyone.simulated_logged == 0.5 and everyone.simulated_random < 0.1
     assert everyone.rows == len(rows)
     assert everyone.observed_logged == pytest.approx(log.feedback[rows, 0].mean())
     assert (everyone.published_logged, everyone.published_random) == PUBLISHED_RATES["click"]["all"]
     assert everyone.published_ratio == pytest.approx(0.39, abs=0.01)
-    groups = {row.users for row in found}
-    assert groups > {"all"} and groups <= {"all", *data.population.features.values[0]}
+    groups = {kind: [row for row in found if (row.behaviour, row.kind) == ("click", kind)] for kind in KINDS}
+    assert {row.group for row in groups["users"]} <= {*data.population.features.values[0]} and groups["users"]
+    assert {row.group for row in groups["duration"]} <= {*DURATIONS} and groups["duration"]
+    assert [row.group[:2] for row in groups["popularity"]][-1] == "10"
+    assert sum(row.rows for row in groups["popularity"]) <= everyone.rows
+    shown = np.bincount(log.item[log.time_ms < data.test_from_ms], minlength=data.catalog.n_items)
+    assert groups["popularity"][-1].group.endswith(f"to {shown.max():,} times")
+    by_hand = np.sort(shown)[-len(shown) // PARTS :].min()
+    assert f"shown {by_hand:,} to" in groups["popularity"][-1].group

@@ -1,4 +1,4 @@
-"""The engine against a reference that is slow, plain and obviously right."""
+"""The engine: how long sessions last, where they begin, what it refuses. Step for step: test_reference.py."""
 
 from __future__ import annotations
 
@@ -11,136 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.core import Histories, SessionCore
+from rapport.datasets.twin import twin
+from rapport.envs.session.build import session_core
+from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.quit import never, positional, quit_rule
+from rapport.envs.session.quit import Positional
 from rapport.envs.session.response import MatrixResponse
-
-WORD = (1 << 64) - 1
-
-
-class Person:
-    """One slot, in Python's own numbers and lists: the definition of the environment, read straight from its page."""
-
-    def __init__(self, data: SessionData, matrix: np.ndarray, seed: int, **how: Any) -> None:
-        self.data, self.matrix, self.how = data, matrix, how
-        self.key = int(np.random.default_rng(np.random.SeedSequence(seed)).integers(2**64, dtype=np.uint64))
-        self.session = 0
-
-    def luck(self, step: int, place: int) -> float:
-        state = (self.key + 0x9E3779B97F4A7C15 * ((self.session << 32) + (step << 12) + place)) & WORD
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & WORD
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & WORD
-        return ((state ^ (state >> 31)) >> 11) / 2**53
-
-    def begin(self) -> None:
-        self.session += 1
-        pool = [u for u in range(self.data.population.n_users) if not self.data.held_out[u]]
-        self.user = pool[int(self.luck(0, 0) * len(pool))]
-        self.budget = float(self.how["budget"])
-        self.steps = 0
-        self.previous: list[int] | None = None
-        log = self.data.log
-        self.past = [
-            (int(log.item[r]) + 1, log.feedback[r].tolist())
-            for r in range(len(log))
-            if log.user[r] == self.user and log.time_ms[r] < self.data.test_from_ms
-        ]
-
-    def show(self, slate: list[int]) -> tuple[float, bool, bool, list[int], list[list[int]]]:
-        self.steps += 1
-        behaviours = self.data.log.behaviours
-        feedback = [
-            [
-                int(self.luck(self.steps, k * len(behaviours) + f) < float(self.matrix[self.user, item, f]))
-                for f in range(len(behaviours))
-            ]
-            for k, item in enumerate(slate)
-        ]
-        categories = [int(self.data.catalog.category[item]) for item in slate]
-        if self.how["rule"] != "never":
-            self.budget -= 1
-            if self.previous is not None and self.repeats(categories, self.previous):
-                self.budget -= 1
-        self.previous = categories
-        self.past += [(item + 1, marks) for item, marks in zip(slate, feedback, strict=True)]
-        left = self.budget < 1
-        cut = not left and self.steps >= self.how["max_steps"]
-        return sum(marks[0] for marks in feedback) / len(slate), left, cut, categories, feedback
-
-    def repeats(self, new: list[int], old: list[int]) -> bool:
-        if self.how["rule"] == "positional":
-            return any(new[k] == old[k] for k in range(len(new)))
-        return any(a == b for a in new for b in old)
-
-    def sees(self) -> dict[str, list[Any]]:
-        length, n_behaviours = self.how["history"], len(self.data.log.behaviours)
-        shown = self.past[-length:]
-        missing = length - len(shown)
-        feedback = [[-1] * n_behaviours] * missing + [marks for _, marks in shown]
-        return {
-            "history_items": [0] * missing + [item for item, _ in shown],
-            "history_feedback": [mark for marks in feedback for mark in marks],
-            "step": [self.steps],
-            "user_features": self.data.population.features.codes[self.user].tolist(),
-        }
-
-
-HOW = st.fixed_dictionaries(
-    {
-        "rule": st.sampled_from(["positional", "set_overlap", "never"]),
-        "budget": st.sampled_from([1, 2, 3.5, 6, 20]),
-        "max_steps": st.sampled_from([1, 4, 12, 50]),
-        "slate_size": st.sampled_from([1, 2, 6]),
-        "history": st.sampled_from([1, 4, 50]),
-        "n_envs": st.sampled_from([1, 2, 5]),
-    }
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(how=HOW, seed=st.integers(0, 2**31), choices=st.integers(0, 2**31), few=st.booleans())
-def test_the_engine_is_the_reference_step_for_step(
-    small_data: SessionData,
-    matrix_response: MatrixResponse,
-    how: dict[str, Any],
-    seed: int,
-    choices: int,
-    few: bool,
-) -> None:
-    core = kuairand_core(
-        how["n_envs"],
-        data=small_data,
-        response=matrix_response,
-        quit_rule=how["rule"],
-        budget=how["budget"],
-        slate_size=how["slate_size"],
-        history=how["history"],
-        max_steps=how["max_steps"],
-    )
-    env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
-    people = [Person(small_data, matrix_response.matrix, seed + i, **how) for i in range(how["n_envs"])]
-    observation, info = env.reset(seed=seed)
-    for person in people:
-        person.begin()
-    rng = np.random.default_rng(choices)
-    for _ in range(25):
-        for i, person in enumerate(people):
-            assert {k: v[i].tolist() for k, v in observation.items()} == person.sees()
-            assert (info["user"][i], info["budget"][i]) == (person.user, person.budget)
-        slates = rng.integers(4 if few else small_data.catalog.n_items, size=(how["n_envs"], how["slate_size"]))
-        observation, reward, terminated, truncated, info = env.step(slates)
-        for i, person in enumerate(people):
-            expected = person.show(slates[i].tolist())
-            got = (reward[i], terminated[i], truncated[i], info["categories"][i].tolist(), info["feedback"][i].tolist())
-            assert got == (pytest.approx(expected[0]), *expected[1:])
-            if expected[1] or expected[2]:
-                final = {name: value.tolist() for name, value in info["final_obs"][i].items()}
-                assert final == person.sees()
-                assert info["final_info"]["budget"][i] == person.budget
-                person.begin()
-
+from rapport.envs.session.starts import Histories
 
 # --- LERL's rule: how long sessions last ------------------------------------------------------------------------------
 
@@ -191,6 +69,13 @@ def test_a_session_ends_at_the_first_n_with_n_plus_violations_at_least_20(
         assert 11 <= length <= 20
 
 
+@pytest.mark.parametrize(("clicks", "slates"), [(0, 10), (1, 20)])
+def test_kuaisims_sessions_last_10_to_20_slates(small_data: SessionData, clicks: int, slates: int) -> None:
+    """With the click alone weighted and a budget of 20: 10 where nothing is clicked, 20 where everything is."""
+    response = MatrixResponse(np.full((200, 150, 7), clicks), small_data.log.behaviours)
+    assert set(lengths(small_data, response, "satisfaction", lambda _: np.zeros((40, 6), int))) == {slates}
+
+
 def test_never_ends_at_the_time_limit_and_is_truncated(
     small_data: SessionData, matrix_response: MatrixResponse
 ) -> None:
@@ -200,7 +85,7 @@ def test_never_ends_at_the_time_limit_and_is_truncated(
     for step in range(3):
         _, _, terminated, truncated, info = env.step(np.zeros((2, 6), int))
         assert not terminated.any() and truncated.all() == (step == 2)
-        assert info["budget"].tolist() == [20.0, 20.0]
+        assert info["budget"].tolist() == [20.0, 20.0] and info["cost"].tolist() == [0.0, 0.0]
 
 
 def test_leaving_at_the_time_limit_is_terminated_not_truncated(
@@ -211,6 +96,54 @@ def test_leaving_at_the_time_limit_is_terminated_not_truncated(
     env.reset(seed=0)
     _, _, terminated, truncated, _ = env.step(np.zeros((1, 6), int))
     assert (terminated.tolist(), truncated.tolist()) == ([True], [False])
+
+
+def test_a_table_of_noughts_and_ones_leaves_nothing_to_luck(small_data: SessionData) -> None:
+    truth = np.random.default_rng(3).integers(2, size=(200, 150, 7))
+    response = MatrixResponse(truth, small_data.log.behaviours)
+    env = SessionVectorEnv(kuairand_core(50, data=small_data, response=response))
+    _, info = env.reset(seed=0)
+    slates = np.random.default_rng(4).integers(150, size=(50, 6))
+    _, _, _, _, after = env.step(slates)
+    assert response.certain
+    np.testing.assert_array_equal(after["feedback"], truth[info["user"][:, None], slates])
+
+
+def test_slates_of_any_batch_cost_the_same_to_the_last_bit(
+    small_data: SessionData, matrix_response: MatrixResponse
+) -> None:
+    """Weights counted in the log are no round numbers; sums must not depend on how many people there are."""
+    slates = np.random.default_rng(0).integers(150, size=(12, 300, 6))
+    arguments = {"quit_rule": "satisfaction", "weights": "ratio", "budget": 50}
+    together, alone = (
+        SessionVectorEnv(kuairand_core(n, data=small_data, response=matrix_response, **arguments)) for n in (300, 1)
+    )
+    for env in (together, alone):
+        env.reset(seed=0)
+    users = together.core.user
+    spent = [together.step(slates[t])[-1]["cost"] for t in range(12)]
+    assert len(set(np.ravel(spent))) > 50
+    for i in (0, 7, 299):
+        _, info = alone.reset(seed=i)
+        assert info["user"] == users[i]
+        assert [alone.step(slates[t, [i]])[-1]["cost"][0] for t in range(12)] == [cost[i] for cost in spent]
+
+
+# --- the slate before -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("history", [1, 50])
+def test_the_slate_before_is_known_until_the_session_ends(
+    small_data: SessionData, matrix_response: MatrixResponse, history: int
+) -> None:
+    core = kuairand_core(3, data=small_data, response=matrix_response, history=history, budget=4)
+    env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
+    env.reset(seed=0)
+    assert core.previous.tolist() == [[-1] * 6] * 3
+    for slates in np.random.default_rng(0).integers(150, size=(40, 3, 6)):
+        _, _, terminated, truncated, info = env.step(slates)
+        ended = (terminated | truncated)[:, None]
+        np.testing.assert_array_equal(core.previous, np.where(ended, -1, info["categories"]))
 
 
 # --- histories --------------------------------------------------------------------------------------------------------
@@ -237,12 +170,36 @@ def test_histories_cannot_be_written_to(small_data: SessionData) -> None:
         histories.items[0, 0] = 1
 
 
+def test_a_log_shorter_than_the_history_can_be_started_from() -> None:
+    data = twin(n_users=30, n_items=40, seed=1)
+    response = MatrixResponse(np.full((30, 40, 7), 0.5), data.log.behaviours)
+    env = SessionVectorEnv(session_core(data, response, 50, history=2 * len(data.log), start_at_log_rows=True))
+    observation, info = env.reset(seed=0)
+    for i in range(50):
+        seen = observation["history_items"][i]
+        own = data.log.item[data.log.user == info["user"][i]] + 1
+        assert seen[seen > 0].tolist() == own[: (seen > 0).sum()].tolist()
+
+
+def test_starting_at_log_rows_draws_active_users_more_often(
+    small_data: SessionData, matrix_response: MatrixResponse
+) -> None:
+    env = SessionVectorEnv(kuairand_core(4_000, data=small_data, response=matrix_response, start_at_log_rows=True))
+    drawn = np.bincount(env.reset(seed=0)[1]["user"], minlength=200)
+    log = small_data.log
+    rows = np.bincount(log.user[log.time_ms < small_data.test_from_ms], minlength=200) * ~small_data.held_out
+    expected = 4_000 * rows / rows.sum()
+    assert (drawn[rows == 0] == 0).all()
+    assert ((drawn - expected)[rows > 0] ** 2 / expected[rows > 0]).sum() < (rows > 0).sum() + 5 * np.sqrt(400)
+
+
 # --- what does not fit together ---------------------------------------------------------------------------------------
 
 
-def core_of(data: SessionData, response: MatrixResponse, slate_size: int = 6, max_steps: int = 50) -> SessionCore:
+def core_of(data: SessionData, response: Any, slate_size: int = 6, max_steps: int = 50) -> SessionCore:
     histories = Histories.before(data, data.test_from_ms, 10)
-    return SessionCore(data, response, positional, histories, np.arange(5), 2, slate_size, 20, max_steps)
+    rule = Positional(slate_size)
+    return SessionCore(data, response, rule, histories, np.arange(5), 2, slate_size, 20, max_steps)
 
 
 def test_a_response_model_of_other_behaviours_is_refused(small_data: SessionData) -> None:
@@ -263,6 +220,28 @@ def test_more_noise_than_there_is_is_refused(small_data: SessionData, matrix_res
     core_of(small_data, matrix_response, slate_size=585)
 
 
+def test_a_response_model_that_knows_logged_histories_alone_cannot_start_from_rows(
+    small_data: SessionData, matrix_response: MatrixResponse
+) -> None:
+    class Logged:
+        behaviours = matrix_response.behaviours
+        initial_state = staticmethod(matrix_response.initial_state)
+
+    with pytest.raises(ValueError, match=r"^log_rows: Logged cannot start from a row of the log \(it has no state_aft"):
+        session_core(small_data, Logged(), 1, start_at_log_rows=True)  # type: ignore[arg-type]
+    session_core(small_data, Logged(), 1)  # type: ignore[arg-type]
+
+
+def test_nobody_to_draw_from_is_refused(small_data: SessionData, matrix_response: MatrixResponse) -> None:
+    trained = np.flatnonzero(~small_data.held_out)
+    with pytest.raises(ValueError, match=r"^users='held_out': nobody of them can be served; choose others of train"):
+        session_core(small_data, matrix_response, 1, users="held_out", among=trained)
+    late = np.setdiff1d(np.arange(200), small_data.log.user[small_data.log.time_ms < small_data.test_from_ms])
+    if len(late):
+        with pytest.raises(ValueError, match=r"^start_at_log_rows=True: these users have no row before the test days"):
+            session_core(small_data, matrix_response, 1, users="all", among=late, start_at_log_rows=True)
+
+
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
@@ -279,5 +258,13 @@ def test_a_bad_matrix_is_refused(matrix: np.ndarray, message: str) -> None:
         MatrixResponse(matrix)
 
 
-def test_rules_by_name_are_the_functions() -> None:
-    assert quit_rule("positional") is positional and quit_rule("never") is never
+def test_a_matrix_of_some_users_is_read_by_user() -> None:
+    table = np.random.default_rng(0).random((3, 4))
+    model = MatrixResponse(table, users=np.array([1, 5, 6]))
+    users, slates = np.array([6, 1]), np.array([[0, 3], [2, 2]], np.int32)
+    got = model.probabilities(model.initial_state(users), users, slates)
+    np.testing.assert_array_equal(got[..., 0], table[[[2], [0]], slates].astype(np.float32))
+    with pytest.raises(IndexError):
+        model.probabilities(model.initial_state(users), np.array([2, 1]), slates)
+    with pytest.raises(ValueError, match=r"^users: 2 where the matrix has 3 rows; give one for each$"):
+        MatrixResponse(table, users=np.array([1, 5]))

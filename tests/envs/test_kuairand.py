@@ -83,7 +83,7 @@ print(sorted(observation), 0 <= reward <= 1, terminated, truncated, sorted(info)
 """
     assert run(program, tmp_path).strip() == (
         "['history_feedback', 'history_items', 'step', 'user_features'] True False False "
-        "['budget', 'categories', 'feedback', 'user']"
+        "['budget', 'categories', 'cost', 'feedback', 'user']"
     )
 
 
@@ -149,13 +149,18 @@ def test_the_simulator_is_the_default_response(small_data: SessionData, monkeypa
 
     asked: list[str] = []
 
-    def fitted(data: SessionData, settings: kuairand.FitSettings) -> tuple[MatrixResponse, None]:
-        asked.append(settings.profile)
-        return MatrixResponse(np.zeros((200, 150, 7)), data.log.behaviours), None
+    def fitted(name: str) -> MatrixResponse:
+        asked.append(name)
+        return MatrixResponse(np.zeros((200, 150, 7)), small_data.log.behaviours)
 
-    monkeypatch.setattr(kuairand, "load_simulator", fitted)
-    kuairand._simulator.cache_clear()
-    cores = [kuairand_core(1, data=small_data, profile=p) for p in ("corrected", "official", "official")]
-    kuairand._simulator.cache_clear()
+    monkeypatch.setattr(kuairand, "load_simulator", lambda *_, **__: (fitted("corrected"), None))
+    monkeypatch.setattr(kuairand, "load_official", lambda *_, **__: fitted("official"))
+    monkeypatch.setattr(kuairand, "official_response", lambda data, answers, faults: answers)
+    caches = (kuairand.fitted_response, kuairand.official_fitted)
+    for cache in caches:
+        cache.cache_clear()
+    cores = [kuairand_core(1, data=small_data, profile=p) for p in ("corrected", "official", "official", "corrected")]
+    for cache in caches:
+        cache.cache_clear()
     assert asked == ["corrected", "official"]
-    assert cores[1].response is cores[2].response is not cores[0].response
+    assert cores[1].response is cores[2].response is not cores[0].response is cores[3].response

@@ -14,8 +14,10 @@ import torch
 from rapport.datasets.schema import SessionData
 from rapport.envs.session import simulator
 from rapport.envs.session.fit import FitSettings
+from rapport.envs.session.history_fit import OfficialSettings, fit_history_model
+from rapport.envs.session.history_response import HistoryResponse
 from rapport.envs.session.sequence_response import SequenceResponse
-from rapport.envs.session.simulator import load_simulator, simulator_path
+from rapport.envs.session.simulator import load_official, load_simulator, simulator_path
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -41,7 +43,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def answers(response: SequenceResponse) -> np.ndarray:
+def answers(response: SequenceResponse | HistoryResponse) -> np.ndarray:
     users = np.arange(50)
     slates = np.arange(300).reshape(50, 6).astype(np.int32) % 150
     state = response.initial_state(users)
@@ -118,6 +120,25 @@ def test_a_damaged_file_is_fitted_anew_with_a_warning(
     np.testing.assert_array_equal(answers(first), answers(second))
     load_simulator(small_data, SETTINGS)
     assert len(fits) == 2
+
+
+def test_lerls_model_is_kept_too(
+    small_data: SessionData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = OfficialSettings(epochs=1, length=8)
+    first = load_official(small_data, settings)
+    monkeypatch.setattr(simulator, "fit_history_model", lambda *_: pytest.fail("fitted again"))
+    second = load_official(small_data, settings, dropout=True)
+    np.testing.assert_array_equal(answers(first), answers(load_official(small_data, settings)))
+    assert second.dropout and not first.dropout and np.abs(answers(first) - answers(second)).max() > 1e-4
+    monkeypatch.setattr(simulator, "fit_history_model", fit_history_model)
+    path = simulator_path(small_data, settings)
+    path.write_bytes(path.read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING, "rapport"):
+        caplog.clear()
+        third = load_official(small_data, settings)
+    np.testing.assert_array_equal(answers(first), answers(third))
+    assert caplog.records[0].message.startswith(f"the cached simulator is fitted anew: {path}: ")
 
 
 def test_a_first_fit_says_that_it_takes_a_while(small_data: SessionData, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,10 +13,20 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.fit import ALL_TIME, FitSettings, Fitted, fit_user_model, one_cycle, predict, states_after
+from rapport.envs.session.fit import (
+    ALL_TIME,
+    FitSettings,
+    Fitted,
+    count_items,
+    fit_user_model,
+    one_cycle,
+    predict,
+    states_after,
+)
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.sequences import sequence_batches
-from rapport.envs.session.user_model import UserModel, new_user_model
+from rapport.envs.session.starts import Histories
+from rapport.envs.session.user_model import UserModel, UserModelSize, new_user_model
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -180,6 +190,101 @@ def test_states_start_after_the_log_and_belong_to_the_caller(
     assert not nobody.any()
 
 
+def test_states_after_any_history_are_those_of_the_log(
+    small_data: SessionData, sequence_response: SequenceResponse
+) -> None:
+    """Right-aligned histories with and without padding, against the states read from the log."""
+    users = np.arange(200)
+    histories = Histories.before(small_data, small_data.test_from_ms, 96)
+    state = sequence_response.state_after(users, histories.items, histories.feedback)
+    np.testing.assert_allclose(state, sequence_response.initial_state(users), rtol=0, atol=1e-5)
+    nothing = sequence_response.state_after(users, np.zeros((200, 0), np.int32), np.zeros((200, 0, 7), np.int8))
+    blank = sequence_response.state_after(users, np.zeros((200, 4), np.int32), np.full((200, 4, 7), -1, np.int8))
+    assert not nothing.any() and not blank.any()
+
+
+def test_a_state_counts_by_category(small_data: SessionData, sequence_response: SequenceResponse) -> None:
+    """The last part of a state, by hand: done and recorded in each category, of the log and of a session."""
+    model, log, category = sequence_response.model, small_data.log, small_data.catalog.category
+    n, h = small_data.catalog.n_categories, model.size.by_category
+    users = np.arange(50)
+    slates = np.random.default_rng(0).integers(150, size=(50, 6)).astype(np.int32)
+    feedback = np.random.default_rng(1).integers(2, size=(50, 6, 7)).astype(np.int8)
+    state = sequence_response.advance(sequence_response.initial_state(users), users, slates, feedback)
+    counts = state[:, model.size.read_width :].reshape(50, n, 2, h)
+    for user in users:
+        expected = np.zeros((n, 2, h))
+        rows = np.flatnonzero((log.user == user) & (log.time_ms < small_data.test_from_ms))[-96:]
+        seen = [(log.item[row], log.feedback[row]) for row in rows]
+        for item, marks in [*seen, *zip(slates[user], feedback[user], strict=True)]:
+            expected[category[item], 0] += marks[:h] > 0
+            expected[category[item], 1] += marks[:h] >= 0
+        np.testing.assert_array_equal(counts[user], expected)
+
+
+def test_an_item_that_nobody_met_speaks_by_its_features(
+    small_data: SessionData, sequence_response: SequenceResponse
+) -> None:
+    """No counts, no id: nothing but its features; and every answer for such items and users is a probability."""
+    model = copy.deepcopy(sequence_response.model)
+    with torch.no_grad():
+        model.item_id.weight.zero_()
+        model.item_counts.zero_()
+        codes, encoded = model.item_codes, model.shown(model.items(), model.item_counts)[0]
+        torch.testing.assert_close(encoded, model.items())
+        same = (codes[:, None] == codes[None]).all(dim=-1)
+        pairs = same.tril(-1).nonzero()
+        assert len(pairs)
+        torch.testing.assert_close(encoded[pairs[:, 0]], encoded[pairs[:, 1]])
+    fitted = Fitted(model, torch.stack([torch.ones(7), torch.zeros(7)]))
+    response = SequenceResponse(fitted, np.zeros_like(sequence_response.start), small_data.log.behaviours)
+    users = np.arange(200)
+    slates = np.arange(1200).reshape(200, 6).astype(np.int32) % 150
+    state = response.initial_state(users)
+    for _ in range(3):
+        chance = response.probabilities(state, users, slates)
+        assert np.isfinite(chance).all() and (chance > 0).all() and (chance < 1).all()
+        state = response.advance(state, users, slates, np.ones((200, 6, 7), np.int8))
+        assert np.isfinite(state).all()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_answers(small_data: SessionData, sequence_response: SequenceResponse) -> None:
+    calibration = torch.stack([sequence_response._scale, sequence_response._shift])
+    there = SequenceResponse(
+        Fitted(sequence_response.model, calibration), sequence_response.start, sequence_response.behaviours, "cuda"
+    )
+    users = np.arange(60)
+    rng = np.random.default_rng(0)
+    state = other = sequence_response.initial_state(users)
+    for _ in range(3):
+        slates = rng.integers(150, size=(60, 6)).astype(np.int32)
+        chance = sequence_response.probabilities(state, users, slates)
+        np.testing.assert_allclose(there.probabilities(other, users, slates), chance, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(
+            there.click_scores(other, users), sequence_response.click_scores(state, users), rtol=0, atol=1e-3
+        )
+        feedback = (rng.random(chance.shape) < chance).astype(np.int8)
+        state, other = (r.advance(s, users, slates, feedback) for r, s in ((sequence_response, state), (there, other)))
+        np.testing.assert_allclose(other, state, rtol=0, atol=1e-4)
+    assert next(sequence_response.model.parameters()).device.type == "cpu"
+
+
+def test_a_transformer_reads_the_past_alone_too(small_data: SessionData) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = new_user_model(small_data, UserModelSize.of(small_data, "transformer")).eval()
+    users, items, feedback = some_batch(small_data, model)
+    later = feedback.clone()
+    later[:, 9:] = 1 - later[:, 9:].clamp(min=0)
+    earlier = feedback.clone()
+    earlier[:, 2] = 1 - earlier[:, 2].clamp(min=0)
+    with torch.no_grad():
+        plain = model(users, items, feedback)
+        torch.testing.assert_close(model(users, items, later)[:, :10], plain[:, :10], rtol=1e-4, atol=1e-5)
+        assert (model(users, items, earlier)[:, 9] - plain[:, 9]).abs().max() > 1e-5
+
+
 # --- the fit ----------------------------------------------------------------------------------------------------------
 
 
@@ -200,8 +305,8 @@ def test_one_seed_gives_one_model_and_leaves_torchs_generator_alone(small_data: 
 
 
 def test_the_fit_beats_the_global_rate_on_later_days(learnable: SessionData, fitted: Fitted) -> None:
-    users = np.arange(learnable.population.n_users)
-    logits, truth = predict(fitted.model, learnable, users, learnable.test_from_ms, ALL_TIME, SETTINGS.length)
+    rows, logits = predict(fitted.model, learnable, learnable.test_from_ms, ALL_TIME, SETTINGS.length)
+    truth = learnable.log.feedback[rows]
     later = (learnable.log.time_ms >= learnable.test_from_ms).sum()
     assert later * 0.9 < len(truth) <= later
     click = torch.from_numpy(truth[:, 0]).float()
@@ -212,9 +317,10 @@ def test_the_fit_beats_the_global_rate_on_later_days(learnable: SessionData, fit
 
 def test_the_fit_is_calibrated_on_the_validation_days(learnable: SessionData, fitted: Fitted) -> None:
     """Platt's shift makes mean prediction and rate equal where it was fitted."""
-    users = np.arange(learnable.population.n_users)
-    window = (learnable.valid_from_ms, learnable.test_from_ms)
-    logits, truth = predict(fitted.model, learnable, users, *window, SETTINGS.length)
+    model = copy.deepcopy(fitted.model)
+    count_items(model, learnable, learnable.valid_from_ms)  # as it was calibrated
+    rows, logits = predict(model, learnable, learnable.valid_from_ms, learnable.test_from_ms, SETTINGS.length)
+    truth = learnable.log.feedback[rows]
     predicted = torch.sigmoid(calibrated(fitted, logits)).mean(0)
     enough = truth.sum(axis=0) >= 20
     assert enough[0]
@@ -226,8 +332,8 @@ def test_the_official_weighting_expects_every_other_click(learnable: SessionData
     settings = dataclasses.replace(SETTINGS, profile="official")
     fitted = fit_user_model(learnable, settings)
     assert torch.equal(fitted.calibration, torch.stack([torch.ones(7), torch.zeros(7)]))
-    users = np.arange(learnable.population.n_users)
-    logits, truth = predict(fitted.model, learnable, users, 0, learnable.valid_from_ms, SETTINGS.length)
+    rows, logits = predict(fitted.model, learnable, 0, learnable.valid_from_ms, SETTINGS.length)
+    truth = learnable.log.feedback[rows]
     predicted, rate = 1 / (1 + np.exp(-logits)), truth.mean(axis=0)
     assert rate[0] < 0.45 and abs(predicted[:, 0].mean() - 0.5) < 0.04
     assert rate[2] < 0.1 and predicted[:, 2].mean() > 0.3  # likes are rare, and expected as if they were not
@@ -277,6 +383,20 @@ def test_one_cycle_rises_and_falls_over_any_number_of_steps(steps: int) -> None:
         assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
 
 
+def test_without_counting_the_counts_change_nothing(small_data: SessionData) -> None:
+    fitted = fit_user_model(small_data, FitSettings(epochs=1, batch_size=64, counting=False))
+    users, items, feedback = some_batch(small_data, fitted.model)
+    assert not any(weight.any() for weight in fitted.model.counted.parameters())
+    with torch.no_grad():
+        plain = fitted.model(users, items, feedback)
+        counts = torch.ones(*items.shape, 14).cumsum(dim=-1)
+        torch.testing.assert_close(fitted.model(users, items, feedback, counts), plain)
+    counting = fit_user_model(small_data, FitSettings(epochs=1, batch_size=64))
+    assert all(weight.any() for weight in counting.model.counted.parameters())
+    items_met = np.bincount(small_data.log.item[small_data.log.time_ms < small_data.test_from_ms], minlength=150)
+    assert counting.model.item_counts[:, 7].tolist() == items_met.tolist()  # the twin records every click
+
+
 def test_progress_is_reported(small_data: SessionData) -> None:
     heard: list[tuple[int, int, float]] = []
     fit_user_model(small_data, FitSettings(epochs=2, batch_size=64), report=lambda *told: heard.append(told))
@@ -286,8 +406,8 @@ def test_progress_is_reported(small_data: SessionData) -> None:
 
 def test_a_time_without_rows_is_refused(small_data: SessionData, sequence_response: SequenceResponse) -> None:
     model = copy.deepcopy(sequence_response.model)
-    with pytest.raises(ValueError, match=r"^no row of these 2 users lies between 0 and 1 ms$"):
-        predict(model, small_data, np.arange(2), 0, 1, 10)
+    with pytest.raises(ValueError, match=r"^no row of the log lies between 0 and 1 ms$"):
+        predict(model, small_data, 0, 1, 10)
 
 
 @pytest.mark.parametrize(

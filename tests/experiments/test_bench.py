@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from rapport.agents.lerl import LowLevel
+from rapport.datasets.kuairec import KuaiRec, synthetic_kuairec
 from rapport.datasets.schema import SessionData
-from rapport.datasets.twin import twin
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.experiments import bench_commands
 from rapport.experiments.bench import environment, training
-from rapport.experiments.bench.timing import Speed, compare, cores, machine_facts, per_second, torch_threads
+from rapport.experiments.bench.timing import Speed, Work, compare, cores, machine_facts, per_second, torch_threads
 from rapport.experiments.bench_commands import BenchEnvironment, BenchTraining
 
 
@@ -24,7 +24,7 @@ def on_small_data(
 ) -> None:
     """The commands find the small twin with an unfitted user model, and the lookup table is small."""
     monkeypatch.setattr(bench_commands, "_simulator", lambda name, data_dir: (small_data, sequence_response))
-    monkeypatch.setattr(environment, "twin", lambda **_: twin(n_users=50, n_items=60))
+    monkeypatch.setattr(environment, "peak_memory", lambda name, batch, **_: 0.25)
     monkeypatch.setattr(environment, "LOOKUP_USERS", 50)
     monkeypatch.setattr(environment, "LOOKUP_ITEMS", 60)
     monkeypatch.setenv("COLUMNS", "120")
@@ -61,20 +61,23 @@ def test_facts_name_cores_and_versions() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 5])
-def test_bare_loop_serves_every_user(batch: int) -> None:
-    matrix, category = np.full((7, 9), 0.5, np.float32), np.arange(9, dtype=np.int32) % 3
-    work = environment.bare_loop(matrix, category, batch)
+@pytest.mark.parametrize("loop", [environment.bare_items, environment.bare_slates])
+def test_bare_loops_serve_every_user(loop: Callable[[KuaiRec, int], Work], batch: int) -> None:
+    work = loop(synthetic_kuairec(12, 7, 9), batch)
     assert work() == work() == 64 * batch
-    assert (category == np.arange(9) % 3).all()
+
+
+def test_memory_is_that_of_a_fresh_process() -> None:
+    assert 0.05 < environment.peak_memory("rapport/KuaiRec-v0", 3, data="synthetic") < 3
 
 
 def test_bench_environment_prints_the_table(on_small_data: None, capsys: pytest.CaptureFixture[str]) -> None:
     command = BenchEnvironment("twin", batch_sizes=(1, 4), threads=(1,), seconds=0.01, rounds=2)
     assert command.run() == 0
     printed = capsys.readouterr().out
-    for word in ("cores", "200 users, 150 items", environment.REFERENCE, "vector environment", "gym.make", "lookup"):
+    for word in ("cores", "200 users, 150 items", environment.REFERENCE, "NextStep", "SameStep", "gym.make"):
         assert word in printed
-    for word in ("learned", "benchmark_step", "1.000"):
+    for word in ("KuaiRecItem-v0", "benchmark_step", "1.00", "0.25 GB"):
         assert word in printed
 
 

@@ -31,6 +31,7 @@ def test_every_command_is_there():
         ["simulator", "fit"],
         ["simulator", "card"],
         ["twin", "measure", "--name", "kuairand-pure"],
+        ["export", "minari"],
         ["bench", "environment"],
         ["bench", "training"],
     ):

@@ -13,15 +13,24 @@ from rich.console import Console
 
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.card import Difference, Score, SimulatorCard
-from rapport.envs.session.card_metrics import Interval
+from rapport.envs.session.card_baselines import JOINT
+from rapport.envs.session.card_metrics import Bin, Interval, Reliability
 from rapport.envs.session.card_selection import Selection
 from rapport.envs.session.fit import FitSettings
+from rapport.envs.session.history_fit import OfficialSettings
 from rapport.envs.session.simulator import simulator_path
-from rapport.experiments import simulator_commands
+from rapport.experiments import simulator_commands, simulator_compare
 from rapport.experiments.bench.timing import torch_threads
+from rapport.experiments.card_page import write_card_page
 from rapport.experiments.card_tables import NOT_PUBLISHED, TOO_FEW, as_rich, card_markdown, card_notes, card_tables
 from rapport.experiments.report import Card
-from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorFit, fitted_simulator
+from rapport.experiments.simulator_commands import (
+    SimulatorCardCommand,
+    SimulatorCompare,
+    SimulatorFit,
+    fitted_simulator,
+)
+from rapport.experiments.simulator_compare import FACTORISATION, GRU, LERL, OURS, TRANSFORMER, compare_predictors
 
 CARD = SimulatorCard(
     data="kuairand-pure",
@@ -38,9 +47,22 @@ CARD = SimulatorCard(
         Difference("standard", "click", "user x item", Interval(0.02, 0.01, 0.03), Interval(-0.01, -0.02, -0.005)),
         Difference("standard", "like", "user x item", Interval(-0.06, -0.08, -0.04), Interval(0.001, -0.002, 0.004)),
     ),
+    cold=(Score("new users", "click", "user model", 114, 50, 0.45, 0.6, 0.66, 0.1, 0.1),),
+    cold_differences=(
+        Difference("new users", "click", "user x item", Interval(0.02, -0.01, 0.05), Interval(0, -0.02, 0.02)),
+    ),
+    reliability=(
+        Reliability(
+            "click",
+            (Bin(0.1, Interval(0.12, 0.1, 0.14), 900), Bin(0.8, Interval(0.75, 0.7, 0.8), 800)),
+            Interval(0.0121, 0.006, 0.018),
+            0.0086,
+        ),
+    ),
     selection=(
-        Selection("click", "all", 26_607, 0.4342, 0.4266, 0.3842, 0.4512, 0.1762),
-        Selection("click", "few", 300, 0.4, 0.4, 0.3, None, None),
+        Selection("click", "all", "all", 26_607, 0.4342, 0.4266, 0.3842, 0.4512, 0.1762),
+        Selection("click", "users", "few", 300, 0.4, 0.4, 0.3, None, None),
+        Selection("click", "duration", "under 15 s", 300, 0.4, 0.4, 0.35, 0.41, 0.18),
     ),
     learned_from_random=False,
     bins=15,
@@ -49,7 +71,7 @@ CARD = SimulatorCard(
 )
 
 
-SETTINGS = FitSettings(epochs=1, length=8)
+SETTINGS = FitSettings(epochs=1, length=8, batch_size=64)
 
 
 @pytest.fixture
@@ -73,13 +95,17 @@ def text(*tables: Card) -> str:
 def test_tables_hold_every_figure_with_its_unit() -> None:
     tables = card_tables(CARD)
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
-    scores, differences, selection = tables
+    scores, differences, reliability, cold, cold_differences, selection, users, duration = tables
     assert "26,607 exposures chosen by the platform, from 5 May 2022 on, 1,234 users" in scores.caption
     assert scores.rows[0] == ("click", "43.42 %", "user model", "42.37 %", "0.731", "0.6005", "1.21 % (0.86 %)")
     assert scores.rows[1][4] == TOO_FEW
     assert differences.rows[0][3:] == ("+0.0200 [+0.0100, +0.0300]", "-0.0100 [-0.0200, -0.0050]")
     assert selection.rows[0] == ("click", "all", "43.4 %", "42.7 %", "38.4 %", "0.90", "45.1 %", "17.6 %", "0.39")
-    assert selection.rows[1][-3:] == (NOT_PUBLISHED,) * 3
+    assert users.rows[0][-3:] == (NOT_PUBLISHED,) * 3 and duration.rows[0][1] == "under 15 s"
+    lowest, highest = "10.00 %: 12.00 [10.00, 14.00] %", "80.00 %: 75.00 [70.00, 80.00] %"
+    assert reliability.rows[0] == ("click", "1.21 [0.60, 1.80] %", "0.86 %", lowest, highest)
+    assert cold.rows[0][:5] == ("new users", "click", "43.86 %", "user model", "114")
+    assert cold_differences.rows[0][1] == "new users"
 
 
 def test_the_terminal_shows_them_whole() -> None:
@@ -97,13 +123,15 @@ def test_notes_say_who_wins_and_what_not_to_trust() -> None:
     )
     assert "like, standard exposures: against user x item, the user model ranks worse" in notes
     assert "no different within the interval" in notes
-    assert "too generous to items nobody would have been shown" in notes and "from no random one" in notes
+    assert (
+        "too generous to items nobody would have been shown, by +20.8 points" in notes and "from no random one" in notes
+    )
     assert "Aylayan/KuaiRand_Pure" in notes and "CC BY-SA 4.0" in notes
     assert "balanced prior" not in notes
 
 
 def test_notes_claim_no_more_than_was_there() -> None:
-    plain = replace(CARD, selection=CARD.selection[1:], profile="official")
+    plain = replace(CARD, selection=CARD.selection[1:2], profile="official")
     notes = " ".join(card_notes(plain))
     assert "Aylayan" not in notes and "real people" not in notes and "balanced prior" in notes
     assert "Random exposures were among the rows" in " ".join(card_notes(replace(CARD, learned_from_random=True)))
@@ -152,6 +180,45 @@ def test_card_command_prints_and_writes(
     assert "user x item" in printed and "twin:" in printed and "long_view" in printed
     page = out.read_text("utf-8")
     assert page.startswith("# Simulator card: twin, corrected profile\n") and "| click |" in page
+
+
+def test_the_page_stands_alone_and_escapes_what_comes_from_outside(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    pytest.importorskip("jinja2")
+    path = tmp_path / "pages" / "card.html"
+    odd = replace(CARD.selection[2], group="<script>alert(1)</script>")
+    write_card_page(replace(CARD, selection=(*CARD.selection, odd)), path)
+    page = path.read_text("utf-8")
+    assert page.startswith("<!doctype html>") and "Simulator card: kuairand-pure" in page
+    assert "ECE 1.21 % [0.60, 1.80], by luck 0.86 %" in page and "<td>0.5966</td>" not in page and "0.6005" in page
+    assert "<script>alert(1)" not in page
+    assert "default-src 'none'" in page and 'src="http' not in page and "@import" not in page.split("<script>")[0]
+
+
+def test_comparison_of_all_predictors(
+    on_small_data: SessionData, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.setenv("COLUMNS", "140")
+    lerl = OfficialSettings(epochs=1, length=8)
+    monkeypatch.setattr(simulator_commands, "OfficialSettings", lambda: lerl)
+    monkeypatch.setattr(simulator_compare, "FitSettings", lambda: SETTINGS)
+    out = tmp_path / "compare.md"
+    assert SimulatorCompare("twin", seeds=2, resamples=5, lerl=True, out=out).run() == 0
+    printed = capsys.readouterr().out
+    names = (JOINT, FACTORISATION, GRU, TRANSFORMER, OURS, LERL)
+    assert all(name in printed and f"| {name} |" in out.read_text("utf-8") for name in names)
+    found = compare_predictors(on_small_data, 2, 5, np.random.default_rng(0), settings=SETTINGS)
+    assert found.seeds[OURS] == 2 and found.seeds[JOINT] == 1
+    assert ("click", OURS, GRU) in found.differences and ("click", GRU, GRU) not in found.differences
+    auc = found.scores["click", OURS][0] - found.scores["click", GRU][0]
+    assert found.differences["click", OURS, GRU][0].point == pytest.approx(auc)
+
+
+@pytest.mark.parametrize("name", ["seeds", "resamples"])
+def test_no_comparison_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}=0; give at least 1"):
+        SimulatorCompare(**{name: 0}).run()  # type: ignore[arg-type]
 
 
 def test_no_bootstrap_is_refused() -> None:

@@ -1,0 +1,27 @@
+"""A transformer in the place of a recurrent unit: for comparison, since it has no state of fixed size."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class CausalTransformer(nn.Module):
+    """Reads tokens as a recurrent unit would, from all tokens before: two layers, four heads.
+
+    Args:
+        width: of tokens, W.
+        length: most tokens there can be.
+    """
+
+    def __init__(self, width: int, length: int = 512) -> None:
+        super().__init__()
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        layer = nn.TransformerEncoderLayer(width, 4, 2 * width, 0.1, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, None]:
+        """What is known after each token, shape (B, T, W), and nothing to go on from."""
+        length = tokens.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
+        return self.layers(tokens + self.position[:length], mask=later, is_causal=True), None

@@ -1,0 +1,95 @@
+"""Text in pictures: letters that are there, never boxes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from PIL import ImageFont
+
+Font = ImageFont.FreeTypeFont
+
+_SYSTEM = (
+    *("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "segoeui.ttf"),
+    *("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc"),
+    *("PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf"),
+)
+"""Fonts that are looked for, in this order, once a text holds what Pillow's own font has no letter for."""
+_NOBODYS = "\U0010ffff"
+"""A character that no font has: what it is drawn as is what missing letters are drawn as."""
+
+
+class Written(NamedTuple):
+    """A text and the font that has all its letters."""
+
+    text: str
+    font: Font
+
+
+@lru_cache(maxsize=4096)
+def legible(text: str, size: int, otherwise: str | None = None) -> Written:
+    """The text in the first font that has all its letters.
+
+    Args:
+        text: one line.
+        size: in pixels.
+        otherwise: what to write, in ASCII, where no font has all letters; by default the text with a question mark in
+            the place of every missing letter.
+    """
+    own = _own(size)
+    if covers(own, text):
+        return Written(text, own)
+    for name in _SYSTEM:
+        font = _system(name, size)
+        if font is not None and covers(font, text):
+            return Written(text, font)
+    return Written(otherwise or "".join(c if covers(own, c) else "?" for c in text), own)
+
+
+def covers(font: Font, text: str) -> bool:
+    """Whether the font has every letter of the text."""
+    return all(_has(font, c) for c in set(text))
+
+
+@lru_cache(maxsize=8192)
+def cut(text: str, font: Font, width: float) -> str:
+    """The text, its end replaced by an ellipsis where it is wider than ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+@lru_cache(maxsize=4096)
+def wrapped(text: str, font: Font, width: float, most: int) -> tuple[str, ...]:
+    """At most ``most`` lines of at most ``width`` pixels; what is too long ends in an ellipsis."""
+    lines: list[str] = []
+    for word in text.split() or [""]:
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(joined) <= width or len(lines) == most):
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    return tuple(cut(line, font, width) for line in lines)
+
+
+@lru_cache(maxsize=16)
+def _own(size: int) -> Font:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, Font):
+        raise ImportError('render_mode="rgb_array" needs a Pillow with FreeType; install it: pip install -U pillow')
+    return font
+
+
+@lru_cache(maxsize=128)
+def _system(name: str, size: int) -> Font | None:
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=8192)
+def _has(font: Font, character: str) -> bool:
+    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask(_NOBODYS))
