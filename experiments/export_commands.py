@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import rapport
+from rapport import __version__
 from rapport.agents.baselines.slates import PopularSlates, RandomSlates
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
 from rapport.envs.session.core import SessionCore
@@ -93,7 +93,7 @@ class Export:
             "algorithm_name": player.algorithm,
             "author": self.author or "made with Rapport",
             "author_email": self.author_email or "not given",
-            "code_permalink": f"https://pypi.org/project/rapport-gym/{rapport.__version__}/",
+            "code_permalink": f"https://pypi.org/project/rapport-gym/{__version__}/",
             "description": f"{self.sessions:,} sessions of simulated people over {data}, {self.users} users, served by "
             f"{player.algorithm}; seeds {self.seed} to {self.seed + self.sessions - 1}.",
         }

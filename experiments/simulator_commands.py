@@ -45,7 +45,7 @@ class SimulatorFit:
     def run(self) -> int:
         """Fit or load, and say where it is; 0."""
         data = find_data(self.data, _text(self.data_dir))
-        lerl, settings = official_settings(frozenset(FAULTS)), FitSettings(profile="corrected")
+        lerl, settings = official_settings(frozenset(FAULTS)), FitSettings()
         official = self.profile == "official"
         path = simulator_path(data, lerl if official else settings)
         there = path.exists() and not self.refit
@@ -66,8 +66,6 @@ class SimulatorCardCommand:
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    profile: Profile = "corrected"
-    """`corrected`: plain likelihood and calibrated; `official`: LERL's balanced weighting."""
     seed: int = 0
     """Of the bootstrap and the random items."""
     resamples: int = 400
@@ -81,7 +79,7 @@ class SimulatorCardCommand:
         """Measure and print; 0."""
         if self.resamples < 1:
             raise ValueError(f"resamples={self.resamples}; give at least 1")
-        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings(profile=self.profile)
+        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings()
         response, fitted = fitted_simulator(data, settings)
         rng = np.random.default_rng(self.seed)
         card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)

@@ -206,6 +206,8 @@ def session_core(
     for name, value in numbers.items():
         if not value >= 1:
             raise ValueError(f"{name}={value}; it must be at least 1")
+    if budget == np.inf:
+        raise ValueError("budget=inf; nobody would ever leave: give a number, or quit_rule='never'")
     rule = quit_rule_of(
         quit_rule,
         data,

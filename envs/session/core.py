@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
 from rapport.envs.session import noise
 from rapport.envs.session.quit import QuitRule, Slate
-from rapport.envs.session.response import ReadsHistories, ResponseModel
+from rapport.envs.session.response import MatrixResponse, ReadsHistories, ResponseModel
 from rapport.envs.session.starts import Histories, LogRows
 
 Observation = dict[str, NDArray[np.generic]]
@@ -96,8 +96,9 @@ class SessionCore:
         self.n_envs, self.slate_size, self.start_budget, self.max_steps = n_envs, slate_size, float(budget), max_steps
         self.reward = reward
         self.length, self._n_behaviours = histories.feedback.shape[1:]
-        self._certain = bool(getattr(response, "certain", False))
-        self._ones = np.ones(slate_size, np.float32)
+        # Where nothing is left to chance none need be drawn.
+        self._answers = response.answers if isinstance(response, MatrixResponse) and response.certain else None
+        self._ones = np.ones(slate_size)
         self._category = data.catalog.category
         nobody = np.zeros(n_envs, np.int64)
         self.tick = 0
@@ -137,7 +138,8 @@ class SessionCore:
         self.steps[rows] = 0
         self.budget[rows] = self.start_budget
         self.memory[rows] = self.quit_rule.blank(users)
-        self.state[rows] = state
+        if state.shape[1]:
+            self.state[rows] = state
         if self.seen is not None:
             self.seen[rows] = False
 
@@ -171,8 +173,11 @@ class SessionCore:
         truncated = (self.steps >= self.max_steps) > terminated
         return StepResult(reward, terminated, truncated, categories, feedback, cost)
 
-    def observation(self, rows: IntArray | slice = slice(None)) -> Observation:
-        """Copies of what an agent sees in the slots ``rows``; shapes as in the environment's observation space."""
+    def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
+        """Copies of what an agent sees in the slots ``rows``; shapes as in the environment's observation space.
+
+        One slot's number gives what one agent sees, without the leading axis.
+        """
         start, end = self._cursor - self.length, self._cursor
         return {
             "history_feedback": self._feedback[rows, start * self._n_behaviours : end * self._n_behaviours].copy(),
@@ -197,22 +202,25 @@ class SessionCore:
         return twin
 
     def _mean_of_first(self, feedback: Int8Array) -> NDArray[np.float64]:
+        if self.n_envs == 1:  # a few numbers are summed quicker by Python
+            return np.array([sum(feedback[0, :, 0].tolist()) / self.slate_size])
+        hits = feedback[:, :, 0].astype(np.float64)
         # A matrix product is many times quicker here than a mean of short rows.
-        hits = feedback[:, :, 0].astype(np.float32) @ self._ones
-        share: NDArray[np.float64] = np.divide(hits, self.slate_size, dtype=np.float64)
+        share: NDArray[np.float64] = hits[:, 0] if self.slate_size == 1 else hits @ self._ones / self.slate_size
         return share
 
     def _respond(self, slates: Int32Array) -> Int8Array:
         """What the users do with the slates, shape (B, K, F)."""
-        chance = self.response.probabilities(self.state, self.user, slates)
-        self.luck += noise.STEP
-        if self._certain:
-            does = chance > 0
+        if self._answers is not None:
+            feedback = self._answers(self.user, slates)
         else:
-            does = noise.uniform(self.luck, chance.shape[1] * chance.shape[2]).reshape(chance.shape) < chance
+            chance = self.response.probabilities(self.state, self.user, slates)
+            self.luck += noise.STEP
+            luck = noise.uniform(self.luck, chance.shape[1] * chance.shape[2])
+            feedback = (luck.reshape(chance.shape) < chance).view(np.int8)
         if self.seen is not None:
-            does &= ~self._shown_before(self.seen, slates)[:, :, None]
-        return does.view(np.int8)
+            feedback[self._shown_before(self.seen, slates)] = 0
+        return feedback
 
     def _shown_before(self, seen: NDArray[np.bool_], slates: Int32Array) -> NDArray[np.bool_]:
         """Which places hold an item that stood before in the session or the slate, shape (B, K); marks all as seen."""

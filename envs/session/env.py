@@ -150,7 +150,7 @@ class SessionEnv(gym.Env[Observation, Any]):
         return masks
 
     def _observe(self) -> Observation:
-        return {name: value[0] for name, value in self.core.observation().items()}
+        return self.core.observation(0)
 
 
 class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
@@ -256,6 +256,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
             self._diary.write(slates, result)
         reward, terminated, truncated = result.reward, result.terminated, result.truncated
         if len(begun):
+            reward = reward.copy()  # it may be somebody's own array
             self.core.begin(begun)
             if self._diary is not None:
                 self._diary.begin(begun)

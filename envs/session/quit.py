@@ -8,6 +8,7 @@ engine keeps, so that any number of sessions are stepped, copied and begun anew 
 from __future__ import annotations
 
 import functools
+import operator
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -85,6 +86,10 @@ class Positional:
 
     def cost(self, memory: Int32Array, slate: Slate) -> Costs:
         """1 or 2 for each user, shape (B,)."""
+        if len(memory) == 1:  # lists of a few numbers are quicker than arrays
+            before, new = memory[0].tolist(), slate.categories[0].tolist()
+            memory[0] = new
+            return np.array([2.0 if any(map(operator.eq, before, new)) else 1.0])
         repeats = _count(slate.categories == memory) > 0
         memory[...] = slate.categories
         return np.add(repeats, 1.0, dtype=np.float64)
@@ -130,7 +135,6 @@ class WindowedCount:
         if early not in get_args(EarlyWindow):
             raise ValueError(f"early={early!r} is unknown; choose one of {', '.join(get_args(EarlyWindow))}")
         self.labels, self.window, self.threshold, self.early = labels, window, threshold, early
-        self._label_lists: list[list[int]] = labels.tolist()
         self._kept = [np.ascontiguousarray(column) for column in labels.T]
         # A label that is none must meet none: neither another item's lack (-1) nor an empty place (-2).
         self._columns = [np.where(column >= 0, column, -3).astype(np.int32) for column in labels.T]
@@ -163,7 +167,7 @@ class WindowedCount:
         """The same for one session, where Python's lists are many times quicker than arrays."""
         n_labels, leaves = self.labels.shape[1], False
         for place, item in enumerate(items):
-            met, new = memory.tolist(), self._label_lists[item]
+            met, new = memory.tolist(), self.labels[item].tolist()
             leaves |= any(met.count(label) > self.threshold for label in new if label >= 0)
             column = (shown + place) % self.window * n_labels
             memory[column : column + n_labels] = new

@@ -76,6 +76,7 @@ class MatrixResponse:
         self._flat = np.ascontiguousarray(table).reshape(-1, len(behaviours))
         self._flat = self._flat[:, 0] if len(behaviours) == 1 else self._flat
         self._first = self._first_entries(users)
+        self._marks = (self._flat > 0).astype(np.int8) if self.certain else None
 
     def _first_entries(self, users: IntArray | None) -> IntArray:
         """Where each user's row begins in the table laid flat, shape (U,)."""
@@ -94,6 +95,17 @@ class MatrixResponse:
         """The table's entries, shape (B, K, F)."""
         entries: FloatArray = self._flat.take(self._first.take(users)[:, None] + slates, axis=0)
         return entries.reshape(*slates.shape, len(self.behaviours))
+
+    def answers(self, users: IntArray, slates: Int32Array) -> Int8Array:
+        """What users do where nothing is left to chance, shape (B, K, F), int8 in {0, 1}.
+
+        Raises:
+            ValueError: something is left to chance.
+        """
+        if self._marks is None:
+            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+        marks: Int8Array = self._marks.take(self._first.take(users)[:, None] + slates, axis=0)
+        return marks.reshape(*slates.shape, len(self.behaviours))
 
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
         """No memory: shape (B, 0)."""

@@ -76,5 +76,5 @@ def test_an_unknown_argument_is_named(shop: Path) -> None:
 
 def test_a_name_of_ours_is_refused(shop: Path) -> None:
     shop.write_text(DESCRIPTION.replace("corner-shop", "KuaiRand"))
-    with pytest.raises(DataError, match="one of our own"):
+    with pytest.raises(DataError, match="one of ours"):
         rapport.register_log(shop)

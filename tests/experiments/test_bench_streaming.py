@@ -46,7 +46,7 @@ def test_the_command_measures_and_cleans_up(
 
 
 def test_the_sampler_sees_memory_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not streaming._STATUS.exists():
+    if not streaming.STATUS.exists():
         pytest.skip("needs /proc")
     step, _ = streaming._step(lambda: None)
     assert 0 < step.own_mb <= step.peak_mb

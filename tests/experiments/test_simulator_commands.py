@@ -1,4 +1,4 @@
-"""``rapport simulator fit | card``: the cache, the tables, the words."""
+"""``rapport simulator fit | card | compare``: the cache, the tables, the words."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def on_small_data(small_data: SessionData, monkeypatch: pytest.MonkeyPatch, tmp_
     """The commands find the small twin, fit it in a moment, and have a cache of their own."""
     monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(simulator_commands, "find_data", lambda data, root: small_data)
-    monkeypatch.setattr(simulator_commands, "FitSettings", lambda profile: replace(SETTINGS, profile=profile))
+    monkeypatch.setattr(simulator_commands, "FitSettings", lambda: SETTINGS)
     with torch_threads(1):
         yield small_data
 
