@@ -90,6 +90,7 @@ def fit_user_model(data: SessionData, settings: FitSettings, report: Report | No
         best = _train(model, data, settings, weights, generator, report)
     model.load_state_dict(best)
     model.eval()
+    forget_unmet(model)
     n_behaviours = len(data.log.behaviours)
     calibration = torch.stack([torch.ones(n_behaviours), torch.zeros(n_behaviours)])
     if settings.profile == "corrected":
@@ -97,6 +98,13 @@ def fit_user_model(data: SessionData, settings: FitSettings, report: Report | No
         calibration = calibrate(logits, data.log.feedback[rows])
     count_items(model, data, data.test_from_ms)
     return Fitted(model, calibration)
+
+
+def forget_unmet(model: UserModel) -> None:
+    """Let items that the training days do not hold speak by their features alone: their ids are still as drawn."""
+    _, recorded = model.item_counts.chunk(2, dim=1)
+    with torch.no_grad():
+        model.item_id.weight[recorded.sum(dim=1) == 0] = 0
 
 
 def count_items(model: UserModel, data: SessionData, until_ms: int) -> None:

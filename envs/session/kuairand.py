@@ -66,10 +66,10 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 
 
 @functools.lru_cache(maxsize=4)
-def fitted_response(data: ByFingerprint, settings: FitSettings) -> ResponseModel:
+def fitted_response(data: ByFingerprint, settings: FitSettings, device: str = "cpu") -> ResponseModel:
     """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
     there = simulator_path(data.data, settings).exists()
-    return _shown(there, lambda report: load_simulator(data.data, settings, report)[0])
+    return _shown(there, lambda report: load_simulator(data.data, settings, report, device)[0])
 
 
 @functools.lru_cache(maxsize=4)
@@ -105,6 +105,7 @@ def kuairand_core(
     profile: Profile = "corrected",
     faults: str | Sequence[str] | None = None,
     response: ResponseModel | None = None,
+    device: str = "cpu",
     **arguments: Any,
 ) -> SessionCore:
     """The engine behind the environment; arguments as in :func:`kuairand_env`.
@@ -117,9 +118,8 @@ def kuairand_core(
     found = find_data(data, root)
     pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
     if profile == "corrected":
-        return session_core(
-            found, response or fitted_response(ByFingerprint(found), FitSettings()), n_envs, **arguments
-        )
+        response = response or fitted_response(ByFingerprint(found), FitSettings(), device)
+        return session_core(found, response, n_envs, **arguments)
     response = response or official_fitted(ByFingerprint(found), chosen)
     world = _misaligned(ByFingerprint(found)) if "misaligned_categories" in chosen else found
     return session_core(world, response, n_envs, **{**official_arguments(chosen), **arguments})
@@ -134,7 +134,8 @@ def kuairand_env(render_mode: str | None = None, *, slate_size: int | None = 6, 
         **arguments: ``data`` and ``root`` as in :func:`find_data`; ``profile``: ``"corrected"`` or ``"official"``, the
             environment of LERL's released code; ``faults``: which of its faults, as of
             :func:`~rapport.envs.session.official.chosen_faults`; ``response``: a response model in the simulator's
-            place; the others as of :func:`~rapport.envs.session.build.session_core`.
+            place; ``device``: where torch computes the corrected profile's responses; the others as of
+            :func:`~rapport.envs.session.build.session_core`.
 
     Raises:
         ValueError: as of :func:`kuairand_core`.

@@ -34,6 +34,7 @@ def satiation_core(
     strength: Strength = "estimate",
     tolerance: float = 0.25,
     parameters: SatiationParameters | None = None,
+    device: str = "cpu",
     **arguments: Any,
 ) -> SessionCore:
     """The engine behind the environment.
@@ -48,6 +49,7 @@ def satiation_core(
         strength: which end of the measured intervals; see
             :func:`~rapport.envs.session.satiation_parameters.parameters_from`.
         tolerance: of :class:`~rapport.envs.session.satiation.SatiationQuit`.
+        device: where torch computes the inner responses.
         parameters: of how people tire, in the place of those that the package ships; ``strength`` is then not used.
         **arguments: the others as of :func:`~rapport.envs.session.build.session_core`.
 
@@ -63,7 +65,7 @@ def satiation_core(
     if isinstance(quit_rule, str) and quit_rule == SATIATION:
         rule = SatiationQuit(boredom, tolerance)
     if response is None:
-        response = fitted_response(ByFingerprint(found), FitSettings(profile=profile))
+        response = fitted_response(ByFingerprint(found), FitSettings(profile=profile), device)
     return kuairand_core(n_envs, data=found, response=SatiatedResponse(response, boredom), quit_rule=rule, **arguments)
 
 

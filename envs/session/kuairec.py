@@ -88,6 +88,7 @@ def kuairec_core(
     click_at: float = CLICK_AT,
     response: Literal["lookup", "learned"] | ResponseModel = "lookup",
     reward: RewardName = "click",
+    device: str = "cpu",
     window: int = 9,
     threshold: int = 1,
     **arguments: Any,
@@ -101,7 +102,7 @@ def kuairec_core(
     if reward not in get_args(RewardName):
         raise ValueError(f"reward={reward!r} is unknown; choose one of {', '.join(get_args(RewardName))}")
     found = find_kuairec(data, root, click_at)
-    model = _response(found, response, click_at)
+    model = _response(found, response, click_at, device)
     # The truth knows some users only; a learned model knows all, but a watch ratio is looked up for those alone.
     looked_up = response == "lookup" or reward == "watch_ratio"
     return session_core(
@@ -117,13 +118,13 @@ def kuairec_core(
     )
 
 
-def _response(data: KuaiRec, response: str | ResponseModel, click_at: float) -> ResponseModel:
+def _response(data: KuaiRec, response: str | ResponseModel, click_at: float, device: str) -> ResponseModel:
     if not isinstance(response, str):
         return response
     if response == "lookup":
         return MatrixResponse(data.watch_ratio >= click_at, data.data.log.behaviours, data.truth_users)
     if response == "learned":
-        return load_simulator(data.data)[0]
+        return load_simulator(data.data, device=device)[0]
     raise ValueError(f"response={response!r} is unknown; choose lookup or learned, or give a response model")
 
 
@@ -135,7 +136,8 @@ def kuairec_env(render_mode: str | None = None, *, slate_size: int | None = 6, *
         slate_size: K; None: one item at a time, a ``Discrete`` action.
         **arguments: ``data``, ``root`` and ``click_at`` as in :func:`find_kuairec`; ``response``: ``"lookup"``, the
             small matrix as truth, ``"learned"``, the user model fitted to the big matrix, or a response model;
-            ``reward``: ``"click"`` or ``"watch_ratio"``; the others as of
+            ``reward``: ``"click"`` or ``"watch_ratio"``; ``device``: where torch computes learned responses; the
+            others as of
             :func:`~rapport.envs.session.build.session_core`.
 
     Raises:

@@ -30,7 +30,7 @@ Kept = TypeVar("Kept")
 
 LOGGER = logging.getLogger("rapport")
 
-VERSION = 5
+VERSION = 6
 """Raise it when the user model or its fit changes, so that cached simulators are fitted anew."""
 
 

@@ -129,14 +129,15 @@ def bare_items(kuairec: KuaiRec, batch: int) -> Work:
     n_users, n_items = matrix.shape
     items = rng.integers(n_items, size=(_DRAWN, batch))
     user, steps = rng.integers(n_users, size=batch), np.zeros(batch, np.int32)
+    flat, first = np.ascontiguousarray(matrix).reshape(-1), np.arange(n_users) * n_items
     window = np.full((WINDOW, batch), -1, np.int32)
     turn = 0
 
     def work() -> int:
         nonlocal turn
         for item in items:
-            matrix[user, item]
-            shown = label[item]
+            flat.take(first.take(user) + item)
+            shown = label.take(item)
             ended = np.add.reduce((window == shown).view(np.int8), axis=0, dtype=np.int8) > THRESHOLD
             window[turn % WINDOW] = shown
             turn += 1
@@ -162,19 +163,20 @@ def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
         batch: B.
     """
     rng = np.random.default_rng(1)
-    clicks, category = (kuairec.watch_ratio >= 1).astype(np.float32), kuairec.data.catalog.category
+    clicks, category = (kuairec.watch_ratio >= 1).astype(np.int8), kuairec.data.catalog.category
     n_users, n_items = clicks.shape
     slates = rng.integers(n_items, size=(_DRAWN, batch, SLATE))
     user = rng.integers(n_users, size=batch)
     budget = np.full(batch, BUDGET)
     previous = np.full((batch, SLATE), -1, np.int32)
     ones = np.ones(SLATE, np.float32)
+    flat, first = clicks.reshape(-1), np.arange(n_users) * n_items
 
     def work() -> int:
         nonlocal previous
         for slate in slates:
-            (clicks[user[:, None], slate] @ ones) / SLATE
-            shown = category[slate]
+            (flat.take(first.take(user)[:, None] + slate).astype(np.float32) @ ones) / SLATE
+            shown = category.take(slate)
             budget[:] -= 1.0 + ((shown == previous).astype(np.float32) @ ones > 0)
             ended = budget < 1
             if ended.any():

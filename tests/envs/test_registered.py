@@ -69,6 +69,7 @@ OWN: dict[str, list[World]] = {
         {"profile": "corrected", "faults": "none"},
         {"quit_rule": "satisfaction", "weights": (1.0, 0.5, 2.0, 0.0, 0.0, 3.0, -1.0)},
         {"root": "/nowhere"},
+        {"device": "cpu"},
         {"reward": mean_of_likes},
         {"labels": np.arange(60, dtype=np.int32)[:, None] % 9, "quit_rule": "windowed_count"},
         {"among": np.arange(30)},
@@ -85,6 +86,7 @@ OWN: dict[str, list[World]] = {
     ],
     "rapport/KuaiRec": [
         {"root": "/nowhere"},
+        {"device": "cpu"},
         {"click_at": 0.5},
         {"response": "lookup"},
         {"reward": "click"},

@@ -383,6 +383,16 @@ def test_one_cycle_rises_and_falls_over_any_number_of_steps(steps: int) -> None:
         assert rates == sorted(rates[: peak + 1]) + sorted(rates[peak + 1 :], reverse=True)
 
 
+def test_items_unknown_to_the_training_days_have_no_id(small_data: SessionData) -> None:
+    log = small_data.log
+    item, late = log.item.copy(), log.time_ms >= small_data.valid_from_ms
+    item[~late & (item < 9)] += 20  # items 0 to 8 come on later days only
+    data = dataclasses.replace(small_data, log=dataclasses.replace(log, item=item))
+    model = fit_user_model(data, FitSettings(epochs=1, batch_size=64)).model
+    met = np.bincount(item[~late], minlength=150) > 0
+    assert (model.item_id.weight.detach().abs().sum(dim=1) > 0).tolist() == met.tolist() and not met[:9].any()
+
+
 def test_without_counting_the_counts_change_nothing(small_data: SessionData) -> None:
     fitted = fit_user_model(small_data, FitSettings(epochs=1, batch_size=64, counting=False))
     users, items, feedback = some_batch(small_data, fitted.model)
