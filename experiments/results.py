@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 FORMAT = 1
 """Version of the file format."""
@@ -178,6 +179,13 @@ def config_hash(config: object) -> str:
     """Sixteen hex digits that change with any value of a configuration (a dataclass or a mapping)."""
     plain = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def wrote(console: Console, path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, making its folder, and say so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
+    console.print(f"[green]Wrote[/] {path}", highlight=False, soft_wrap=True)
 
 
 def write_atomically(path: Path, text: str) -> None:

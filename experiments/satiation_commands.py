@@ -18,7 +18,7 @@ from rapport.envs.session.satiation import Boredom
 from rapport.envs.session.satiation_fit import LOGGED_SHARE
 from rapport.envs.session.satiation_parameters import shipped
 from rapport.experiments.card_tables import as_rich
-from rapport.experiments.results import write_atomically
+from rapport.experiments.results import wrote
 from rapport.experiments.satiation_controls import METHODS
 from rapport.experiments.satiation_inside import in_log, inside
 from rapport.experiments.satiation_separation import PLAIN, TIRING, Trial, separate
@@ -93,9 +93,7 @@ class SatiationMeasure:
         }
         for path, words in written.items():
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, words)
-                console.print(f"[green]Wrote[/] {path}", highlight=False, soft_wrap=True)
+                wrote(console, path, words)
         return 0
 
 
@@ -176,9 +174,7 @@ class SatiationSeparate:
         for table in parts:
             console.print(as_rich(table))
         if self.out is not None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.out, cards_markdown(parts))
-            console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
+            wrote(console, self.out, cards_markdown(parts))
         return 0
 
 

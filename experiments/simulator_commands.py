@@ -22,7 +22,7 @@ from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.simulator import load_official, load_simulator, simulator_path
 from rapport.experiments.card_page import write_card_page
 from rapport.experiments.card_tables import as_rich, card_markdown, card_notes, card_tables, tables_markdown
-from rapport.experiments.results import write_atomically
+from rapport.experiments.results import wrote
 from rapport.experiments.simulator_compare import compare_predictors, comparison_tables
 
 DataName = Literal["auto", "kuairand-pure", "twin"]
@@ -89,9 +89,7 @@ class SimulatorCardCommand:
         for note in card_notes(card):
             console.print(f"- {note}", highlight=False)
         if self.out is not None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.out, card_markdown(card))
-            console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
+            wrote(console, self.out, card_markdown(card))
         if self.html is not None:
             write_card_page(card, self.html)
             console.print(f"[green]Wrote[/] {self.html}", highlight=False, soft_wrap=True)
@@ -136,9 +134,7 @@ class SimulatorCompare:
         for table in tables:
             console.print(as_rich(table))
         if self.out is not None:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.out, tables_markdown(f"Predictors compared: {data.name}", tables))
-            console.print(f"[green]Wrote[/] {self.out}", highlight=False, soft_wrap=True)
+            wrote(console, self.out, tables_markdown(f"Predictors compared: {data.name}", tables))
         return 0
 
 
