@@ -157,12 +157,14 @@ def environment_table(found: list[environment.EnvironmentSpeed]) -> Table:
         f"{environment.REFERENCE} with the same B and environment",
         title_justify="left",
     )
-    for column in ("B", "environment", "torch threads", "subject", "per second", "rounds", "ratio"):
-        shown.add_column(column, justify="left" if column in ("environment", "subject") else "right")
+    for column in ("B", "environment", "threads", "subject", "per second", "rounds", "ratio"):
+        words = column in ("environment", "subject")  # cut short they could not be told apart
+        shown.add_column(column, justify="left" if words else "right", no_wrap=words)
     for place, row in enumerate(found):
         last = place + 1 == len(found) or found[place + 1].batch != row.batch
         threads, ratio = str(row.threads or "-"), "-" if row.ratio is None else f"{row.ratio:.2f}"
-        cells = f"{row.batch:,}", row.environment, threads, row.subject, *_cells(row.speed), ratio
+        name = row.environment.removeprefix("rapport/").removesuffix("-v0")
+        cells = f"{row.batch:,}", name, threads, row.subject, *_cells(row.speed), ratio
         shown.add_row(*cells, end_section=last)
     return shown
 
@@ -177,7 +179,7 @@ def training_table(found: list[training.TrainingSpeed]) -> Table:
     paper = f"minutes for {training.PAPER_TRANSITIONS:,}"
     columns = ("policy", "threads", "timed", "per second", "rollouts", "collecting", "ratio", paper)
     for column in columns:
-        shown.add_column(column, justify="left" if column == "policy" else "right")
+        shown.add_column(column, justify="left" if column == "policy" else "right", no_wrap=column == "policy")
     for row in found:
         shown.add_row(
             *(row.subject, str(row.threads), f"{row.transitions:,}", *_cells(row.speed)),

@@ -192,7 +192,7 @@ def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
 
 def _subjects(name: str, batch: int, **arguments: Any) -> Iterator[tuple[str, Work]]:
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
-        yield f"gym.make_vec, {mode.value}", _vector_work(name, batch, mode, arguments)
+        yield f"vector, {mode.value}", _vector_work(name, batch, mode, arguments)
     if batch == 1:
         yield "gym.make", _single_work(name, arguments)
 
