@@ -60,4 +60,5 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
 
 def llm_planner(llm: LLM, data: SessionData, rng: np.random.Generator, pool: ReflectionPool | None) -> LLMPlanner:
     """The language-model planner, with the heuristic to fall back on; without a pool it gets no reflections."""
-    return LLMPlanner(llm, data.catalog.category_names, control_planner(HEURISTIC, data, rng), pool, rng)
+    rates = category_click_rates(data)
+    return LLMPlanner(llm, data.catalog.category_names, rates, control_planner(HEURISTIC, data, rng), pool, rng)

@@ -1,4 +1,4 @@
-"""LERL's high level (arXiv 2601.19585): a language model chooses the categories of each user's next slate."""
+"""LERL's high level (arXiv 2601.19585): a language model chooses the categories of each user's coming slates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import numpy as np
 from rapport.agents.llm.base import LLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
-from rapport.agents.planning.preference import IntArray, category_counts, check_views
+from rapport.agents.planning.preference import FloatArray, IntArray, category_counts, check_views, checked_prior
 from rapport.agents.planning.prompts import Prompt, load_prompt
 from rapport.agents.planning.reflection import ReflectionPool
-from rapport.agents.planning.wording import UNKNOWN, bullet_list, checked_names, describe_slates, describe_taste
+from rapport.agents.planning.wording import (
+    UNKNOWN,
+    bullet_list,
+    checked_names,
+    describe_categories,
+    describe_slates,
+    describe_taste,
+)
 
 
 class LLMPlanner:
     """Asks a language model which categories come next, and a fallback planner where it gets no usable answer.
 
-    The model sees the categories by name, some reflections on earlier sessions, what the user clicked before and the
-    last slates of the session. Its answer is a list of names that a JSON schema, and with GGUF files a grammar, keeps
+    The model sees the categories by name, most clicked first, some reflections on earlier sessions, what the user saw
+    and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with GGUF files a grammar, keeps
     valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
 
     One draw of reflections serves a whole batch, as in LERL; equal prompts in a batch are asked once.
@@ -32,6 +39,7 @@ class LLMPlanner:
         self,
         llm: LLM,
         category_names: Sequence[str],
+        rates: FloatArray,
         fallback: Planner,
         pool: ReflectionPool | None = None,
         rng: np.random.Generator | None = None,
@@ -39,7 +47,7 @@ class LLMPlanner:
         fewest: int = 2,
         most: int = 8,
         slates: int = 5,
-        taste: int = 5,
+        taste: int = 8,
         reflections: int = 3,
         alpha: float = 0.1,
         retries: int = 2,
@@ -50,13 +58,14 @@ class LLMPlanner:
         Args:
             llm: the model.
             category_names: C names, all different.
+            rates: shape (C,), click rate of each category over all training users.
             fallback: decides where the model gives no usable answer.
             pool: reflections to draw from; None to plan without.
             rng: draws the reflections; needed with a pool.
             fewest: fewest categories in a plan.
             most: most categories in a plan.
             slates: newest slates of the session that the model sees.
-            taste: categories the user clicked most before the session that the model sees; 0 for none.
+            taste: categories the user saw most before the session, liked or not, that the model sees; 0 for none.
             reflections: reflections the model sees.
             alpha: LERL's Eq. 4, how much more often reflections on good sessions are drawn.
             retries: times an unusable answer is asked for again.
@@ -68,6 +77,7 @@ class LLMPlanner:
             raise ValueError(f"a plan needs at least 1 category and fewest <= most; got fewest={fewest}, most={most}")
         self.llm = llm
         self._names = checked_names(category_names)
+        self._categories = describe_categories(self._names, checked_prior(rates, len(self._names)))
         self._index = {name: index for index, name in enumerate(self._names)}
         self._fallback = fallback
         self._pool, self._rng = pool, rng
@@ -112,7 +122,7 @@ class LLMPlanner:
             session = describe_slates(categories, clicks, self._names)
             prompts.append(
                 self._prompt.fill(
-                    categories=bullet_list(self._names),
+                    categories=self._categories,
                     least=self._fewest,
                     most=self._most,
                     reflections=reflections,
@@ -128,7 +138,7 @@ class LLMPlanner:
         return bullet_list([entry.text for entry in self._pool.sample(self._rng, self._n_reflections, self._alpha)])
 
     def _tastes(self, views: SessionViews) -> list[str]:
-        """What each user clicked before the session, in words."""
+        """What each user saw and clicked before the session, in words."""
         if self._taste == 0:
             return [UNKNOWN] * len(views)
         horizon = views.categories.shape[1]

@@ -61,7 +61,7 @@ def describe_slates(categories: NDArray[np.int64], clicks: NDArray[np.int8], nam
 
 
 def describe_taste(seen: NDArray[np.int64], clicked: NDArray[np.int64], names: Sequence[str], most: int) -> str:
-    """The categories clicked most often, as ``Comedy 7/12, Sport 3/4``.
+    """The categories shown most often, liked or not, as ``Comedy 7/12, Sport 0/4``.
 
     Args:
         seen: shape (C,), impressions.
@@ -69,5 +69,16 @@ def describe_taste(seen: NDArray[np.int64], clicked: NDArray[np.int64], names: S
         names: C names.
         most: categories named.
     """
-    best = [c for c in np.argsort(-clicked, kind="stable")[:most].tolist() if clicked[c] > 0]
-    return ", ".join(f"{names[c]} {clicked[c]}/{seen[c]}" for c in best) or UNKNOWN
+    order = np.lexsort((-clicked, -seen))[:most].tolist()
+    return ", ".join(f"{names[c]} {clicked[c]}/{seen[c]}" for c in order if seen[c] > 0) or UNKNOWN
+
+
+def describe_categories(names: Sequence[str], rates: NDArray[np.float64]) -> str:
+    """The categories line by line, most clicked first, as ``- Comedy 54``: clicks in 100 items shown.
+
+    Args:
+        names: C names.
+        rates: shape (C,), click rate of each over all users.
+    """
+    order = np.argsort(-rates, kind="stable").tolist()
+    return bullet_list([f"{names[c]} {round(100 * rates[c])}" for c in order])

@@ -18,6 +18,7 @@ from rapport.agents.planning.reflection import Reflection, ReflectionPool
 
 NAMES = ["Comedy", "Sport", "News", "Music", "Cooking"]
 SIZES = np.full(5, 20)
+RATES = np.array([0.5, 0.62, 0.114, 0.3, 0.4])
 GOOD = '{"categories": ["Comedy", "Music"]}'
 
 
@@ -31,7 +32,7 @@ def views_of(n: int = 3, step: int = 0, horizon: int = 12) -> SessionViews:
 
 
 def planner(llm: Any, **options: Any) -> LLMPlanner:
-    return LLMPlanner(llm, NAMES, GreedyRotationPlanner(SIZES, np.full(5, 0.5), n=2), **options)
+    return LLMPlanner(llm, NAMES, RATES, GreedyRotationPlanner(SIZES, np.full(5, 0.5), n=2), **options)
 
 
 def test_the_plan_is_what_the_model_chose() -> None:
@@ -52,15 +53,22 @@ def test_every_row_gets_its_own_answer_and_equal_prompts_are_asked_once() -> Non
 def test_the_prompt_shows_the_session_and_what_was_before_it() -> None:
     prompts = planner(ScriptedLLM([])).prompts(views_of(n=1, step=2))
     before, session = prompts[0].split("before this session")[1].split("This session so far")
-    assert "Comedy 1/1, Sport 1/1, Music 1/1" in before and "News" not in before
+    assert "Comedy 1/1, Sport 1/1, Music 1/1, News 0/1" in before
     assert session.count("- Comedy 0/1, Sport 1/1, News 0/1, Music 1/1") == 2
 
 
 def test_at_the_first_step_there_is_no_session() -> None:
     prompt = planner(ScriptedLLM([])).prompts(views_of(n=1, step=0))[0]
     assert "(none yet)" in prompt.split("This session so far")[1]
-    assert "Sport 3/3, Music 3/3, Comedy 1/3" in prompt
+    assert "Sport 3/3, Music 3/3, Comedy 1/3, News 0/3" in prompt
     assert "nothing known" in planner(ScriptedLLM([]), taste=0).prompts(views_of(n=1))[0]
+
+
+def test_the_categories_are_listed_most_clicked_first() -> None:
+    prompt = planner(ScriptedLLM([])).prompts(views_of(n=1))[0]
+    assert "- Sport 62\n- Comedy 50\n- Cooking 40\n- Music 30\n- News 11\n" in prompt
+    with pytest.raises(ValueError, match="a click rate for each of 5 categories"):
+        LLMPlanner(ScriptedLLM([]), NAMES, np.ones(4), GreedyRotationPlanner(SIZES, RATES))
 
 
 def test_only_the_newest_slates_are_shown_and_a_long_session_is_no_taste() -> None:
@@ -153,13 +161,13 @@ def test_an_empty_batch_asks_nothing() -> None:
 def test_names_must_tell_categories_apart() -> None:
     fallback = GreedyRotationPlanner([1, 1], [0.5, 0.5])
     with pytest.raises(ValueError, match=r"category_names\[0\] and \[1\] are both 'a b'"):
-        LLMPlanner(ScriptedLLM([]), ["a b", "a  b"], fallback)
+        LLMPlanner(ScriptedLLM([]), ["a b", "a  b"], np.full(2, 0.5), fallback)
     with pytest.raises(ValueError, match=r"category_names\[1\] is blank"):
-        LLMPlanner(ScriptedLLM([]), ["a", " "], fallback)
+        LLMPlanner(ScriptedLLM([]), ["a", " "], np.full(2, 0.5), fallback)
 
 
 def test_a_single_category_can_be_planned() -> None:
-    only = LLMPlanner(ScriptedLLM(['{"categories": ["all"]}']), ["all"], GreedyRotationPlanner([9], [0.5]))
+    only = LLMPlanner(ScriptedLLM(['{"categories": ["all"]}']), ["all"], np.array([0.5]), GreedyRotationPlanner([9], [0.5]))
     nothing = np.full((1, 0), -1)
     assert only.plan(SessionViews(np.array([0]), np.array([0]), nothing, nothing.astype(np.int8), 6)).all()
 
