@@ -22,6 +22,8 @@ from rapport.datasets.schema import SessionData
 
 HEURISTIC = "greedy rotation"
 """The planner that stands in where no language model is given or where its answer cannot be used."""
+LASTING = "lasting preference"
+"""The user's best eight categories: enough for a whole session where those just shown are given a rest."""
 PRIOR = 10.0
 """Exposures that the overall click rate is worth against a category's own."""
 
@@ -51,6 +53,7 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         "random": lambda: RandomPlanner(sizes, rng),
         "rotation": lambda: RotationPlanner(sizes, rng),
         "greedy preference": lambda: GreedyPreferencePlanner(sizes, category_click_rates(data)),
+        LASTING: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=8),
         HEURISTIC: lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),
     }
     if name not in makers:
@@ -58,7 +61,13 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
     return makers[name]()
 
 
-def llm_planner(llm: LLM, data: SessionData, rng: np.random.Generator, pool: ReflectionPool | None) -> LLMPlanner:
-    """The language-model planner, with the heuristic to fall back on; without a pool it gets no reflections."""
+def llm_planner(
+    llm: LLM, data: SessionData, rng: np.random.Generator, pool: ReflectionPool | None, alpha: float = 0.1
+) -> LLMPlanner:
+    """The language-model planner, with the heuristic to fall back on; without a pool it gets no reflections.
+
+    Reflections are drawn with LERL's Eq. 4 and `alpha`; with `-alpha` those on the worst sessions are drawn most.
+    """
     rates = category_click_rates(data)
-    return LLMPlanner(llm, data.catalog.category_names, rates, control_planner(HEURISTIC, data, rng), pool, rng)
+    fallback = control_planner(HEURISTIC, data, rng)
+    return LLMPlanner(llm, data.catalog.category_names, rates, fallback, pool, rng, alpha=alpha)

@@ -9,7 +9,7 @@ from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.planner import FinishedSession
 from rapport.agents.planning.prompts import Prompt, load_prompt
 from rapport.agents.planning.reflection import ReflectionPool
-from rapport.agents.planning.wording import bullet_list, checked_names, describe_slates
+from rapport.agents.planning.wording import checked_names, describe_slates
 
 _LONGEST = 160
 """Characters in a reflection, about 20 words and some."""
@@ -73,7 +73,6 @@ class LLMCritic:
     def prompt(self, session: FinishedSession) -> str:
         """What the model is asked about one session."""
         return self._prompt.fill(
-            categories=bullet_list(self._names),
             words=self._words,
             slates=len(session.categories),
             items=session.categories.size,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
 from rapport.agents.llm.base import LLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
-from rapport.agents.planning.preference import FloatArray, IntArray, category_counts, check_views, checked_prior
+from rapport.agents.planning.preference import FloatArray, category_counts, check_views, checked_prior
 from rapport.agents.planning.prompts import Prompt, load_prompt
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wording import (
@@ -27,8 +26,8 @@ class LLMPlanner:
     """Asks a language model which categories come next, and a fallback planner where it gets no usable answer.
 
     The model sees the categories by name, most clicked first, some reflections on earlier sessions, what the user saw
-    and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with GGUF files a grammar, keeps
-    valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
+    and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with
+    GGUF files a grammar, keeps valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
 
     One draw of reflections serves a whole batch, as in LERL; equal prompts in a batch are asked once.
     """
@@ -97,7 +96,7 @@ class LLMPlanner:
         prompts = self.prompts(views)
         questions = list(dict.fromkeys(prompts))
         answers = complete_json(
-            self.llm, questions, self._schema, self._parse, max_tokens=self._max_tokens, retries=self._retries
+            self.llm, questions, self._schema, self.parse, max_tokens=self._max_tokens, retries=self._retries
         )
         chosen = dict(zip(questions, answers, strict=True))
         plans = np.zeros((len(views), len(self._names)), dtype=np.bool_)
@@ -107,14 +106,21 @@ class LLMPlanner:
                 missing.append(row)
             else:
                 plans[row, categories] = True
+        meter = self.llm.meter
+        meter.decisions += len(prompts)
+        meter.cache_hits += len(prompts) - len(missing) - sum(answer is not None for answer in answers)
         if missing:
-            self.llm.meter.fallbacks += len(missing)
-            plans[missing] = self._fallback.plan(_rows(views, np.array(missing)))
+            meter.fallbacks += len(missing)
+            plans[missing] = self._fallback.plan(views.rows(np.array(missing)))
         return plans
 
     def prompts(self, views: SessionViews) -> list[str]:
         """What the model is asked for each of B sessions; draws the reflections."""
-        reflections = self._draw()
+        return self.prompts_with(views, self._draw())
+
+    def prompts_with(self, views: SessionViews, reflections: Sequence[str]) -> list[str]:
+        """The same with these reflections."""
+        taught = bullet_list(reflections)
         tastes = self._tastes(views)
         prompts = []
         for row in range(len(views)):
@@ -125,17 +131,17 @@ class LLMPlanner:
                     categories=self._categories,
                     least=self._fewest,
                     most=self._most,
-                    reflections=reflections,
+                    reflections=taught,
                     taste=tastes[row],
                     session=session,
                 )
             )
         return prompts
 
-    def _draw(self) -> str:
+    def _draw(self) -> list[str]:
         if self._pool is None or self._rng is None:
-            return bullet_list([])
-        return bullet_list([entry.text for entry in self._pool.sample(self._rng, self._n_reflections, self._alpha)])
+            return []
+        return [entry.text for entry in self._pool.sample(self._rng, self._n_reflections, self._alpha)]
 
     def _tastes(self, views: SessionViews) -> list[str]:
         """What each user saw and clicked before the session, in words."""
@@ -146,7 +152,7 @@ class LLMPlanner:
         seen, clicked = category_counts(np.where(before, views.categories, -1), views.clicks, len(self._names))
         return [describe_taste(seen[row], clicked[row], self._names, self._taste) for row in range(len(views))]
 
-    def _parse(self, answer: object) -> list[int]:
+    def parse(self, answer: object) -> list[int]:
         """Indices of the categories in an answer, or an error that tells the model what to mend."""
         names = answer.get("categories") if isinstance(answer, dict) else answer
         if not isinstance(names, list):
@@ -173,13 +179,3 @@ def plan_schema(names: Sequence[str], fewest: int, most: int) -> dict[str, objec
         "required": ["categories"],
         "additionalProperties": False,
     }
-
-
-def _rows(views: SessionViews, rows: IntArray) -> SessionViews:
-    return replace(
-        views,
-        user=views.user[rows],
-        step=views.step[rows],
-        categories=views.categories[rows],
-        clicks=views.clicks[rows],
-    )

@@ -6,11 +6,13 @@ what a real service would see: the user's logged history, what was shown in this
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rapport.datasets.schema import SessionData
 
 BoolArray = NDArray[np.bool_]
 
@@ -38,12 +40,43 @@ class SessionViews:
         """Number of sessions, B."""
         return len(self.user)
 
+    def rows(self, rows: NDArray[np.int64]) -> SessionViews:
+        """Some of the sessions."""
+        return replace(
+            self,
+            user=self.user[rows],
+            step=self.step[rows],
+            categories=self.categories[rows],
+            clicks=self.clicks[rows],
+        )
+
     def session_slates(self, row: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
         """Categories and clicks, shape (n, K), of at most the ``last`` newest slates of one session, oldest first."""
         size = self.slate_size
         n = min(int(self.step[row]), last, self.categories.shape[1] // size)
         tail = slice(self.categories.shape[1] - n * size, None)
         return self.categories[row, tail].reshape(n, size), self.clicks[row, tail].reshape(n, size)
+
+
+def session_views(
+    observations: dict[str, Any], users: NDArray[np.int64], data: SessionData, slate_size: int
+) -> SessionViews:
+    """What a planner may see of what a session environment observes.
+
+    Args:
+        observations: of B sessions, as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
+        users: shape (B,).
+        data: the environment's data set.
+        slate_size: K.
+    """
+    behaviours = data.log.behaviours
+    # Some early exposures are known by their long views alone: the stricter sign then stands in for the click.
+    stand_in = behaviours.index("long_view") if "long_view" in behaviours else 0
+    items = observations["history_items"]
+    feedback = observations["history_feedback"].reshape(*items.shape, len(behaviours))
+    clicks = np.where(feedback[..., 0] >= 0, feedback[..., 0], feedback[..., stand_in])
+    categories = np.where(items > 0, data.catalog.category[items - 1], -1).astype(np.int64)
+    return SessionViews(users, observations["step"][:, 0].astype(np.int64), categories, clicks, slate_size)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ CREATE TABLE IF NOT EXISTS reflections (
     user INTEGER
 )
 """
+_ENTRIES = "SELECT text, score, user FROM reflections ORDER BY id"
 _SAME = 0.92
 """Share of words in common from which two texts are one: in 20 words one may be added, but none exchanged."""
 
@@ -88,8 +92,7 @@ class ReflectionPool:
 
     def entries(self) -> list[Reflection]:
         """All reflections, oldest first."""
-        query = "SELECT text, score, user FROM reflections ORDER BY id"
-        return [Reflection(*row) for row in self._store.run(lambda db: db.execute(query).fetchall())]
+        return [Reflection(*row) for row in self._store.run(lambda db: db.execute(_ENTRIES).fetchall())]
 
     def sample(self, rng: np.random.Generator, n: int = 3, alpha: float = 0.1) -> list[Reflection]:
         """Draw `n` different reflections with P(u) proportional to exp(alpha x S_u), LERL's Eq. 4.
@@ -97,7 +100,7 @@ class ReflectionPool:
         Args:
             rng: source of randomness.
             n: reflections drawn; all of them, in random order, where the pool has no more.
-            alpha: how much more often good sessions are drawn; 0 draws all alike.
+            alpha: how much more often good sessions are drawn; 0 draws all alike, below 0 bad ones more often.
 
         Returns:
             Reflections in the order they were drawn.
@@ -106,6 +109,23 @@ class ReflectionPool:
         scores = np.array([entry.score for entry in entries], dtype=np.float64)
         return [entries[index] for index in softmax_draw(rng, alpha * scores, n).tolist()]
 
+    def shuffled(self, rng: np.random.Generator) -> ReflectionPool:
+        """A copy in memory with the scores dealt to other texts, at random: what is drawn no longer tells what paid."""
+        pool, entries = ReflectionPool(capacity=self.capacity), self.entries()
+        for entry, place in zip(entries, rng.permutation(len(entries)).tolist(), strict=True):
+            pool.add(entry.text, entries[place].score, entry.user)
+        return pool
+
+    def restore(self, entries: Sequence[Reflection]) -> None:
+        """Hold these reflections, oldest first, and no others."""
+        rows = [(entry.text, entry.score, entry.user) for entry in entries]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM reflections")
+            db.executemany("INSERT INTO reflections (text, score, user) VALUES (?, ?, ?)", rows)
+
+        self._store.run(work, write=True)
+
     def __len__(self) -> int:
         """Number of reflections kept."""
         return int(self._store.run(lambda db: db.execute("SELECT COUNT(*) FROM reflections").fetchone()[0]))
@@ -113,6 +133,24 @@ class ReflectionPool:
     def close(self) -> None:
         """Close the file; a pool in memory is lost."""
         self._store.close()
+
+
+def read_reflections(path: Path) -> list[Reflection]:
+    """All reflections in a pool's file, oldest first; the file is left as it is.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no pool of reflections.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: there is no such file; runs with a language model keep reflections-seed0.sqlite and others"
+        )
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+            return [Reflection(*row) for row in db.execute(_ENTRIES)]
+    except sqlite3.DatabaseError as error:
+        raise ValueError(f"{path} is no pool of reflections ({error}); give a file like reflections.sqlite") from error
 
 
 def softmax_draw(rng: np.random.Generator, logits: NDArray[np.float64], n: int) -> NDArray[np.int64]:

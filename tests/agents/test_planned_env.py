@@ -1,4 +1,4 @@
-"""Planned sessions: hard masks, widened plans, periods, and a critic that hears of the session that ended."""
+"""Planned sessions: hard masks, widened plans, periods, rests, surprises, and a critic that hears of what ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rapport.agents.planning.controls import RandomPlanner
 from rapport.agents.planning.planner import BoolArray, FinishedSession, SessionViews
-from rapport.agents.planning.wrapper import PlannedVectorEnv, widen
+from rapport.agents.planning.wrapper import PlannedVectorEnv, rested, widen
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
 from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv
 from rapport.datasets.schema import SessionData
@@ -60,11 +60,18 @@ def sessions(data: SessionData, response: MatrixResponse, n: int, **arguments: A
 @pytest.fixture
 def make(small_data: SessionData, matrix_response: MatrixResponse) -> Callable[..., PlannedVectorEnv]:
     def made(
-        n: int, plan: Any = everything, critic: Recorder | None = None, period: int = 1, **arguments: Any
+        n: int,
+        plan: Any = everything,
+        critic: Recorder | None = None,
+        period: int = 1,
+        rest: bool = False,
+        surprise: float | None = None,
+        once: bool = False,
+        **arguments: Any,
     ) -> PlannedVectorEnv:
         env = sessions(small_data, matrix_response, n, **arguments)
         planner = Scripted(plan) if callable(plan) else plan
-        return PlannedVectorEnv(env, small_data, planner, critic, period)
+        return PlannedVectorEnv(env, small_data, planner, critic, period, rest, surprise, once)
 
     return made
 
@@ -157,6 +164,141 @@ def test_a_plan_holds_for_its_period(
             else:
                 assert (observation["plan"][i] != before[i]).any()
     assert env.plans_made == due
+
+
+# --- rests ------------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_resting_matches_a_slow_reference(data: st.DataObject) -> None:
+    n_sessions, n_categories = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
+    bits = st.lists(st.booleans(), min_size=n_categories, max_size=n_categories)
+    plans, shown = (np.array(data.draw(st.lists(bits, min_size=n_sessions, max_size=n_sessions))) for _ in range(2))
+    sizes = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n_categories, max_size=n_categories)))
+    masks, waived = rested(plans, shown, sizes, 6)
+    for plan, last, mask, whole in zip(plans, shown, masks, waived, strict=True):
+        fresh = [allowed and not seen for allowed, seen in zip(plan.tolist(), last.tolist(), strict=True)]
+        held = sum(size for size, allowed in zip(sizes.tolist(), fresh, strict=True) if allowed)
+        assert (mask.tolist(), bool(whole)) == ((plan.tolist(), True) if held < 6 else (fresh, False))
+
+
+def test_what_was_just_shown_rests_for_one_slate_of_this_session(
+    make: Callable[..., PlannedVectorEnv], small_data: SessionData
+) -> None:
+    sizes, category = small_data.catalog.category_sizes, small_data.catalog.category
+    env = make(5, RandomPlanner(sizes, np.random.default_rng(0), n=9), period=100, rest=True, budget=12)
+    observation, _ = env.reset(seed=0)
+    plans, rng, waived = observation["plan"].astype(bool), np.random.default_rng(1), 0
+    for _ in range(60):
+        slates = np.stack([rng.choice(np.flatnonzero(plans[i][category]), 6, replace=False) for i in range(5)])
+        observation, _, terminated, truncated, info = env.step(slates)
+        for i in range(5):
+            fresh = plans[i].copy()
+            fresh[category[slates[i]]] = False
+            short = sizes[fresh].sum() < 6
+            if (terminated | truncated)[i]:
+                np.testing.assert_array_equal(info["final_obs"][i]["plan"], plans[i] if short else fresh)
+                plans[i] = observation["plan"][i]  # a new plan, whole
+                assert sizes[plans[i]].sum() >= 6
+            else:
+                np.testing.assert_array_equal(observation["plan"][i], plans[i] if short else fresh)
+                waived += short
+    assert env.rests_waived == waived > 0
+    assert env.plans_made > 5
+
+
+def test_a_new_session_begins_with_its_whole_plan(make: Callable[..., PlannedVectorEnv]) -> None:
+    env = make(2, period=100, rest=True, quit_rule="never", max_steps=2)
+    observation, _ = env.reset(seed=0)
+    rests = []
+    for _ in range(5):
+        rests.append(int((observation["plan"] == 0).sum()))
+        observation, *_ = env.step(np.zeros((2, 6), int))
+    assert rests == [0, 2, 0, 2, 0]
+    observation, *_ = env.step(np.zeros((2, 6), int))
+    assert env.reset()[0]["plan"].all()
+
+
+# --- surprises --------------------------------------------------------------------------------------------------------
+
+
+def test_a_session_is_planned_anew_when_it_surprises(make: Callable[..., PlannedVectorEnv]) -> None:
+    """Against the formula worked out from what the bare environment reports."""
+    n, z, size = 8, 1.5, 6
+    env = make(n, planner := Scripted(everything), period=7, surprise=z)
+    env.reset(seed=0)
+    assert len(planner.views[-1]) == n
+    place, before, since, everyone = [0] * n, [(0, 0)] * n, [(0, 0)] * n, [0, 0]
+    early = 0
+    for step in range(60):
+        made = len(planner.views)
+        slates = np.random.default_rng(step).integers(150, size=(n, size))
+        _, _, terminated, truncated, info = env.step(slates)
+        clicks = info["feedback"][:, :, 0].sum(axis=1).tolist()
+        everyone = [everyone[0] + sum(clicks), everyone[1] + n * size]
+        q = (everyone[0] + 1) / (everyone[1] + 2)
+        due = []
+        for i in range(n):
+            place[i] += 1
+            since[i] = (since[i][0] + clicks[i], since[i][1] + size)
+            if (terminated | truncated)[i]:
+                place[i], before[i], since[i] = 0, (0, 0), (0, 0)
+            p = (before[i][0] + 10 * q) / (before[i][1] + 10)
+            surprised = abs(since[i][0] - since[i][1] * p) > z * np.sqrt(since[i][1] * p * (1 - p))
+            if place[i] % 7 == 0 or surprised:
+                early += place[i] % 7 != 0
+                due.append(int(info["user"][i]))
+                before[i] = (before[i][0] + since[i][0], before[i][1] + since[i][1])
+                since[i] = (0, 0)
+        asked = [] if len(planner.views) == made else planner.views[-1].user.tolist()
+        assert asked == due
+    assert env.surprises == early > 5
+
+
+def test_a_reset_forgets_what_was_expected(make: Callable[..., PlannedVectorEnv]) -> None:
+    env = make(4, period=50, surprise=1.0)
+    slates = np.random.default_rng(0).integers(150, size=(10, 4, 6))
+    counts = []
+    for _ in range(2):
+        made = env.plans_made
+        env.reset(seed=3)
+        for slate in slates:
+            env.step(slate)
+        counts.append(env.plans_made - made)
+    assert counts[0] == counts[1] > 4
+
+
+# --- one session each -------------------------------------------------------------------------------------------------
+
+
+def test_what_follows_the_first_session_is_neither_planned_for_nor_told_of(
+    make: Callable[..., PlannedVectorEnv],
+) -> None:
+    """The first sessions are those of an environment that goes on and on, plan for plan."""
+    slates = np.random.default_rng(1).integers(150, size=(45, 5, 6))
+    seen: dict[bool, list[tuple[int, list[int], bytes]]] = {}
+    for once in (False, True):
+        planner, critic = Scripted(lambda views: np.arange(37) % 2 == views.step[:, None] % 2), Recorder()
+        env = make(5, planner, critic, rest=True, once=once, budget=12)
+        observation, info = env.reset(seed=0)
+        first, lengths, seen[once] = np.ones(5, bool), np.zeros(5, int), []
+        for step in range(45):
+            masks = observation["plan"]
+            assert first.all() or not once or masks[~first].all()
+            seen[once].append((step, np.flatnonzero(first).tolist(), masks[first].tobytes()))
+            observation, _, terminated, truncated, info = env.step(slates[step])
+            assert all(info["final_obs"][i] in env.single_observation_space for i in np.flatnonzero(terminated))
+            lengths += first
+            first &= ~(terminated | truncated)
+        assert not first.any()
+        if once:
+            assert env.plans_made == lengths.sum() == sum(len(session.clicks) for session in critic.heard)
+            assert len(critic.heard) == 5 and sum(len(views) for views in planner.views) == env.plans_made
+            assert env.reset(seed=0)[0]["plan"].sum() < 5 * 37
+        else:
+            assert len(critic.heard) > 5
+    assert seen[True] == seen[False]
 
 
 # --- plans that cannot be served --------------------------------------------------------------------------------------
@@ -334,6 +476,8 @@ def test_what_cannot_be_planned_for_is_refused(small_data: SessionData, matrix_r
     env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
     with pytest.raises(ValueError, match=r"^period=0; a plan holds at least one step$"):
         PlannedVectorEnv(env, small_data, Scripted(everything), period=0)
+    with pytest.raises(ValueError, match=r"^surprise=0; give a number of standard deviations above 0, or None$"):
+        PlannedVectorEnv(env, small_data, Scripted(everything), surprise=0)
     large = sessions(small_data, matrix_response, 1, slate_size=151)
     with pytest.raises(ValueError, match=r"^slate_size=151, but there are only 150 items$"):
         PlannedVectorEnv(large, small_data, Scripted(everything))

@@ -167,7 +167,9 @@ def test_names_must_tell_categories_apart() -> None:
 
 
 def test_a_single_category_can_be_planned() -> None:
-    only = LLMPlanner(ScriptedLLM(['{"categories": ["all"]}']), ["all"], np.array([0.5]), GreedyRotationPlanner([9], [0.5]))
+    only = LLMPlanner(
+        ScriptedLLM(['{"categories": ["all"]}']), ["all"], np.array([0.5]), GreedyRotationPlanner([9], [0.5])
+    )
     nothing = np.full((1, 0), -1)
     assert only.plan(SessionViews(np.array([0]), np.array([0]), nothing, nothing.astype(np.int8), 6)).all()
 
@@ -218,7 +220,7 @@ def test_the_whole_loop_on_a_real_gguf(tiny_gguf: Path) -> None:
     views = views_of(n=8, step=2)
     plans = [planner(llm, pool=pool, rng=np.random.default_rng(3)).plan(views) for _ in range(2)]
     np.testing.assert_array_equal(*plans)
-    assert np.all(plans[0].sum(1) >= 2)
+    assert np.all(plans[0].any(1)) and llm.meter.fallbacks < 16  # weights drawn at random may repeat a name
 
 
 def test_a_server_that_goes_in_mid_run_leaves_the_fallback(

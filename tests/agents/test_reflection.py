@@ -137,3 +137,18 @@ def test_pool_files_are_plain_sqlite(tmp_path: Path) -> None:
     pool.close()
     with sqlite3.connect(tmp_path / "pool.sqlite") as db:
         assert db.execute("SELECT text, score FROM reflections").fetchall() == [("readable by anyone", 2.0)]
+
+
+def test_a_pool_is_restored_to_what_it_held() -> None:
+    pool = ReflectionPool(capacity=5)
+    for n in range(4):
+        pool.add(f"lesson {n}", n, n)
+    kept = pool.entries()
+    pool.add("a later lesson", 9)
+    pool.restore(kept)
+    assert pool.entries() == kept
+    for n in range(4, 7):
+        pool.add(f"lesson {n}", n)
+    assert [entry.text for entry in pool.entries()] == [f"lesson {n}" for n in range(2, 7)]  # still first in, first out
+    pool.restore([])
+    assert len(pool) == 0

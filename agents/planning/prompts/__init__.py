@@ -14,7 +14,7 @@ from importlib.resources import files
 
 VARIABLES = {
     "plan": frozenset({"categories", "least", "most", "reflections", "taste", "session"}),
-    "reflect": frozenset({"categories", "words", "slates", "items", "clicks", "session"}),
+    "reflect": frozenset({"words", "slates", "items", "clicks", "session"}),
 }
 """What each prompt must name, as ``$name``."""
 
