@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +14,15 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
 from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.llm.base import Budget
+from rapport.agents.llm.transcript import seal
 from rapport.agents.policies.encoder import EncoderSettings
+from rapport.experiments.cost import COST_COLUMNS, cost_rows, mean_meter, planned_by
 from rapport.experiments.methods import LABELS, NO_LLM, Evaluation, play_agent
-from rapport.experiments.setup import PlannerChoice, Setup, planned
+from rapport.experiments.results import MethodResult
+from rapport.experiments.setup import PlannerChoice, Setup, model_label, planned, with_language_model
 from rapport.experiments.stats import Estimate, Scores, estimate
+from rapport.experiments.table import grid
 
 
 @dataclass
@@ -33,7 +38,15 @@ class Evaluate:
     planner: str | None = None
     """Another planner than in training: none, random, rotation, "greedy preference" or "greedy rotation"."""
     llm: str | None = None
-    """Another language model than the agent was trained with."""
+    """Another language model than the agent was trained with, or replay:FILE, a transcript."""
+    llm_seconds: float = 120.0
+    """Seconds the language model may take for each draw; beyond them the heuristic plans."""
+    llm_calls: int | None = None
+    """Prompts it may be sent for each draw."""
+    llm_tokens: int | None = None
+    """Tokens it may read and write for each draw."""
+    llm_record: Path | None = None
+    """File in which all prompts and answers are kept; --llm replay:FILE plays them again without the model."""
     sessions: int = 1_000
     """Complete sessions per seed."""
     seeds: int = 5
@@ -48,16 +61,22 @@ class Evaluate:
         for seed in range(self.seeds):
             console.print(f"  playing {self.sessions:,} sessions, draw {seed + 1} of {self.seeds}", highlight=False)
             results.append(play_agent(Evaluation(setup, seed, self.sessions), _row_of(note), agent, choice))
+        if choice.record is not None:
+            seal(choice.record)
         self._print(console, note, choice, results)
         return 0
 
     def _choice(self, note: dict[str, Any]) -> PlannerChoice:
         trained_with = PlannerChoice(**note["planner"])
+        choice = trained_with if self.llm is None else replace(trained_with, name="llm", llm=self.llm, cache=None)
         if self.planner is not None:
-            return PlannerChoice(self.planner, period=trained_with.period)
-        if self.llm is not None:
-            return PlannerChoice("llm", self.llm, period=trained_with.period, pool=trained_with.pool)
-        return trained_with
+            choice = PlannerChoice(self.planner, period=trained_with.period)
+        if choice.llm is not None:
+            budget = Budget(self.llm_calls, self.llm_tokens, self.llm_seconds)
+            return with_language_model(choice, choice.llm, budget, self.llm_record)
+        if self.llm_record is not None:
+            raise ValueError(f"--llm-record {self.llm_record}: no language model plans here; give --llm")
+        return choice
 
     def _print(self, console: Console, note: dict[str, Any], choice: PlannerChoice, results: list[Any]) -> None:
         scores = {
@@ -65,7 +84,7 @@ class Evaluate:
             "R_cum, summed click rate": Scores.mean([r.returns for r in results]),
             "R_sin, click rate": Scores.ratio([r.returns for r in results], [r.lengths for r in results]),
         }
-        who = f"{choice.name}, {NO_LLM}" if choice.llm is None else f"LLM {Path(choice.llm).name}"
+        who = f"{choice.name}, {NO_LLM}" if choice.llm is None else model_label(choice.llm)
         table = Table(title=f"{LABELS[_row_of(note)]}, {note['transitions']:,} transitions\nplanner: {who}")
         table.add_column("measure")
         table.add_column("value", justify="right")
@@ -79,12 +98,18 @@ class Evaluate:
             f"{self.seeds} draws of {self.sessions:,} held-out users; training luck is not in the interval.",
             highlight=False,
         )
-        spent = [r.meter for r in results if r.meter]
-        if spent:
-            total = {k: sum(float(m.get(k, 0)) for m in spent) for k in ("calls", "prompt_tokens", "fallbacks")}
-            console.print(
-                "planner: " + ", ".join(f"{v:,.0f} {k.replace('_', ' ')}" for k, v in total.items()), highlight=False
-            )
+        if choice.llm is not None:
+            _print_cost(console, LABELS[_row_of(note)], results)
+
+
+def _print_cost(console: Console, label: str, results: list[MethodResult]) -> None:
+    """What the language model cost, who planned, and where a limit was reached."""
+    meter = mean_meter([r.meter for r in results])
+    slates = sum(r.steps_total for r in results) / len(results)
+    console.print(grid(COST_COLUMNS, cost_rows(label, meter, slates)))
+    notes = dict.fromkeys(f"{label}: {note}" for r in results for note in r.notes)
+    for line in (*planned_by(label, meter), *notes):
+        console.print(line, highlight=False, markup=False)
 
 
 def load_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[Setup, PPO, dict[str, Any]]:

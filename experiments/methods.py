@@ -11,6 +11,7 @@ from stable_baselines3 import PPO
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
 from rapport.agents.llm.base import Meter
+from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
 from rapport.experiments.evaluation import Act, Played, evaluation_users, play
 from rapport.experiments.results import MethodResult
@@ -87,19 +88,29 @@ def play_agent(
     data = task.setup.session_data()
     llm = choice.open(task.seed)
     sessions = task.setup.sessions(task.sessions, "held_out")
-    env = planned(sessions, data, choice, llm, np.random.default_rng([task.seed, 3]))
+    env = planned(sessions, data, choice, llm, np.random.default_rng([task.seed, 3]), once=True)
     users = evaluation_users(data, task.sessions, task.seed)
     act = sampled_actions(agent, task.seed)
-    played = play(act_on(env, slate_policy(agent).encoder), act, users, task.seed)
+    with conversation(llm, f"{method}, seed {task.seed}, evaluation"):
+        played = play(act_on(env, slate_policy(agent).encoder), act, users, task.seed)
     result = _result(task, method, played, time.monotonic() - begun)
     meter = Meter() if llm is None else llm.meter
+    result = replace(result, notes=_limits_reached(trained, meter))
     if trained is not None:
         meter = meter + Meter.from_dict(trained.meter)
         result = replace(result, train_transitions=agent.num_timesteps, train_seconds=trained.seconds)
-    planner_wanted = choice.name != "none"
-    return replace(result, meter=meter.to_dict()) if planner_wanted else result
+    if choice.name == "none":
+        return result
+    plans = {"plans": env.plans_made, "surprises": env.surprises, "rests_waived": env.rests_waived}
+    return replace(result, meter={**meter.to_dict(), **plans})
+
+
+def _limits_reached(trained: Trained | None, meter: Meter) -> tuple[str, ...]:
+    """Where the language model's budget was spent, as notes on a row."""
+    parts = {"training": None if trained is None else trained.capped, "evaluation": meter.exhausted}
+    return tuple(f"in {part} {reason}, then {HEURISTIC} planned" for part, reason in parts.items() if reason)
 
 
 def _result(task: Evaluation, method: str, played: Played, seconds: float) -> MethodResult:
     users = evaluation_users(task.setup.session_data(), task.sessions, task.seed)
-    return MethodResult(method, LABELS[method], task.seed, *played, users=users, eval_seconds=seconds)
+    return MethodResult(method, LABELS.get(method, method), task.seed, *played, users=users, eval_seconds=seconds)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.experiments import table as tables
+from rapport.experiments.cost import COST_COLUMNS
 from rapport.experiments.results import write_atomically
 
 LICENCE_KUAIRAND = (
@@ -107,18 +108,17 @@ def render(report: RunReport) -> str:
     """The page as one HTML text; everything that comes from outside is escaped."""
     template, page = template_of("report.html.j2")
     table = report.table
-    planners = [found for row in table.rows if (found := tables.planner_cells(row))]
     return str(
         template.render(
             report=report,
             columns=tables.COLUMNS,
             rows=[(row.method == table.facts.main, tables.cells(row)) for row in table.rows],
-            planner_columns=tables.PLANNER_COLUMNS,
-            planners=planners,
+            cost_columns=COST_COLUMNS,
+            costs=tables.costs(table),
             verdict=tables.verdict(table),
             footer=tables.footer(table),
             card_rows=[[_cell(value) for value in row] for row in report.card.rows] if report.card else [],
-            forest=[figure_html(_forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
+            forest=[figure_html(forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
             curves=[figure_html(_learning(report, "r_cum")), figure_html(_learning(report, "t_int"))]
             if report.curves
             else [],
@@ -192,7 +192,7 @@ def lay_out(figure: Any, title: str, height: int) -> Any:
     return figure
 
 
-def _forest(table: tables.ResultsTable, name: str, title: str) -> Any:
+def forest(table: tables.ResultsTable, name: str, title: str) -> Any:
     """Points with intervals, one line per method that was run, first on top."""
     import plotly.graph_objects as go
 

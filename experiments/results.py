@@ -42,7 +42,9 @@ class MethodResult:
         users: shape (S,), int64, index of the user of each session; None where it is not known. Sessions of two
             methods are compared pair by pair when these agree.
         meter: what the planner cost while training and evaluating: ``calls``, ``prompt_tokens``,
-            ``completion_tokens``, ``cache_hits``, ``retries``, ``fallbacks``, ``seconds``; empty without a planner.
+            ``completion_tokens``, ``cache_hits``, ``retries``, ``failures``, ``decisions``, ``fallbacks``, ``seconds``
+            (:class:`rapport.agents.llm.base.Meter`); what it did while
+            evaluating: ``plans``, ``surprises``, ``rests_waived``. Empty without a planner.
         train_transitions: transitions the method learned from; 0 where it does not learn.
         train_seconds: wall time of training.
         eval_seconds: wall time of evaluation.

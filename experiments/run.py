@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 
 from rapport.agents.lerl import LowLevel
+from rapport.agents.llm.base import Budget
+from rapport.agents.llm.transcript import seal
 from rapport.datasets.directory import data_directory
 from rapport.datasets.fetch import fetch
 from rapport.datasets.schema import DataError
@@ -22,7 +24,7 @@ from rapport.envs.session.fit import Profile
 from rapport.experiments.methods import NO_LLM, PLANNER_CONTROLS, SLATE_METHODS, Evaluation, play_agent, play_slates
 from rapport.experiments.pool import Named, run_jobs
 from rapport.experiments.results import ResultStore, config_hash
-from rapport.experiments.setup import PlannerChoice, Setup
+from rapport.experiments.setup import PlannerChoice, Setup, model_label, with_language_model
 from rapport.experiments.summary import publish
 from rapport.experiments.training import Training, first_agent, train
 
@@ -40,8 +42,8 @@ class Run:
     quick: bool = False
     """A quick look: 2 seeds, 25,600 transitions, 500 sessions, unless these are given."""
     llm: str | None = None
-    """Language model that plans: a GGUF file or an OpenAI-compatible server such as http://localhost:8080/v1#model.
-    Without one the planner is a heuristic, and every line says so."""
+    """Language model that plans: a GGUF file, an OpenAI-compatible server such as http://localhost:8080/v1#model, or
+    replay:FILE, the transcript of an earlier run. Without one the planner is a heuristic, and every line says so."""
     data: Literal["auto", "kuairand-pure", "twin"] = "auto"
     """auto: KuaiRand-Pure where it is or can be fetched, else its statistical twin."""
     data_dir: Path | None = None
@@ -59,9 +61,15 @@ class Run:
     profile: Profile = "corrected"
     """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
     plan_period: int = 1
-    """Slates a plan holds."""
+    """Slates a plan holds; what was just shown is left out of it for one slate, but not in the official profile."""
     llm_seconds: float = 120.0
     """Seconds the language model may take in each training and each evaluation; beyond them the heuristic plans."""
+    llm_calls: int | None = None
+    """Prompts it may be sent in each training and each evaluation; beyond them the heuristic plans."""
+    llm_tokens: int | None = None
+    """Tokens it may read and write in each training and each evaluation; beyond them the heuristic plans."""
+    llm_record: Path | None = None
+    """File in which all prompts and answers are kept; --llm replay:FILE plays the run again without the model."""
     workers: int | None = None
     """Processes; by default one per core, and one alone where a GGUF file plans."""
 
@@ -71,8 +79,10 @@ class Run:
         console = Console()
         plan = Plan.of(self, _find_data(self.data, self.data_dir, console))
         plan.say(console)
-        _fit_simulator(plan.setup, console)
+        fit_simulator(plan.setup, console)
         run_jobs(plan.jobs(), plan.workers, console)
+        if plan.planner.record is not None:
+            seal(plan.planner.record)
         publish(plan.store(), plan.facts(), plan.settings(), plan.setup, plan.folder, console)
         console.print(f"Done in {(time.monotonic() - begun) / 60:.1f} minutes.", highlight=False)
         return 0
@@ -103,11 +113,16 @@ class Plan:
         folder = run.out.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         setup = Setup(data, None if run.data_dir is None else str(run.data_dir), run.quit_rule, profile=run.profile)
-        planner = PlannerChoice(period=run.plan_period)
+        rest = False if run.profile == "official" else None  # LERL's has none
+        planner = PlannerChoice(period=run.plan_period, rest=rest)
         if run.llm is not None:
-            cache, pool = (str(folder / f"{name}.sqlite") for name in ("llm-cache", "reflections"))
-            planner = PlannerChoice("llm", run.llm, run.llm_seconds, run.plan_period, cache, pool)
+            pool, cache = (str(folder / f"{name}.sqlite") for name in ("reflections", "llm-cache"))
+            planner = replace(planner, name="llm", cache=cache, pool=pool)
+            budget = Budget(run.llm_calls, run.llm_tokens, run.llm_seconds)
+            planner = with_language_model(planner, run.llm, budget, run.llm_record)
             planner.open(seed=0)
+        elif run.llm_record is not None:
+            raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record without a model; give --llm")
         low_level = LowLevel()
         in_process = run.llm is not None and run.llm.lower().endswith(".gguf")
         workers = run.workers or (1 if in_process else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
@@ -116,7 +131,7 @@ class Plan:
     @property
     def planner_label(self) -> str:
         """How every line names the planner."""
-        return NO_LLM if self.planner.llm is None else f"LLM {Path(self.planner.llm).name}"
+        return NO_LLM if self.planner.llm is None else model_label(self.planner.llm)
 
     def store(self) -> ResultStore:
         """Results of this very configuration."""
@@ -170,6 +185,7 @@ class Plan:
             "environment": f"rapport/KuaiRand-v0, quit rule {self.setup.quit_rule}, budget {self.setup.budget:g}",
             "simulator profile": self.setup.profile,
             "planner": self.planner_label,
+            **self.planner.limits(),
             "plan period": f"{self.planner.period} slates",
             "transitions per agent": f"{self.transitions:,}",
             "sessions per seed": f"{self.sessions:,}",
@@ -250,7 +266,7 @@ def _find_data(wanted: str, root: Path | None, console: Console) -> str:
         return "twin"
 
 
-def _fit_simulator(setup: Setup, console: Console) -> None:
+def fit_simulator(setup: Setup, console: Console) -> None:
     """Fit the simulator, once for all processes, on all cores."""
     from rapport.envs.session.official import FAULTS, official_settings
     from rapport.envs.session.simulator import load_official, load_simulator

@@ -16,6 +16,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from rapport.experiments.cost import COST_COLUMNS, cost_rows, duration, had_model, mean_meter, planned_by
 from rapport.experiments.results import MethodResult
 from rapport.experiments.stats import Estimate, Scores, estimate, paired_difference
 
@@ -33,16 +34,6 @@ COLUMNS = (
     ("time", "per seed"),
 )
 """Name and unit of each column of the main table."""
-PLANNER_COLUMNS = (
-    ("planner of", ""),
-    ("calls", "per seed"),
-    ("tokens read", "per seed"),
-    ("tokens written", "per seed"),
-    ("cache hits", "per seed"),
-    ("fallbacks", "per seed"),
-    ("waited", "per seed"),
-)
-"""Name and unit of each column of the planner table."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +69,7 @@ class Row:
         r_sin: reward of a slate [mean click].
         transitions: mean over seeds.
         seconds: training and evaluation, mean over seeds.
+        slates: served in training and evaluation, mean over seeds.
         meter: planner's meter, mean over seeds; empty without a planner.
         notes: distinct notes of its results.
     """
@@ -91,6 +83,7 @@ class Row:
     r_sin: Estimate | None = None
     transitions: float | None = None
     seconds: float | None = None
+    slates: float | None = None
     meter: Mapping[str, float] | None = None
     notes: tuple[str, ...] = ()
 
@@ -209,7 +202,8 @@ def footer(table: ResultsTable) -> list[str]:
         lines.append(f"a quick look: the protocol asks for {PROTOCOL_SEEDS} seeds and {PROTOCOL_SESSIONS:,} sessions")
     if any(len(row.seeds) == 1 for row in run):
         lines.append("with one seed an interval shows how sessions vary, not how trainings do")
-    lines += [f"{row.label}: {note}" for row in run for note in row.notes]
+    for row in run:
+        lines += [*planned_by(row.label, row.meter), *(f"{row.label}: {note}" for note in row.notes)]
     return lines
 
 
@@ -219,17 +213,15 @@ def cells(row: Row) -> tuple[str, ...]:
         return (row.label, *(NOT_RUN for _ in COLUMNS[1:]))
     learned = "none" if not row.transitions else f"{row.transitions:,.0f}"
     metrics = (_interval(row.t_int, 2), _interval(row.r_cum, 2), _interval(row.r_sin, 3))
-    return (row.label, *metrics, learned, _duration(row.seconds or 0.0))
+    return (row.label, *metrics, learned, duration(row.seconds or 0.0))
 
 
-def planner_cells(row: Row) -> tuple[str, ...] | None:
-    """One row of the planner table, in the order of :data:`PLANNER_COLUMNS`; None without a planner's meter."""
-    if not row.meter:
-        return None
-    names = ("calls", "prompt_tokens", "completion_tokens", "cache_hits", "fallbacks")
-    counts = (f"{row.meter[name]:,.0f}" if name in row.meter else NOT_RUN for name in names)
-    waited = _duration(row.meter["seconds"]) if "seconds" in row.meter else NOT_RUN
-    return (row.label, *counts, waited)
+def costs(table: ResultsTable) -> list[tuple[str, ...]]:
+    """The cost table, in the order of :data:`~rapport.experiments.cost.COST_COLUMNS`; empty where no model planned."""
+    run = [row for row in table.rows if row.seeds]
+    if not any(had_model(row.meter) for row in run):
+        return []
+    return [line for row in run for line in cost_rows(row.label, row.meter, row.slates or 0.0)]
 
 
 def print_table(table: ResultsTable, file: IO[str] | None = None) -> None:
@@ -237,11 +229,10 @@ def print_table(table: ResultsTable, file: IO[str] | None = None) -> None:
     console = Console(file=file, highlight=False)
     console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
     console.print()
-    console.print(_grid(COLUMNS, [cells(row) for row in table.rows], bold=_index(table)))
+    console.print(grid(COLUMNS, [cells(row) for row in table.rows], bold=_index(table)))
     console.print()
-    planners = [found for row in table.rows if (found := planner_cells(row))]
-    if planners:
-        console.print(_grid(PLANNER_COLUMNS, planners))
+    if found := costs(table):
+        console.print(grid(COST_COLUMNS, found))
         console.print()
     for line in footer(table):
         console.print(line, style="dim", markup=False)
@@ -252,10 +243,9 @@ def print_table(table: ResultsTable, file: IO[str] | None = None) -> None:
 
 def to_markdown(table: ResultsTable) -> str:
     """The same as a Markdown text."""
-    blocks = [_markdown(COLUMNS, [cells(row) for row in table.rows])]
-    planners = [found for row in table.rows if (found := planner_cells(row))]
-    if planners:
-        blocks.append(_markdown(PLANNER_COLUMNS, planners))
+    blocks = [markdown(COLUMNS, [cells(row) for row in table.rows])]
+    if found := costs(table):
+        blocks.append(markdown(COST_COLUMNS, found))
     blocks += ["\n".join(f"- {line}" for line in verdict(table)), "<br>\n".join(footer(table))]
     return "\n\n".join(blocks) + "\n"
 
@@ -264,8 +254,6 @@ def _row(method: str, label: str, group: Sequence[MethodResult], seed: int) -> R
     if not group:
         return Row(method, label)
     lengths, returns = [r.lengths for r in group], [r.returns for r in group]
-    meters = [r.meter for r in group if r.meter]
-    names = dict.fromkeys(name for meter in meters for name in meter)
     return Row(
         method=method,
         label=label,
@@ -276,7 +264,8 @@ def _row(method: str, label: str, group: Sequence[MethodResult], seed: int) -> R
         r_sin=estimate(Scores.ratio(returns, lengths), _rng(seed, method, "R_sin")),
         transitions=float(np.mean([r.train_transitions for r in group])),
         seconds=float(np.mean([r.train_seconds + r.eval_seconds for r in group])),
-        meter={name: float(np.mean([meter.get(name, 0.0) for meter in meters])) for name in names},
+        slates=float(np.mean([r.train_transitions + r.steps_total for r in group])),
+        meter=mean_meter([r.meter for r in group if r.meter]),
         notes=tuple(dict.fromkeys(note for r in group for note in r.notes)),
     )
 
@@ -289,17 +278,19 @@ def _index(table: ResultsTable) -> int | None:
     return next((i for i, row in enumerate(table.rows) if row.method == table.facts.main), None)
 
 
-def _grid(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int | None = None) -> Table:
-    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+def grid(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int | None = None) -> Table:
+    """Cells under columns of (name, unit), the first one's lines broken where they have to be."""
+    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
     for i, (name, unit) in enumerate(columns):
         wrap = i == 0
-        grid.add_column(f"{name}\n{unit}", justify="left" if wrap else "right", no_wrap=not wrap, overflow="fold")
+        shown.add_column(f"{name}\n{unit}", justify="left" if wrap else "right", no_wrap=not wrap, overflow="fold")
     for i, row in enumerate(rows):
-        grid.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if i == bold else "")
-    return grid
+        shown.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if i == bold else "")
+    return shown
 
 
-def _markdown(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+def markdown(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
+    """The same as Markdown."""
     header = [f"{name} [{unit}]" if unit else name for name, unit in columns]
     lines = [header, [":--", *("--:" for _ in columns[1:])], *([c.replace("|", "\\|") for c in row] for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -309,13 +300,6 @@ def _interval(value: Estimate | None, digits: int) -> str:
     if value is None:
         return NOT_RUN
     return f"{value.point:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 99.5:
-        return f"{seconds:.0f} s" if seconds >= 9.5 else f"{seconds:.1f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 99.5 else f"{minutes / 60:.1f} h"
 
 
 def _span(values: Sequence[int]) -> str:

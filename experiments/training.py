@@ -2,7 +2,8 @@
 
 A training is cut into segments. Each begins with fresh sessions and luck drawn from (seed, segment) alone, and ends
 with a checkpoint that replaces the last one atomically. A run that was stopped goes on from its last checkpoint and
-makes the very weights that an undisturbed run makes.
+makes the very weights that an undisturbed run makes. The checkpoint holds the pool of reflections and what the language
+model has cost as well, so that a stopped run neither learns twice from a session nor gets a second budget.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,9 @@ from stable_baselines3.common.logger import configure
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
 from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent
-from rapport.agents.llm.base import Meter
+from rapport.agents.llm.base import LLM, Meter
+from rapport.agents.llm.transcript import conversation
+from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.experiments.setup import PlannerChoice, Setup, planned
 
 LOGGER = logging.getLogger("rapport")
@@ -75,12 +79,14 @@ class Trained:
         curve: for each rollout transitions so far and the mean T_int and R_cum of its finished sessions.
         meter: what the language model cost.
         seconds: wall time, over all interruptions.
+        capped: which limit the language model reached, in words; None where it reached none.
     """
 
     agent: PPO
     curve: list[tuple[int, float, float]]
     meter: dict[str, float]
     seconds: float
+    capped: str | None = None
 
 
 def first_agent(task: Training, progress: Progress) -> PPO:
@@ -111,21 +117,24 @@ def train(task: Training, progress: Progress) -> Trained:
     logs = Path(task.folder) / "tensorboard" / f"{task.method}-seed{task.seed}"
     agent.set_logger(configure(str(logs), ["tensorboard"]))
     llm = task.planner.open(task.seed)
+    if llm is not None:
+        llm.meter.add(Meter.from_dict(note["meter"]))
+    _restore_reflections(task.planner, note.get("reflections", []))
     segment_size = ROLLOUTS_PER_SEGMENT * task.low_level.rollout
     while agent.num_timesteps < task.transitions:
         progress(agent.num_timesteps / task.transitions)
         size = min(segment_size, task.transitions - agent.num_timesteps)
         recorder = Recorder(lambda done: progress(done / task.transitions))
-        _segment(task, agent, llm, size, recorder)
+        with conversation(llm, f"{task.method}, seed {task.seed}, training from {agent.num_timesteps}"):
+            _segment(task, agent, llm, size, recorder)
         spent = time.monotonic() - begun
-        meter = Meter.from_dict(note["meter"])
         note["curve"] = [*note["curve"], *recorder.curve]
-        written = {**note, "seconds": note["seconds"] + spent}
-        written["meter"] = (meter + llm.meter).to_dict() if llm is not None else meter.to_dict()
-        save_agent(task.checkpoint, agent, written)
+        seconds = {"seconds": note["seconds"] + spent}
+        save_agent(task.checkpoint, agent, {**note, **seconds, **_language_model(task.planner, llm)})
     final = read_checkpoint(task.checkpoint)[1] if task.checkpoint.exists() else note
     progress(1.0)
-    return Trained(agent, [tuple(point) for point in final["curve"]], final["meter"], final["seconds"])
+    curve = [tuple(point) for point in final["curve"]]
+    return Trained(agent, curve, final["meter"], final["seconds"], final.get("capped"))
 
 
 class Recorder(BaseCallback):
@@ -158,7 +167,29 @@ def segment_seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
 
 
-def _segment(task: Training, agent: PPO, llm: Any, size: int, recorder: Recorder) -> None:
+def _language_model(choice: PlannerChoice, llm: LLM | None) -> dict[str, Any]:
+    """What a checkpoint says of the language model."""
+    if llm is None:
+        return {}
+    reflections: list[dict[str, Any]] = []
+    if _reflects(choice):
+        with closing(ReflectionPool(choice.pool)) as pool:
+            reflections = [asdict(entry) for entry in pool.entries()]
+    return {"meter": llm.meter.to_dict(), "capped": llm.meter.exhausted, "reflections": reflections}
+
+
+def _restore_reflections(choice: PlannerChoice, reflections: list[dict[str, Any]]) -> None:
+    """Make the pool what it was at the checkpoint: empty where there is none."""
+    if _reflects(choice):
+        with closing(ReflectionPool(choice.pool)) as pool:
+            pool.restore([Reflection(**entry) for entry in reflections])
+
+
+def _reflects(choice: PlannerChoice) -> bool:
+    return choice.name == "llm" and choice.llm is not None and choice.pool is not None
+
+
+def _segment(task: Training, agent: PPO, llm: LLM | None, size: int, recorder: Recorder) -> None:
     seed = segment_seed(task.seed, agent.num_timesteps)
     data = task.setup.session_data()
     sessions = task.setup.sessions(task.low_level.n_envs, "train")

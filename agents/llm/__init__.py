@@ -5,6 +5,7 @@ from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.open import open_llm
 from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.llm.structured import complete_json
+from rapport.agents.llm.transcript import RecordedLLM, ReplayLLM, conversation
 
 __all__ = [
     "LLM",
@@ -12,8 +13,11 @@ __all__ = [
     "CachedLLM",
     "Completion",
     "Meter",
+    "RecordedLLM",
+    "ReplayLLM",
     "Sampling",
     "ScriptedLLM",
     "complete_json",
+    "conversation",
     "open_llm",
 ]

@@ -38,18 +38,18 @@ class Backend(ABC):
         """See `rapport.agents.llm.base.LLM.complete`; prompts beyond the budget are not sent."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1; got {max_tokens}")
-        left = self.meter.calls_left
-        sent = list(prompts) if left is None else list(prompts[:left])
         completions: list[Completion] = []
-        if sent:
+        while number := self.meter.affordable(prompts[len(completions) :], max_tokens):
             start = time.monotonic()
             seconds_left = self.meter.seconds_left
             until = None if seconds_left is None else start + seconds_left
-            completions = self._answer(sent, schema, max_tokens, until)
-            self.meter.count(completions, time.monotonic() - start)
+            batch = prompts[len(completions) : len(completions) + number]
+            answers = self._answer(batch, schema, max_tokens, until)
+            self.meter.count(answers, time.monotonic() - start)
+            completions += answers
         reason = self.meter.exhausted
         if reason and not self._said_exhausted:
             logger.warning("%s: %s; the run goes on without the model", self.identity, reason)
             self._said_exhausted = True
-        unsent = len(prompts) - len(sent)
+        unsent = len(prompts) - len(completions)
         return completions + [Completion("", error=f"not sent: {reason}", sent=False)] * unsent

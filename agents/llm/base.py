@@ -69,6 +69,13 @@ class Budget:
     tokens: int | None = None
     seconds: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse limits below nothing."""
+        for item in fields(self):
+            limit = getattr(self, item.name)
+            if limit is not None and not limit >= 0:
+                raise ValueError(f"a budget of {limit:g} {item.name} is below 0: give 0 or more, or none for no limit")
+
 
 @dataclass
 class Meter:
@@ -79,10 +86,11 @@ class Meter:
         prompt_tokens: tokens read.
         completion_tokens: tokens written.
         seconds: wall-clock seconds spent waiting for answers.
-        cache_hits: answers that were already known.
+        cache_hits: answers that were already known, from a cache or from an equal prompt of the same batch.
         retries: prompts sent again, because the connection failed or the answer was not what was asked for.
         failures: prompts that were sent and not answered.
-        fallbacks: decisions made without the model, because its answer was missing or unusable.
+        decisions: decisions the model was wanted for.
+        fallbacks: how many of them were made without it, because its answer was missing or unusable.
     """
 
     calls: int = 0
@@ -92,6 +100,7 @@ class Meter:
     cache_hits: int = 0
     retries: int = 0
     failures: int = 0
+    decisions: int = 0
     fallbacks: int = 0
     budget: Budget = field(default_factory=Budget, compare=False)
 
@@ -106,25 +115,44 @@ class Meter:
             self.completion_tokens += completion.completion_tokens
             self.failures += completion.error is not None
 
+    def add(self, other: Meter) -> None:
+        """Take in what was spent elsewhere; the budget stays."""
+        for name, value in (self + other).to_dict().items():
+            setattr(self, name, value)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
     @property
     def exhausted(self) -> str | None:
         """Which limit of the budget is reached, in words; None while there is some left."""
         limits = (
             ("calls", self.calls, self.budget.calls),
-            ("tokens", self.prompt_tokens + self.completion_tokens, self.budget.tokens),
+            ("tokens", self.tokens, self.budget.tokens),
             ("seconds", self.seconds, self.budget.seconds),
         )
         for unit, spent, limit in limits:
             if limit is not None and spent >= limit:
-                return f"the budget of {limit:g} {unit} is spent"
+                return f"the budget of {limit:,} {unit} is spent".replace(".0 ", " ")
         return None
 
-    @property
-    def calls_left(self) -> int | None:
-        """Prompts that may still be sent; None for no limit."""
+    def affordable(self, prompts: Sequence[str], max_tokens: int) -> int:
+        """How many of some prompts, from the first on, are sure to stay within the budget; one while any is left.
+
+        A prompt has no more tokens than bytes, but for the few that a chat template adds, and usually far fewer: what
+        is not sure at first may be affordable once the cost of the first ones is known.
+        """
         if self.exhausted:
             return 0
-        return None if self.budget.calls is None else self.budget.calls - self.calls
+        number = len(prompts)
+        if self.budget.calls is not None:
+            number = min(number, self.budget.calls - self.calls)
+        if self.budget.tokens is not None:
+            longest = max((len(prompt.encode("utf-8", "replace")) for prompt in prompts), default=0)
+            number = min(number, max(1, (self.budget.tokens - self.tokens) // (longest + max_tokens)))
+        return number
 
     @property
     def seconds_left(self) -> float | None:

@@ -7,15 +7,26 @@ grammar allows. Both are found here first, and become errors that can be handled
 from __future__ import annotations
 
 import codecs
+import ctypes
 import json
 import string
+import weakref
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rapport.agents.llm.base import Schema
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
+
+IntArray = NDArray[np.intp]
+BoolArray = NDArray[np.bool_]
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""llama.cpp's ``llama_token_data``."""
 
 _PLAIN = set(string.ascii_letters + string.digits + " _-")
 _MARK = "literal-{}-literal"
@@ -67,23 +78,62 @@ def _literal(text: str) -> str:
     return inner.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def check_grammar(llama: Llama, grammar: str, schema: Schema) -> None:
-    """Refuse a grammar that llama.cpp cannot parse or that this model's vocabulary cannot spell.
+class Grammar:
+    """Which tokens may come next in an answer that follows a schema."""
 
-    Raises:
-        ValueError: with the reason.
-    """
-    import llama_cpp
+    def __init__(self, sampler: Any) -> None:
+        """Take over llama.cpp's sampler of a grammar; it is freed together with this object."""
+        import llama_cpp
 
-    vocab = llama_cpp.llama_model_get_vocab(llama.model)
-    sampler = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
-    if not sampler:
-        raise ValueError(f"llama.cpp refuses the grammar made from the JSON schema {schema}")
-    llama_cpp.llama_sampler_free(sampler)
-    for character in sorted(set(json.dumps(schema, ensure_ascii=False))):
-        tokens = llama.tokenize(character.encode(), add_bos=False, special=False)
-        if character.encode() not in llama.detokenize([llama.token_bos(), *tokens]):
-            raise ValueError(f"the model's vocabulary cannot spell {character!r}, which the answer may need")
+        self._sampler = sampler
+        self._one = np.zeros(1, _TOKEN_DATA)
+        self._free = weakref.finalize(self, llama_cpp.llama_sampler_free, sampler)
+
+    @classmethod
+    def of(cls, llama: Llama, schema: Schema) -> Grammar:
+        """The grammar of a schema, for one model's vocabulary.
+
+        Raises:
+            ValueError: llama.cpp cannot parse it, or the vocabulary cannot spell it; with the reason.
+        """
+        import llama_cpp
+
+        grammar = schema_to_gbnf(schema)
+        vocab = llama_cpp.llama_model_get_vocab(llama.model)
+        sampler = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
+        if not sampler:
+            raise ValueError(f"llama.cpp refuses the grammar made from the JSON schema {schema}")
+        parsed = cls(sampler)
+        for character in sorted(set(json.dumps(schema, ensure_ascii=False))):
+            tokens = llama.tokenize(character.encode(), add_bos=False, special=False)
+            if character.encode() not in llama.detokenize(tokens):
+                raise ValueError(f"the model's vocabulary cannot spell {character!r}, which the answer may need")
+        return parsed
+
+    def copy(self) -> Grammar:
+        """Another answer that stands where this one does."""
+        import llama_cpp
+
+        return Grammar(llama_cpp.llama_sampler_clone(self._sampler))
+
+    def allowed(self, tokens: IntArray) -> BoolArray:
+        """Which of some tokens may come next, shape (N,) as `tokens`."""
+        import llama_cpp
+
+        data = self._one if len(tokens) == 1 else np.zeros(len(tokens), _TOKEN_DATA)
+        data["id"], data["logit"] = tokens, 0
+        candidates = llama_cpp.llama_token_data_array(
+            ctypes.cast(data.ctypes.data, llama_cpp.llama_token_data_p), len(data), -1, False
+        )
+        llama_cpp.llama_sampler_apply(self._sampler, ctypes.byref(candidates))
+        fits: BoolArray = np.isfinite(data["logit"])
+        return fits
+
+    def accept(self, token: int) -> None:
+        """Go on by a token, which must be allowed: llama.cpp ends the process otherwise."""
+        import llama_cpp
+
+        llama_cpp.llama_sampler_accept(self._sampler, token)
 
 
 def decode(data: bytes) -> str:

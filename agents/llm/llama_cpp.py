@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import threading
-import time
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,34 +14,37 @@ import numpy as np
 
 from rapport.agents.llm.backend import Backend
 from rapport.agents.llm.base import Budget, Completion, Sampling, Schema, printable
-from rapport.agents.llm.gguf_grammar import check_grammar, decode, schema_to_gbnf
+from rapport.agents.llm.gguf_context import STEP, SharedContext
+from rapport.agents.llm.gguf_grammar import Grammar, decode
+from rapport.agents.llm.turns import Answer, Rules, Turns
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
     from llama_cpp.llama_chat_format import ChatFormatter
-    from llama_cpp.llama_grammar import LlamaGrammar
 
-logger = logging.getLogger(__name__)
-
-_CHUNK = 64
-"""Prompt tokens read between two looks at the clock."""
+_OWN_CONTEXT = 8
+"""Tokens of the context that llama-cpp-python makes for itself; nothing is read in it."""
 
 _SMALL_MODEL = 64 * 2**20
-"""Bytes up to which one thread is best: more would spend their time waiting for one another."""
+"""Bytes up to which one thread is best (more would wait for one another), and 2 prompts side by side."""
 
 _WHOLE_FILE = 64 * 2**20
 _END = 8 * 2**20
 
 
 class LlamaCppLLM(Backend):
-    """One model in one context: prompts are answered one after the other, and share what they have in common.
+    """One model in one context that answers several prompts side by side (`turns.Turns`).
 
-    llama.cpp keeps what it has read, so a prompt that begins like the one before costs only its new part; a batch is
-    answered in sorted order to make the most of it. Reusing a prefix changes how llama.cpp batches its arithmetic, and
-    that may change the last bits of a logit: where two runs must agree to the bit whatever was asked before, switch it
-    off.
+    What a prompt has in common with one that is in the context, be it another one of the batch or the beginning of the
+    batch before, is not read again. Where the context is full, the youngest answers are put back and begun anew later.
 
-    The model's own chat template is used where the file has one.
+    Chance comes from the seed and the prompt alone, so an answer does not depend on what is asked beside it, but for
+    one thing: what is computed together changes the order of llama.cpp's sums and with it the last bits of a logit, so
+    that once in a while another token is drawn. Where two runs must agree to the bit whatever else is asked, let every
+    prompt be read `alone`.
+
+    Answers that must follow a schema are drawn from the tokens that a grammar allows (`drawing.draw`). The model's own
+    chat template is used where the file has one.
     """
 
     def __init__(
@@ -56,7 +57,8 @@ class LlamaCppLLM(Backend):
         n_ctx: int = 4096,
         n_threads: int | None = None,
         n_gpu_layers: int = 0,
-        reuse_prefix: bool = True,
+        parallel: int | None = None,
+        alone: bool = False,
     ) -> None:
         """Load the model.
 
@@ -64,33 +66,45 @@ class LlamaCppLLM(Backend):
             path: a GGUF file.
             sampling: how tokens are drawn.
             budget: what the model may cost.
-            deadline: seconds one answer may take. The clock is read after each token, and every 64 tokens of a prompt.
-            n_ctx: longest prompt and answer together, in tokens; never more than the model was trained for.
-            n_threads: processor threads; where None one for a model up to 64 MiB, else as llama.cpp decides.
+            deadline: seconds one answer may take from when its prompt is begun, beside the others under way. The clock
+                is read every 128 tokens of a prompt and after each token of the answers.
+            n_ctx: tokens kept in memory, of all prompts and answers under way together, never more than the model was
+                trained for. One prompt with its answer may fill it.
+            n_threads: processor threads; where None one for a model up to 64 MiB, else as llama-cpp-python decides.
             n_gpu_layers: layers kept on the GPU, -1 for all, where llama-cpp-python was built for one.
-            reuse_prefix: keep what consecutive prompts have in common.
+            parallel: prompts under way at once, up to 64; where None 2 for a model up to 64 MiB, else 8. They share
+                `n_ctx`, so the number costs no memory. More are not always faster: a pass through a large model takes
+                much the same time for any number, but each token is compared with all that is in the context, which is
+                most of the work of a small one.
+            alone: read every prompt from its first token on, with nothing beside it.
 
         Raises:
             ImportError: llama-cpp-python is not installed.
             FileNotFoundError: there is no such file.
-            ValueError: the file is no model that llama.cpp can run.
+            ValueError: the file is no model that llama.cpp can run, or a limit makes no sense.
         """
         if not deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds; got {deadline}")
         file = Path(fspath(path))
-        self._llama = _load(file, n_ctx, n_threads, n_gpu_layers)
+        if parallel is None:
+            parallel = 2 if _is_small(file) else 8
+        if not 1 <= parallel <= STEP // 2:
+            raise ValueError(f"parallel must be between 1 and {STEP // 2} prompts; got {parallel}")
+        self._llama = _load(file, n_threads, n_gpu_layers)
         super().__init__(f"gguf:{file_fingerprint(file)}", sampling, budget)
         self._deadline = deadline
         self._limit = min(n_ctx, _trained_context(self._llama) or n_ctx)
-        self._reuse_prefix = reuse_prefix
+        self._parallel, self._alone = 1 if alone else parallel, alone
         self._template = _chat_template(self._llama)
-        self._grammars: dict[str, LlamaGrammar | str] = {}
+        self._grammars: dict[str, Grammar | str] = {}
         self._lock = threading.Lock()
+        self._context = SharedContext(self._llama, self._limit, self._parallel)
         self._check_logits(file)
 
     def close(self) -> None:
         """Free the model's memory; it cannot be used afterwards."""
         with self._lock:
+            self._context.close()
             self._llama.close()
 
     def _answer(
@@ -100,95 +114,43 @@ class LlamaCppLLM(Backend):
             grammar = None if schema is None else self._grammar(schema)
             if isinstance(grammar, str):
                 return [Completion("", error=grammar)] * len(prompts)
-            answers: dict[int, Completion] = {}
-            for index in sorted(range(len(prompts)), key=prompts.__getitem__):
-                answers[index] = self._one(prompts[index], grammar, max_tokens, until)
-            return [answers[index] for index in range(len(prompts))]
+            rules = Rules(self.sampling, grammar, self._is_end, self._deadline, until)
+            answers = [self._new_answer(prompt, rules, max_tokens) for prompt in prompts]
+            turns = Turns(self._context, self._parallel, rules, alone=self._alone)
+            turns.write([answer for answer in answers if answer.error is None])
+            return [self._completion(answer) for answer in answers]
 
-    def _grammar(self, schema: Schema) -> LlamaGrammar | str:
+    def _grammar(self, schema: Schema) -> Grammar | str:
         """The grammar of a schema, or why there is none."""
-        from llama_cpp.llama_grammar import LlamaGrammar
-
         key = json.dumps(schema, sort_keys=True)
         if key not in self._grammars:
             try:
-                grammar = schema_to_gbnf(schema)
-                check_grammar(self._llama, grammar, schema)
-                self._grammars[key] = LlamaGrammar.from_string(grammar, verbose=False)
+                self._grammars[key] = Grammar.of(self._llama, schema)
             except ValueError as error:
                 self._grammars[key] = str(error)
         return self._grammars[key]
 
-    def _one(self, prompt: str, grammar: LlamaGrammar | None, max_tokens: int, until: float | None) -> Completion:
+    def _new_answer(self, prompt: str, rules: Rules, max_tokens: int) -> Answer:
         tokens = self._tokenize(prompt)
         room = self._limit - len(tokens)
+        chance = hashlib.sha256(printable(prompt).encode()).digest()
+        answer = Answer(tokens, rules, min(max_tokens, room), [self.sampling.seed, *chance])
         if room < 1:
-            return Completion(
-                "",
-                error=f"the prompt is {len(tokens)} tokens long, the context holds {self._limit}: shorten the prompt, "
-                "or give a larger n_ctx where the model allows it",
+            answer.error = (
+                f"the prompt is {len(tokens)} tokens long, the context holds {self._limit}: shorten the prompt, "
+                "or give a larger n_ctx where the model allows it"
             )
-        deadline = time.monotonic() + self._deadline
-        if until is not None:
-            deadline = min(deadline, until)
-        try:
-            written, error = self._generate(tokens, grammar, min(max_tokens, room), deadline)
-        except RuntimeError as failure:  # llama_decode's own errors, such as no memory left
-            self._llama.n_tokens = 0  # what it has read can no longer be trusted
-            return Completion("", len(tokens), error=f"llama.cpp failed: {failure}")
-        text = decode(self._llama.detokenize([self._llama.token_bos(), *written]))
-        return Completion(printable(text), len(tokens), len(written), error=error)
+        return answer
 
-    def _generate(
-        self, tokens: list[int], grammar: LlamaGrammar | None, max_tokens: int, deadline: float
-    ) -> tuple[list[int], str | None]:
-        """Tokens written, and why they are not an answer (None where they are)."""
+    def _is_end(self, token: int) -> bool:
         import llama_cpp
 
-        late = f"no complete answer within {self._deadline:g} s"
-        if not self._read(tokens, deadline):
-            return [], late
-        written: list[int] = []
-        vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
-        self._llama.set_seed(self.sampling.seed)
-        for token in self._llama.generate(
-            tokens,
-            temp=self.sampling.temperature,
-            top_p=self.sampling.top_p,
-            top_k=0,
-            min_p=0.0,
-            grammar=grammar,
-        ):
-            if llama_cpp.llama_vocab_is_eog(vocab, token):
-                return written, None
-            written.append(token)
-            if len(written) >= max_tokens:
-                break
-            if time.monotonic() > deadline:
-                return written, late
-        # Free text may stop anywhere; JSON that was cut off is of no use.
-        return written, None if grammar is None else f"the answer was cut off after {len(written)} tokens"
+        return bool(llama_cpp.llama_vocab_is_eog(llama_cpp.llama_model_get_vocab(self._llama.model), token))
 
-    def _read(self, tokens: list[int], deadline: float) -> bool:
-        """Read all but a prompt's last token, from where it differs from the last prompt; False where time ran out."""
-        import llama_cpp
-
-        llama = self._llama
-        known = llama.input_ids[: llama.n_tokens] if self._reuse_prefix else llama.input_ids[:0]
-        shared = min(len(known), len(tokens) - 1)
-        differs = np.flatnonzero(known[:shared] != np.asarray(tokens[:shared], dtype=known.dtype))
-        start = int(differs[0]) if len(differs) else shared
-        memory = llama_cpp.llama_get_memory(llama.ctx)
-        if memory is not None and not llama_cpp.llama_memory_seq_rm(memory, -1, start, -1):
-            # Recurrent and sliding-window models cannot forget a part.
-            llama_cpp.llama_memory_clear(memory, True)
-            start = 0
-        llama.n_tokens = start
-        for position in range(start, len(tokens) - 1, _CHUNK):
-            if time.monotonic() > deadline:
-                return False
-            llama.eval(tokens[position : min(position + _CHUNK, len(tokens) - 1)])
-        return time.monotonic() <= deadline
+    def _completion(self, answer: Answer) -> Completion:
+        text = decode(self._llama.detokenize([self._llama.token_bos(), *answer.written]))
+        read = len(answer.prompt) if answer.begun else 0
+        return Completion(printable(text), read, len(answer.written), error=answer.error, sent=answer.sent)
 
     def _tokenize(self, prompt: str) -> list[int]:
         if self._template is None:
@@ -197,14 +159,10 @@ class LlamaCppLLM(Backend):
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def _check_logits(self, file: Path) -> None:
-        """Refuse weights that give no numbers: sampling from such logits would end the process."""
-        import llama_cpp
-
-        self._llama.eval(self._llama.tokenize(b"a", add_bos=True))
-        logits = llama_cpp.llama_get_logits_ith(self._llama.ctx, -1)
-        finite = np.isfinite(np.ctypeslib.as_array(logits, shape=(self._llama.n_vocab(),))).all()
-        self._llama.n_tokens = 0
-        if not finite:
+        """Refuse weights that give no numbers: there is nothing to be drawn from such logits."""
+        logits = self._context.read({0: self._llama.tokenize(b"a", add_bos=True)})
+        self._context.clear()
+        if not np.isfinite(logits).all():
             raise ValueError(f"the model {file} computes values that are no numbers: its weights are damaged")
 
 
@@ -226,7 +184,11 @@ def file_fingerprint(path: Path) -> str:
     return f"{size}:{digest.hexdigest()}"
 
 
-def _load(path: Path, n_ctx: int, n_threads: int | None, n_gpu_layers: int) -> Llama:
+def _is_small(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size <= _SMALL_MODEL
+
+
+def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
     try:
         import llama_cpp
     except ImportError as error:
@@ -240,12 +202,13 @@ def _load(path: Path, n_ctx: int, n_threads: int | None, n_gpu_layers: int) -> L
         magic = file.read(4)
     if magic != b"GGUF":
         raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'. Was the download complete?")
-    if n_threads is None and path.stat().st_size <= _SMALL_MODEL:
+    if n_threads is None and _is_small(path):
         n_threads = 1
     try:
         return llama_cpp.Llama(
             str(path),
-            n_ctx=n_ctx,
+            n_ctx=_OWN_CONTEXT,
+            n_batch=_OWN_CONTEXT,
             n_threads=n_threads,
             n_threads_batch=n_threads,
             n_gpu_layers=n_gpu_layers,
@@ -254,7 +217,7 @@ def _load(path: Path, n_ctx: int, n_threads: int | None, n_gpu_layers: int) -> L
     except (ValueError, RuntimeError, AssertionError) as error:
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be loaded: it is incomplete or damaged, needs a newer "
-            f"llama-cpp-python than {llama_cpp.__version__}, or more memory than there is with n_ctx={n_ctx}"
+            f"llama-cpp-python than {llama_cpp.__version__}, or more memory than there is"
         ) from error
 
 

@@ -6,7 +6,8 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
@@ -63,7 +64,8 @@ class Store:
                 if self.path is None or not _is_broken(error):
                     raise
                 self._close()
-                self._set_aside(error)
+                with _alone(self.path):
+                    self._set_aside(error)
                 return self._transaction(work, write)
 
     def close(self) -> None:
@@ -114,6 +116,15 @@ class Store:
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if self.path.exists():
             self.path.rename(aside)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep all other processes out of the block: of several that find a file damaged, one only may set it aside."""
+    lock = path.with_name(path.name + ".lock")
+    with closing(sqlite3.connect(lock, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        yield
 
 
 def _is_broken(error: sqlite3.DatabaseError) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rapport.agents.llm import Budget, Meter, Sampling, ScriptedLLM, complete_json, open_llm
 from rapport.agents.llm.circuit import Circuit
@@ -35,6 +37,9 @@ def test_meters_add_subtract_and_travel() -> None:
     assert first + second == Meter(calls=4, seconds=1.5, cache_hits=2, fallbacks=1)
     assert (first + second) - first == second
     assert Meter.from_dict(first.to_dict()) == first
+    capped = Meter(calls=3, seconds=1.5, fallbacks=1, budget=Budget(calls=4))
+    capped.add(second)
+    assert capped == first + second and capped.exhausted == "the budget of 4 calls is spent"
     with pytest.raises(ValueError, match="no count named 'cals'"):
         Meter.from_dict({"cals": 1})
 
@@ -56,6 +61,50 @@ def test_tokens_and_seconds_are_budgets_too(budget: Budget) -> None:
     llm = ScriptedLLM(lambda prompt: prompt, budget=budget)
     llm.complete(["a"])
     assert llm.complete(["b"])[0].error is not None
+
+
+@given(
+    st.lists(st.text("ab ", max_size=30), max_size=20),
+    st.integers(0, 150),
+    st.integers(0, 25) | st.none(),
+    st.integers(1, 20),
+)
+def test_no_more_than_the_last_prompt_goes_beyond_the_budget(
+    prompts: list[str], tokens: int, calls: int | None, max_tokens: int
+) -> None:
+    def repeat(prompt: str) -> str:  # as many words as are allowed, at most
+        return " ".join(prompt.split()[:max_tokens])
+
+    llm = ScriptedLLM(repeat, budget=Budget(calls, tokens))
+    answers = llm.complete(prompts, None, max_tokens)
+    assert len(answers) == len(prompts)
+    sent = [answer for answer in answers if answer.sent]
+    assert answers[: len(sent)] == sent and len(sent) == llm.meter.calls  # the first ones, in order
+    assert [answer.text for answer in sent] == [repeat(prompt) for prompt in prompts[: len(sent)]]
+    costs = [answer.prompt_tokens + answer.completion_tokens for answer in sent]
+    assert sum(costs[:-1]) < tokens or not sent
+    assert calls is None or len(sent) <= calls
+    if len(sent) < len(prompts):  # nothing that could be paid for is left out
+        assert llm.meter.exhausted
+
+
+def test_a_batch_far_from_its_budget_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    llm = ScriptedLLM(str.upper, budget=Budget(tokens=10_000))
+    sizes: list[int] = []
+    answer = llm._answer
+    monkeypatch.setattr(llm, "_answer", lambda prompts, *rest: sizes.append(len(prompts)) or answer(prompts, *rest))
+    llm.complete(["a b"] * 64, None, 8)
+    assert sizes == [64]
+    llm.meter.prompt_tokens, llm.meter.completion_tokens = 9_700, 0
+    llm.complete(["a b"] * 64, None, 8)
+    assert sizes[1] == 300 // (3 + 8)  # as many as are sure to fit: bytes of the longest, and the longest answer
+    assert sum(sizes[1:]) == 64  # they cost less, so that all are sent in the end
+
+
+@pytest.mark.parametrize("wrong", [{"calls": -1}, {"tokens": -5}, {"seconds": float("nan")}])
+def test_budgets_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is below 0"):
+        Budget(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"temperature": -1}, {"temperature": 3}, {"top_p": 0}, {"seed": -1}])

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 pytest.importorskip("llama_cpp")
 
@@ -46,7 +48,7 @@ def test_a_seed_reproduces_answers_whatever_came_before(tiny_gguf: Path, llm: Ll
     first = [a.text for a in llm.complete(PROMPTS, schema, 400)]
     assert first == [a.text for a in llm.complete(PROMPTS, schema, 400)]
     assert first[::-1] == [a.text for a in llm.complete(PROMPTS[::-1], schema, 400)]
-    fresh = LlamaCppLLM(tiny_gguf, n_ctx=512, n_threads=1, reuse_prefix=False)
+    fresh = LlamaCppLLM(tiny_gguf, n_ctx=512, n_threads=1, alone=True)
     assert first == [a.text for a in fresh.complete(PROMPTS, schema, 400)]
     other = LlamaCppLLM(tiny_gguf, n_ctx=512, n_threads=1, sampling=Sampling(seed=1))
     assert first != [a.text for a in other.complete(PROMPTS, schema, 400)]
@@ -54,11 +56,16 @@ def test_a_seed_reproduces_answers_whatever_came_before(tiny_gguf: Path, llm: Ll
     assert len({a.text for a in greedy.complete(["same"] * 3, schema, 400)}) == 1
 
 
-def test_a_shared_prefix_is_read_once(tiny_gguf: Path) -> None:
+def test_a_shared_prefix_is_read_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LlamaCppLLM(tiny_gguf, n_ctx=2048)
     read: list[int] = []
-    evaluate = llm._llama.eval
-    llm._llama.eval = lambda tokens: (read.append(len(tokens)), evaluate(tokens))[1]  # type: ignore[method-assign]
+    step = llm._context.read
+
+    def counted(chunks: dict[int, Sequence[int]]) -> NDArray[np.float32]:
+        read.extend(map(len, chunks.values()))
+        return step(chunks)
+
+    monkeypatch.setattr(llm._context, "read", counted)
     llm.complete([letter + "b" * 1000 for letter in "aaa"], None, 1)
     assert sum(read) < 1100
 

@@ -1,14 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,32 +188,3 @@ def test_limits_are_checked(wrong: dict[str, Any]) -> None:
 def test_addresses_are_checked() -> None:
     with pytest.raises(ValueError, match="base_url must be an address"):
         OpenAILLM("localhost:8080", "m")
-
-
-SERVER_NEEDS = ("fastapi", "uvicorn", "sse_starlette", "starlette_context", "pydantic_settings")
-
-
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in SERVER_NEEDS), reason="needs llama-cpp-python[server]"
-)
-def test_llama_cpps_own_server(tiny_gguf: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", str(tiny_gguf), "--port", str(port)]
-    command += ["--n_ctx", "1024", "--chat_format", "chatml"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
-    try:
-        for _ in range(200):
-            try:
-                llm = open_llm(f"http://127.0.0.1:{port}/v1", timeout=20)
-                break
-            except ConnectionError:
-                time.sleep(0.1)
-        schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}
-        answers = llm.complete(["one", "two"], schema, 64)
-        assert all(json.loads(a.text)["a"] in ("x", "y") for a in answers)
-        assert llm.meter.failures == 0 and llm.meter.prompt_tokens > 0
-    finally:
-        process.terminate()
-        process.wait(10)

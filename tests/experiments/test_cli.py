@@ -30,6 +30,7 @@ def test_every_command_is_there():
         ["data", "check"],
         ["simulator", "fit"],
         ["simulator", "card"],
+        ["transcript", "show", "run.transcript"],
         ["twin", "measure", "--name", "kuairand-pure"],
         ["export", "minari"],
         ["bench", "environment"],
@@ -115,7 +116,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path, caps
     ("more", "message"),
     [
         (["--llm", "nothing.gguf"], "nothing.gguf"),
-        (["--llm", "llama3"], "give a file that ends in .gguf, or the address of an"),
+        (["--llm", "llama3"], "cannot tell what language model 'llama3' is: give a file that ends in .gguf"),
         (["--llm", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["--seeds", "-1"], "--seeds -1: it must be at least 1"),
         (["--seeds", "0"], "--seeds 0: it must be at least 1"),
