@@ -1,8 +1,9 @@
-"""``rapport bench environment | training | streaming``."""
+"""``rapport bench environment | training | planner | streaming``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ from rapport.datasets.schema import SessionData
 from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.sequence_response import SequenceResponse
-from rapport.experiments.bench import environment, streaming, training
+from rapport.experiments.bench import environment, planner, streaming, training
 from rapport.experiments.bench.timing import Speed, machine_facts
 from rapport.experiments.simulator_commands import DataName, fitted_simulator
 
@@ -93,6 +94,46 @@ class BenchTraining:
                 data, response, LowLevel(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
             )
         console.print(training_table(found))
+        return 0
+
+
+@dataclass
+class BenchPlanner:
+    """Plans per second of a language model in this process, beside plain llama-cpp-python in the same run."""
+
+    llm: Path
+    """A GGUF file."""
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    batch_sizes: tuple[int, ...] = (1, 8, 64)
+    """Users planned for at once."""
+    threads: int = 1
+    """Processor threads of llama.cpp."""
+    seconds: float = 3.0
+    """Of each subject in each round."""
+    rounds: int = 5
+    """Rounds, whose median is shown."""
+
+    def run(self) -> int:
+        """Time and print; 0."""
+        _check(
+            seconds=self.seconds, rounds=self.rounds, batch_sizes=min(self.batch_sizes, default=0), threads=self.threads
+        )
+        data, response = _simulator(self.data, self.data_dir)
+        console = Console()
+        _print_facts(console, data)
+        console.print(
+            f"llama-cpp-python {version('llama-cpp-python')} on {self.threads} thread(s), {self.llm.name}, "
+            f"{data.catalog.n_categories} categories",
+            highlight=False,
+        )
+        with console.status("") as status:
+            found = planner.measure_planner(
+                *(data, response, self.llm, self.batch_sizes, self.threads, self.seconds, self.rounds, status.update)
+            )
+        console.print(planner_table(found))
         return 0
 
 
@@ -185,6 +226,22 @@ def training_table(found: list[training.TrainingSpeed]) -> Table:
             *(row.subject, str(row.threads), f"{row.transitions:,}", *_cells(row.speed)),
             *(f"{100 * row.collecting:.0f} %", f"{row.ratio:.2f}", f"{row.paper_minutes:.1f}"),
         )
+    return shown
+
+
+def planner_table(found: list[planner.PlannerSpeed]) -> Table:
+    """The table of ``rapport bench planner``."""
+    shown = Table(
+        title="Plans per second (median of rounds; slowest to fastest), and as a share of llama-cpp-python's "
+        "create_completion, one prompt after the other with the same grammar, the reference",
+        title_justify="left",
+    )
+    for column in ("planner", "B", "per second", "rounds", "ratio", "own plans"):
+        shown.add_column(column, justify="left" if column == "planner" else "right", no_wrap=column == "planner")
+    for row in found:
+        rate, rounds = f"{row.speed.median:,.1f}", f"{row.speed.slowest:,.1f} - {row.speed.fastest:,.1f}"
+        own = "-" if row.subject == planner.REFERENCE else f"{100 * row.own:.0f} %"
+        shown.add_row(row.subject, str(row.batch), rate, rounds, f"{row.ratio:.2f}", own)
     return shown
 
 

@@ -13,15 +13,19 @@ from rich.console import Console
 
 from rapport.agents.checkpoint import CheckpointError
 from rapport.datasets.schema import DataError
-from rapport.experiments.bench_commands import BenchEnvironment, BenchStreaming, BenchTraining
+from rapport.experiments.bench_commands import BenchEnvironment, BenchPlanner, BenchStreaming, BenchTraining
 from rapport.experiments.calibrate_commands import QuitRuleCommand
 from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
 from rapport.experiments.evaluate import Evaluate
 from rapport.experiments.export_commands import Export
+from rapport.experiments.lm_commands import LmImprove, LmTrain
+from rapport.experiments.planner_commands import PlannerCost, PlannerReflections
+from rapport.experiments.reflection_commands import Reflections
 from rapport.experiments.results import ResultError
 from rapport.experiments.run import Run
 from rapport.experiments.satiation_commands import SatiationInside, SatiationMeasure, SatiationSeparate
 from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorCompare, SimulatorFit
+from rapport.experiments.transcript_commands import Transcript
 
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
 
@@ -57,10 +61,23 @@ _COMMANDS = (
         "satiation",
         "Boredom in a log, and built in.",
     ),
+    _group(
+        {"cost": PlannerCost, "reflections": PlannerReflections},
+        "planner",
+        "What a language model's plans cost, and what its reflections do.",
+    ),
+    _named(Reflections, "reflections"),
+    _named(Transcript, "transcript"),
     _group({"measure": TwinMeasure, "show": TwinShow}, "twin", "The aggregates that statistical twins are drawn from."),
+    _group({"train": LmTrain, "improve": LmImprove}, "lm", "The embedded planner model; a planner that learns."),
     _named(Export, "export"),
     _group(
-        {"environment": BenchEnvironment, "training": BenchTraining, "streaming": BenchStreaming},
+        {
+            "environment": BenchEnvironment,
+            "training": BenchTraining,
+            "planner": BenchPlanner,
+            "streaming": BenchStreaming,
+        },
         "bench",
         "Speed against named references; memory.",
     ),
