@@ -1,6 +1,6 @@
 # `make run` and `make test` need Python 3.11 or newer, make and a C compiler; each makes .venv and installs what it needs.
 #   make run ARGS="--quick"          pass arguments to `rapport run`
-#   make run LLM=model.gguf          plan with a language model: a GGUF file or the URL of an OpenAI-compatible server
+#   make run LLM=model.gguf          plan with another language model: a GGUF file, the URL of a server, or none
 #   make test PYTHON=/usr/bin/python3.12   choose the interpreter
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
@@ -20,10 +20,10 @@ STAMP := $(VENV)/.stamp-$(KEY)
 HEALTHY := $(shell $(PY) -c 'import pip, sys; print(sys.version_info >= (3, 11))' 2>/dev/null)
 INSTALL = $(PY) -m pip install --disable-pip-version-check -c constraints.txt
 
-# llama-cpp-python compiles for minutes, so a run takes it only for a GGUF file; a server needs the client alone.
+# llama-cpp-python compiles for minutes: a run takes it unless a server plans, which needs the client alone, or nobody.
 WANTED := $(strip $(LLM) $(if $(findstring --llm,$(ARGS)),$(ARGS)))
 comma := ,
-RUN_EXTRAS := report$(comma)stats$(if $(WANTED),$(if $(findstring ://,$(WANTED)),$(comma)openai,$(comma)llm))
+RUN_EXTRAS := report$(comma)stats$(if $(findstring ://,$(WANTED)),$(comma)openai,$(if $(findstring none,$(WANTED)),,$(comma)llm))
 RUN_STAMP := $(STAMP)-$(subst $(comma),-,$(RUN_EXTRAS))
 TEST_STAMP := $(STAMP)-test
 
@@ -32,7 +32,7 @@ TEST_STAMP := $(STAMP)-test
 help: ## show the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-run: $(RUN_STAMP) ## train and evaluate LERL and its controls, print the table; ARGS="--quick", LLM=FILE.gguf|URL
+run: $(RUN_STAMP) ## train and evaluate LERL and its controls, print the table; ARGS="--quick", LLM=FILE.gguf|URL|none
 	$(PY) -m rapport run $(if $(LLM),--llm "$(LLM)") $(ARGS)
 
 test: $(TEST_STAMP) ## ruff, mypy and every test

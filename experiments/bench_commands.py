@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rapport.agents.lerl import LowLevel
+from rapport.agents.lm.embedded import embedded_model
 from rapport.datasets import kuairand_large
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.fit import FitSettings
@@ -101,8 +102,8 @@ class BenchTraining:
 class BenchPlanner:
     """Plans per second of a language model in this process, beside plain llama-cpp-python in the same run."""
 
-    llm: Path
-    """A GGUF file."""
+    llm: Path | None = None
+    """A GGUF file; by default the embedded model."""
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
     data_dir: Path | None = None
@@ -121,17 +122,18 @@ class BenchPlanner:
         _check(
             seconds=self.seconds, rounds=self.rounds, batch_sizes=min(self.batch_sizes, default=0), threads=self.threads
         )
+        model = self.llm or embedded_model()
         data, response = _simulator(self.data, self.data_dir)
         console = Console()
         _print_facts(console, data)
         console.print(
-            f"llama-cpp-python {version('llama-cpp-python')} on {self.threads} thread(s), {self.llm.name}, "
+            f"llama-cpp-python {version('llama-cpp-python')} on {self.threads} thread(s), {model.name}, "
             f"{data.catalog.n_categories} categories",
             highlight=False,
         )
         with console.status("") as status:
             found = planner.measure_planner(
-                *(data, response, self.llm, self.batch_sizes, self.threads, self.seconds, self.rounds, status.update)
+                *(data, response, model, self.batch_sizes, self.threads, self.seconds, self.rounds, status.update)
             )
         console.print(planner_table(found))
         return 0

@@ -36,7 +36,8 @@ class Evaluate:
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     planner: str | None = None
-    """Another planner than in training: none, random, rotation, "greedy preference" or "greedy rotation"."""
+    """Another planner than in training: none, random, rotation, "greedy preference",
+    "greedy rotation" or "lasting preference"."""
     llm: str | None = None
     """Another language model than the agent was trained with, or replay:FILE, a transcript."""
     llm_seconds: float = 120.0

@@ -15,7 +15,7 @@ from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.lm.gguf_export import read_gguf, write_gguf
 from rapport.agents.lm.improving import Improving, PlannerLearner, Round
 from rapport.agents.lm.writing import TorchPlanner
-from rapport.agents.planning.build import LASTING, control_planner, llm_planner
+from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
 from rapport.agents.planning.lookahead import HeldPlans
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.experiments.evaluation import evaluation_users, play
@@ -111,7 +111,7 @@ class ImproveSeed:
         model, tokenizer = read_gguf(study.model)
         rng = np.random.default_rng([self.seed, 6])
         worded = llm_planner(ScriptedLLM([]), data, rng, None)
-        fallback = control_planner(LASTING, data, rng)
+        fallback = control_planner(HEURISTIC, data, rng)
         low_level = HeldPlans(slate_policy(agent), data.catalog.category, data.catalog.category_sizes, setup.slate_size)
         learner = PlannerLearner(model, tokenizer, worded, fallback, low_level, study.settings, self.seed)
 

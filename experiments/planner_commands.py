@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from rapport.agents.lm.embedded import EMBEDDED
 from rapport.experiments.evaluate import load_agent
 from rapport.experiments.planner_study import Study, Variant, checkpoint_of, cost_variants, reflection_variants
 from rapport.experiments.planner_tables import (
@@ -38,8 +39,8 @@ FULL = {"seeds": 5, "sessions": 1_000, "pool_sessions": 200}
 
 @dataclass
 class _PlannerStudy:
-    llm: str | None = None
-    """Language model that plans: a GGUF file or an OpenAI-compatible server such as http://localhost:8080/v1#model."""
+    llm: str = EMBEDDED
+    """Language model that plans: `embedded`, a GGUF file or a server, as of `rapport run`."""
     quick: bool = False
     """A quick look: 2 seeds, 200 sessions, 40 to fill the pool, unless these are given."""
     data: DataName = "auto"
@@ -60,8 +61,6 @@ class _PlannerStudy:
     """Processes; by default one per core. Give 1 where a large GGUF file plans."""
 
     def _study(self, variants: Callable[[PlannerChoice], tuple[Variant, ...]], reference: str, out: Path) -> Study:
-        if self.llm is None:
-            raise ValueError("--llm is missing: give a GGUF file or the address of an OpenAI-compatible server")
         defaults = QUICK if self.quick else FULL
         given = {name: getattr(self, name) for name in defaults}
         chosen = {name: default if given[name] is None else given[name] for name, default in defaults.items()}

@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import LASTING
+from rapport.agents.planning.build import HEURISTIC
 from rapport.experiments.evaluate import load_agent
 from rapport.experiments.evaluation import play
 from rapport.experiments.methods import Evaluation, play_agent
@@ -50,7 +50,7 @@ def cost_variants(llm: PlannerChoice, deviations: float) -> tuple[Variant, ...]:
     label = f"LLM, {_every(longest)} or on surprise ({deviations:g} sd)"
     rows.append(Variant("llm-surprise", label, replace(llm, period=longest, surprise=deviations)))
     for n in (1, longest):
-        rows.append(Variant(f"lasting-{n}", f"{LASTING}, {_every(n)}", PlannerChoice(LASTING, period=n)))
+        rows.append(Variant(f"lasting-{n}", f"{HEURISTIC}, {_every(n)}", PlannerChoice(HEURISTIC, period=n)))
     return tuple(rows)
 
 

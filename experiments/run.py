@@ -15,7 +15,10 @@ from rich.console import Console
 
 from rapport.agents.lerl import LowLevel
 from rapport.agents.llm.base import Budget
+from rapport.agents.llm.hub import PREFIX as HUB
+from rapport.agents.llm.llama_cpp import is_small
 from rapport.agents.llm.transcript import seal
+from rapport.agents.lm.embedded import EMBEDDED
 from rapport.datasets.directory import data_directory
 from rapport.datasets.fetch import fetch
 from rapport.datasets.schema import DataError
@@ -30,6 +33,7 @@ from rapport.experiments.training import Training, first_agent, train
 
 LOGGER = logging.getLogger("rapport")
 Progress = Callable[[float], None]
+NO_MODEL = "none"
 
 QUICK = {"seeds": 2, "transitions": 25_600, "sessions": 500}
 """What ``--quick`` makes of the settings that were not given."""
@@ -41,9 +45,10 @@ class Run:
 
     quick: bool = False
     """A quick look: 2 seeds, 25,600 transitions, 500 sessions, unless these are given."""
-    llm: str | None = None
-    """Language model that plans: a GGUF file, an OpenAI-compatible server such as http://localhost:8080/v1#model, or
-    replay:FILE, the transcript of an earlier run. Without one the planner is a heuristic, and every line says so."""
+    llm: str = EMBEDDED
+    """Language model that plans: `embedded`, the small one that comes with Rapport; a GGUF file;
+    hf:OWNER/REPO/FILE.gguf; an OpenAI-compatible server such as http://localhost:8080/v1#model; replay:FILE, the
+    transcript of an earlier run; or none: then the planner is a heuristic, and every line says so."""
     data: Literal["auto", "kuairand-pure", "twin"] = "auto"
     """auto: KuaiRand-Pure where it is or can be fetched, else its statistical twin."""
     data_dir: Path | None = None
@@ -60,7 +65,7 @@ class Run:
     """When users leave."""
     profile: Profile = "corrected"
     """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
-    plan_period: int = 1
+    plan_period: int = 20
     """Slates a plan holds; what was just shown is left out of it for one slate, but not in the official profile."""
     llm_seconds: float = 120.0
     """Seconds the language model may take in each training and each evaluation; beyond them the heuristic plans."""
@@ -115,7 +120,7 @@ class Plan:
         setup = Setup(data, None if run.data_dir is None else str(run.data_dir), run.quit_rule, profile=run.profile)
         rest = False if run.profile == "official" else None  # LERL's has none
         planner = PlannerChoice(period=run.plan_period, rest=rest)
-        if run.llm is not None:
+        if run.llm != NO_MODEL:
             pool, cache = (str(folder / f"{name}.sqlite") for name in ("reflections", "llm-cache"))
             planner = replace(planner, name="llm", cache=cache, pool=pool)
             budget = Budget(run.llm_calls, run.llm_tokens, run.llm_seconds)
@@ -124,8 +129,7 @@ class Plan:
         elif run.llm_record is not None:
             raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record without a model; give --llm")
         low_level = LowLevel()
-        in_process = run.llm is not None and run.llm.lower().endswith(".gguf")
-        workers = run.workers or (1 if in_process else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
+        workers = run.workers or (1 if fills_the_machine(run.llm) else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
         return cls(setup, planner, low_level, **numbers, folder=folder, workers=workers)
 
     @property
@@ -147,10 +151,21 @@ class Plan:
         """The training of one agent."""
         planner = self.planner if method == "lerl" else PlannerChoice("none")
         if method == "no-reflection":
-            planner = replace(self.planner, name="llm without reflection", pool=None)
+            planner = self._without_reflection()
         elif planner.pool is not None:
             planner = replace(planner, pool=f"{planner.pool.removesuffix('.sqlite')}-seed{seed}.sqlite")
         return Training(self.setup, method, seed, self.transitions, str(self.folder), planner, self.low_level)
+
+    def untrained(self) -> PlannerChoice:
+        """The planner before any session was looked back on."""
+        return self.planner if self.planner.llm is None else self._without_reflection()
+
+    def _without_reflection(self) -> PlannerChoice:
+        return replace(self.planner, name="llm without reflection", pool=None)
+
+    def without_model(self) -> PlannerChoice:
+        """The heuristic in the language model's place, its plans held as long."""
+        return PlannerChoice(period=self.planner.period, rest=self.planner.rest)
 
     def learners(self) -> tuple[str, ...]:
         """Methods that are trained."""
@@ -216,7 +231,7 @@ class FirstAndControls:
         for method in SLATE_METHODS:
             if store.load(method, self.seed) is None:
                 store.save(play_slates(task, method))
-        for method, choice in (("no-rl", PlannerChoice("none")), ("lerl-no-rl", PlannerChoice())):
+        for method, choice in (("no-rl", PlannerChoice("none")), ("lerl-no-rl", plan.untrained())):
             if store.load(method, self.seed) is None:
                 store.save(play_agent(task, method, agent, choice))
 
@@ -241,7 +256,13 @@ class TrainAndPlay:
         task = Evaluation(plan.setup, self.seed, plan.sessions)
         store.save(play_agent(task, self.method, trained.agent, training.planner, trained))
         for method in controls:
-            store.save(play_agent(task, method, trained.agent, PlannerChoice(PLANNER_CONTROLS[method])))
+            choice = plan.without_model() if method == "heuristic" else PlannerChoice(PLANNER_CONTROLS[method])
+            store.save(play_agent(task, method, trained.agent, choice))
+
+
+def fills_the_machine(llm: str) -> bool:
+    """Whether a language model runs in each process and is too large for several of them."""
+    return llm.startswith(HUB) or (llm.lower().endswith(".gguf") and not is_small(Path(llm)))
 
 
 def _find_data(wanted: str, root: Path | None, console: Console) -> str:

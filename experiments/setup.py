@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rapport.agents.llm.base import LLM, Budget, Sampling
 from rapport.agents.llm.open import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM
-from rapport.agents.planning.build import HEURISTIC, LASTING, control_planner, llm_planner
+from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
@@ -100,7 +100,7 @@ class PlannerChoice:
     @property
     def rests(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, HEURISTIC, LASTING) if self.rest is None else self.rest
+        return self.name in (*LLM_PLANNERS, HEURISTIC) if self.rest is None else self.rest
 
     def limits(self) -> dict[str, str]:
         """What the language model may cost, for the report; nothing where there is none, or none is asked."""
@@ -150,12 +150,14 @@ def planned(
     rng: np.random.Generator,
     learning: bool = False,
     once: bool = False,
+    look_back_every: int = 1,
 ) -> PlannedVectorEnv:
     """Sessions with a planner over them; while learning, a critic fills the pool that the planner reads from.
 
     Two ablations read a pool without adding to it: under :data:`SHUFFLED` its scores are dealt to its texts at random,
     once, so that some are drawn as much more often than others but for no reason; under :data:`WORST` Eq. 4 has -alpha
     for alpha, so that the worst sessions' are drawn most. With ``once`` every place serves one session that counts.
+    The critic looks back on one in ``look_back_every`` sessions.
     """
     pool, critic = None, None
     if llm is None:
@@ -163,7 +165,7 @@ def planned(
     else:
         pool = None if choice.name == "llm without reflection" else ReflectionPool(choice.pool)
         if choice.name == "llm" and pool is not None and learning:
-            critic = LLMCritic(llm, pool, data.catalog.category_names)
+            critic = LLMCritic(llm, pool, data.catalog.category_names, every=look_back_every)
         if choice.name == SHUFFLED and pool is not None:
             pool = pool.shuffled(rng)
         planner = llm_planner(llm, data, rng, pool, -ALPHA if choice.name == WORST else ALPHA)

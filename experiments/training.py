@@ -33,6 +33,8 @@ Progress = Callable[[float], None]
 """Told the share that is done, in [0, 1]."""
 
 ROLLOUTS_PER_SEGMENT = 10
+LOOK_BACK_EVERY = 10
+"""Sessions of which the critic looks back on one: thousands end in a training, and its pool keeps 200."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,8 @@ def _segment(task: Training, agent: PPO, llm: LLM | None, size: int, recorder: R
     seed = segment_seed(task.seed, agent.num_timesteps)
     data = task.setup.session_data()
     sessions = task.setup.sessions(task.low_level.n_envs, "train")
-    env = planned(sessions, data, task.planner, llm, np.random.default_rng(seed), learning=True)
+    rng = np.random.default_rng(seed)
+    env = planned(sessions, data, task.planner, llm, rng, learning=True, look_back_every=LOOK_BACK_EVERY)
     learn(agent, env, size, seed, recorder)
     agent.logger.record("planner/plans", env.plans_made)
     agent.logger.record("planner/widened", env.plans_widened)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _OWN_CONTEXT = 8
 """Tokens of the context that llama-cpp-python makes for itself; nothing is read in it."""
 
+_WAY = 2
+"""Version of the way tokens are drawn: answers kept from another one are not this model's."""
 _SMALL_MODEL = 64 * 2**20
 """Bytes up to which one thread is best (more would wait for one another), and 2 prompts side by side."""
 
@@ -87,11 +89,11 @@ class LlamaCppLLM(Backend):
             raise ValueError(f"deadline must be above 0 seconds; got {deadline}")
         file = Path(fspath(path))
         if parallel is None:
-            parallel = 2 if _is_small(file) else 8
+            parallel = 2 if is_small(file) else 8
         if not 1 <= parallel <= STEP // 2:
             raise ValueError(f"parallel must be between 1 and {STEP // 2} prompts; got {parallel}")
         self._llama = _load(file, n_threads, n_gpu_layers)
-        super().__init__(f"gguf:{file_fingerprint(file)}", sampling, budget)
+        super().__init__(f"gguf:{_WAY}:{file_fingerprint(file)}", sampling, budget)
         self._deadline = deadline
         self._limit = min(n_ctx, _trained_context(self._llama) or n_ctx)
         self._parallel, self._alone = 1 if alone else parallel, alone
@@ -184,7 +186,8 @@ def file_fingerprint(path: Path) -> str:
     return f"{size}:{digest.hexdigest()}"
 
 
-def _is_small(path: Path) -> bool:
+def is_small(path: Path) -> bool:
+    """Whether a model is so small that several processes can each run it on one thread."""
     return path.is_file() and path.stat().st_size <= _SMALL_MODEL
 
 
@@ -202,7 +205,7 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
         magic = file.read(4)
     if magic != b"GGUF":
         raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'. Was the download complete?")
-    if n_threads is None and _is_small(path):
+    if n_threads is None and is_small(path):
         n_threads = 1
     try:
         return llama_cpp.Llama(

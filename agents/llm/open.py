@@ -9,6 +9,7 @@ from rapport.agents.llm.base import LLM, Budget, Sampling
 from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.hub import FORMS, PREFIX, fetch
 from rapport.agents.llm.transcript import ReplayLLM
+from rapport.agents.lm.embedded import EMBEDDED, embedded_model
 
 REPLAY = "replay:"
 """Begins the name of a transcript to be played again."""
@@ -27,12 +28,12 @@ def open_llm(
     """Open a language model.
 
     Args:
-        source: ``"path/model.gguf"``, run in this process by llama.cpp; ``"hf:owner/repository/model.gguf"`` or
-            ``"hf:owner/repository:*q4_0.gguf"``, the same fetched from the Hugging Face Hub
-            (:mod:`rapport.agents.llm.hub`); ``"http://host:port/v1#model"``, any server that speaks OpenAI's protocol
-            (llama-server, vLLM, Ollama, hosted ones); without ``#model`` the first model that the server lists. A
-            server is asked at once whether it is there. ``"replay:FILE"`` answers from a
-            transcript (:mod:`rapport.agents.llm.transcript`), with the sampling, costs and limits recorded there.
+        source: ``"embedded"``, the model that comes with Rapport; ``"path/model.gguf"``, run in this process by
+            llama.cpp; ``"hf:owner/repository/model.gguf"`` or ``"hf:owner/repository:*q4_0.gguf"``, the same fetched
+            from the Hugging Face Hub (:mod:`rapport.agents.llm.hub`); ``"http://host:port/v1#model"``, any server that
+            speaks OpenAI's protocol (llama-server, vLLM, Ollama, hosted ones), asked at once whether it is there;
+            without ``#model`` the first model that it lists; ``"replay:FILE"``, a transcript
+            (:mod:`rapport.agents.llm.transcript`), with the sampling, costs and limits recorded there.
         sampling: how tokens are drawn.
         budget: what the model may cost; beyond it prompts are answered with an error.
         cache: file in which answers are kept for the next time; None for no cache.
@@ -54,14 +55,14 @@ def open_llm(
         from rapport.agents.llm.openai_api import OpenAILLM
 
         llm = OpenAILLM.connect(name, sampling=sampling, budget=budget, timeout=timeout)
-    elif name.startswith(PREFIX) or name.lower().endswith(".gguf"):
+    elif name == EMBEDDED or name.startswith(PREFIX) or name.lower().endswith(".gguf"):
         from rapport.agents.llm.llama_cpp import LlamaCppLLM
 
-        file = fetch(name) if name.startswith(PREFIX) else name
+        file = embedded_model() if name == EMBEDDED else fetch(name) if name.startswith(PREFIX) else name
         llm = LlamaCppLLM(file, sampling=sampling, budget=budget, deadline=timeout, n_ctx=n_ctx, n_threads=n_threads)
     else:
         raise ValueError(
-            f"cannot tell what language model {name!r} is: give a file that ends in .gguf, {FORMS}, or the "
+            f"cannot tell what language model {name!r} is: give {EMBEDDED}, a file that ends in .gguf, {FORMS}, or the "
             "address of an OpenAI-compatible server such as http://localhost:8080/v1#model"
         )
     return llm if cache is None else CachedLLM(llm, cache)

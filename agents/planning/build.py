@@ -20,10 +20,11 @@ from rapport.agents.planning.preference import FloatArray
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.datasets.schema import SessionData
 
-HEURISTIC = "greedy rotation"
-"""The planner that stands in where no language model is given or where its answer cannot be used."""
-LASTING = "lasting preference"
-"""The user's best eight categories: enough for a whole session where those just shown are given a rest."""
+HEURISTIC = "lasting preference"
+"""The planner that stands in where no language model is given or where its answer cannot be used.
+
+The user's best eight categories: enough for a whole session where those just shown are given a rest.
+"""
 PRIOR = 10.0
 """Exposures that the overall click rate is worth against a category's own."""
 
@@ -53,8 +54,8 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         "random": lambda: RandomPlanner(sizes, rng),
         "rotation": lambda: RotationPlanner(sizes, rng),
         "greedy preference": lambda: GreedyPreferencePlanner(sizes, category_click_rates(data)),
-        LASTING: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=8),
-        HEURISTIC: lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),
+        "greedy rotation": lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),
+        HEURISTIC: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=8),
     }
     if name not in makers:
         raise ValueError(f"planner={name!r} is unknown; choose one of {', '.join(makers)}")

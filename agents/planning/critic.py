@@ -35,6 +35,7 @@ class LLMCritic:
         category_names: Sequence[str],
         *,
         words: int = 20,
+        every: int = 1,
         retries: int = 2,
         prompt: Prompt | None = None,
     ) -> None:
@@ -45,13 +46,17 @@ class LLMCritic:
             pool: takes the reflections.
             category_names: C names, all different.
             words: longest reflection; what goes beyond is cut off.
+            every: of this many sessions one is looked back on; LERL looks back on each, though its pool keeps 200.
             retries: times an unusable answer is asked for again.
             prompt: the wording; ``load_prompt("reflect")`` where None.
         """
         if words < 1:
             raise ValueError(f"words, the longest reflection, must be at least 1; got {words}")
+        if every < 1:
+            raise ValueError(f"every, the sessions of which one is looked back on, must be at least 1; got {every}")
         self.llm = llm
         self.skipped = 0
+        self._every, self._heard = every, 0
         self._pool = pool
         self._names = checked_names(category_names)
         self._words = words
@@ -60,6 +65,9 @@ class LLMCritic:
 
     def reflect(self, sessions: list[FinishedSession]) -> None:
         """Look back on sessions that just ended."""
+        first = -self._heard % self._every
+        self._heard += len(sessions)
+        sessions = sessions[first :: self._every]
         prompts = [self.prompt(session) for session in sessions]
         texts = complete_json(
             self.llm, prompts, REFLECTION_SCHEMA, self._parse, max_tokens=4 * _LONGEST, retries=self._retries

@@ -51,7 +51,8 @@ def test_help_and_unknown_commands_exit_with_usage(capsys):
 
 def run(tmp_path, *more):
     argv = ["run", "--data", "twin", "--seeds", "1", "--transitions", "80", "--sessions", "30", "--workers", "1"]
-    return main([*argv, "--out", str(tmp_path / "run"), *more])
+    planner = () if "--llm" in more else ("--llm", "none")
+    return main([*argv, "--out", str(tmp_path / "run"), *planner, *more])
 
 
 def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(tmp_path, quick_low_level, capsys):
@@ -69,7 +70,7 @@ def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(t
     assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "2"]) == 0
     printed = capsys.readouterr().out
     assert "R_cum, summed click rate" in printed
-    assert "planner: greedy rotation, heuristic (no LLM given)" in printed
+    assert "planner: lasting preference, heuristic (no LLM given)" in printed
 
     # Evaluation draws the same people and the same luck as the run did.
     (result,) = [r for r in ResultStore(folder / "results", None).load_all() if r.method == "lerl"]
@@ -116,7 +117,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path, caps
     ("more", "message"),
     [
         (["--llm", "nothing.gguf"], "nothing.gguf"),
-        (["--llm", "llama3"], "cannot tell what language model 'llama3' is: give a file that ends in .gguf"),
+        (["--llm", "llama3"], "cannot tell what language model 'llama3' is: give embedded, a file that ends in .gguf"),
         (["--llm", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["--seeds", "-1"], "--seeds -1: it must be at least 1"),
         (["--seeds", "0"], "--seeds 0: it must be at least 1"),
@@ -140,6 +141,20 @@ def test_without_data_and_network_the_run_says_so_and_uses_the_twin(tmp_path, mo
     printed = capsys.readouterr().out
     assert "It could not be fetched: zenodo.org cannot be reached" in printed
     assert "Using its statistical twin" in printed
+
+
+@pytest.mark.slow
+def test_the_embedded_model_plans_unless_told_otherwise(tmp_path, quick_low_level, capsys):
+    assert run(tmp_path, "--llm", "embedded") == 0
+    printed = capsys.readouterr().out
+    assert "planner: LLM embedded" in printed
+    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    for row in ("lerl", "no-reflection", "lerl-no-rl"):
+        meter = results[row].meter
+        assert meter["calls"] > 0
+        assert meter["failures"] == 0
+        assert meter["fallbacks"] < 0.1 * meter["calls"]
+    assert Run().llm == "embedded"
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ METER = Meter(
     decisions=4_000,
     fallbacks=1_000,
 )
-CAPPED = "in training the budget of 3,600 calls is spent, then greedy rotation planned"
+CAPPED = "in training the budget of 3,600 calls is spent, then lasting preference planned"
 
 
 def results(method: str, meter: dict[str, float], **more: Any) -> list[MethodResult]:

@@ -266,7 +266,7 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
     )
     printed = capsys.readouterr().out
     assert "LERL: per seed the language model made " in printed
-    assert "LERL: in training the budget of 20 calls is spent, then greedy rotation planned" in printed
+    assert "LERL: in training the budget of 20 calls is spent, then lasting preference planned" in printed
     assert "per 1 k slates" in printed
     folder = tmp_path / "run"
     for page in ("table.md", "report.html"):

@@ -16,6 +16,7 @@ import pytest
 from rapport.agents.lerl import LowLevel
 from rapport.agents.llm import ScriptedLLM
 from rapport.agents.llm.base import LLM
+from rapport.agents.planning.build import HEURISTIC
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.experiments import planner_commands, planner_study, setup
 from rapport.experiments.cli import main, parse
@@ -23,7 +24,7 @@ from rapport.experiments.evaluation import play
 from rapport.experiments.planner_commands import PlannerCost, PlannerReflections
 from rapport.experiments.planner_study import Study, cost_variants, fill_pool, reflection_variants
 from rapport.experiments.planner_tables import Found, cost_verdict
-from rapport.experiments.setup import LASTING, SHUFFLED, WORST, PlannerChoice, Setup, planned
+from rapport.experiments.setup import SHUFFLED, WORST, PlannerChoice, Setup, planned
 from rapport.experiments.stats import Estimate
 from rapport.experiments.table import Row
 from rapport.experiments.training import Training, train
@@ -231,8 +232,8 @@ def test_a_pool_is_filled_by_training_users_and_filled_again_only_when_it_has_to
 
 
 def test_only_planners_whose_plans_hold_give_rests() -> None:
-    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", LASTING)}
-    assert {name for name in resting if PlannerChoice(name).rests} == {"greedy rotation", LASTING}
+    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", HEURISTIC)}
+    assert {name for name in resting if PlannerChoice(name).rests} == {HEURISTIC}
     assert all(PlannerChoice(name, "script").rests for name in setup.LLM_PLANNERS)
     assert PlannerChoice("rotation", rest=True).rests and not PlannerChoice("llm", rest=False).rests
 
