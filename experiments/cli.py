@@ -18,7 +18,7 @@ from rapport.experiments.calibrate_commands import QuitRuleCommand
 from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
 from rapport.experiments.evaluate import Evaluate
 from rapport.experiments.export_commands import Export
-from rapport.experiments.lm_commands import LmImprove, LmTrain
+from rapport.experiments.lm_commands import LmCard, LmImprove, LmTrain
 from rapport.experiments.planner_commands import PlannerCost, PlannerReflections
 from rapport.experiments.reflection_commands import Reflections
 from rapport.experiments.results import ResultError
@@ -69,7 +69,11 @@ _COMMANDS = (
     _named(Reflections, "reflections"),
     _named(Transcript, "transcript"),
     _group({"measure": TwinMeasure, "show": TwinShow}, "twin", "The aggregates that statistical twins are drawn from."),
-    _group({"train": LmTrain, "improve": LmImprove}, "lm", "The embedded planner model; a planner that learns."),
+    _group(
+        {"train": LmTrain, "card": LmCard, "improve": LmImprove},
+        "lm",
+        "The embedded planner model: making it, what it can do; a planner that learns.",
+    ),
     _named(Export, "export"),
     _group(
         {

@@ -12,6 +12,8 @@ from rich.console import Console
 from rapport.agents.lm.embedded import embedded_model
 from rapport.agents.lm.improving import Improving
 from rapport.agents.lm.teaching import Teaching
+from rapport.experiments.lm_card import COLUMNS as COLUMNS_OF_CARD
+from rapport.experiments.lm_card import CardStudy, card_markdown, services, tables, unaided
 from rapport.experiments.lm_improving import COLUMNS, ImprovingStudy, as_markdown, curve, notes, page, said
 from rapport.experiments.lm_school import School
 from rapport.experiments.pool import run_jobs, shown
@@ -19,7 +21,7 @@ from rapport.experiments.results import wrote
 from rapport.experiments.run import fit_simulator
 from rapport.experiments.setup import Setup
 from rapport.experiments.simulator_commands import DataName
-from rapport.experiments.table import grid
+from rapport.experiments.table import WIDTH, grid
 
 QUICK = {"seeds": 2, "rounds": 10, "sessions": 200}
 """What ``--quick`` makes of the settings of `LmImprove` that were not given."""
@@ -61,6 +63,52 @@ class LmTrain:
             path = school.graduate(board.show)
             board.finish("embedded planner model")
         console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass
+class LmCard:
+    """What the model can do: where it was taught, under invented names, and on other data, beside the controls."""
+
+    llm: Path | None = None
+    """GGUF file written by `rapport lm train`; by default the embedded model."""
+    quick: bool = False
+    """A quick look: 2 seeds, 200 sessions, unless these are given."""
+    data: DataName = "auto"
+    """kuairand-pure, twin, or auto: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    seeds: int | None = None
+    """Seeds; 5 by default."""
+    sessions: int | None = None
+    """Complete sessions of held-out users per row and seed; 1,000 by default."""
+    temperature: float = 0.8
+    """Of drawing tokens; 0 takes the likeliest."""
+    out: Path = Path("runs/lm-card")
+    """Folder of first policies, results and the table."""
+    workers: int | None = None
+    """Processes; by default one per core."""
+
+    def run(self) -> int:
+        """Play, print and write; 0."""
+        numbers = _numbers(self, {"seeds": 2, "sessions": 200}, {"seeds": 5, "sessions": 1_000})
+        console = Console()
+        setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
+        model, folder = str((self.llm or embedded_model()).resolve()), self.out.resolve()
+        study = CardStudy(model, services(setup), numbers["seeds"], numbers["sessions"], str(folder), self.temperature)
+        if jobs := study.jobs():
+            for service in study.services:
+                fit_simulator(service.setup, console)
+            run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
+        found = tables(study)
+        free = {service.label: unaided(study, service) for service in study.services}
+        _narrow(console)
+        for label, lines in found.items():
+            console.print(label, style="bold", highlight=False)
+            console.print(grid(COLUMNS_OF_CARD, lines))
+        for label, share in free.items():
+            console.print(f"Without a grammar, answers that are plans, {label}: {share:.1%}", highlight=False)
+        wrote(console, folder / "card.md", card_markdown(study, found, free))
         return 0
 
 
@@ -113,6 +161,7 @@ class LmImprove:
             fit_simulator(setup, console)
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
         points = curve(study, study.results())
+        _narrow(console)
         console.print(grid(COLUMNS, [point.cells for point in points]))
         for line in ("", *said(points), *notes(study)):
             console.print(line, highlight=False, markup=False)
@@ -122,3 +171,23 @@ class LmImprove:
         except ModuleNotFoundError as error:
             console.print(f"No page: {error}", style="yellow", highlight=False, markup=False)
         return 0
+
+
+def _narrow(console: Console) -> None:
+    """Tables keep to `WIDTH` columns, also where nobody looks."""
+    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+
+
+def _numbers(command: LmCard | LmImprove, quick: dict[str, int], full: dict[str, int]) -> dict[str, int]:
+    """Sizes that were given, else the defaults.
+
+    Raises:
+        ValueError: one is below 1.
+    """
+    defaults = quick if command.quick else full
+    given = {name: getattr(command, name) for name in defaults}
+    numbers = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name} {number}: it must be at least 1")
+    return numbers
