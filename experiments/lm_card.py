@@ -37,7 +37,7 @@ COLUMNS = (
     ("fallbacks", "of plans"),
 )
 PLANNERS = ("model", HEURISTIC, "random", "all")
-"""The model; the user's best eight; eight at random; all categories: under each, those just shown are given a rest."""
+"""The model; the heuristic; eight categories at random; all of them: under each, those just shown are given a rest."""
 _HELD = 20
 """Slates a plan holds: one a session."""
 _RENAMED_SEED = 2_000

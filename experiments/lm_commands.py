@@ -40,7 +40,7 @@ class LmTrain:
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     steps: int = Teaching.steps
     """Lessons taught."""
-    rounds: int = 40
+    rounds: int = 30
     """Times that 256 training users' sessions are played to make lessons of them."""
     seed: int = 0
     """Source of all luck."""

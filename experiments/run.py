@@ -127,7 +127,7 @@ class Plan:
             planner = with_language_model(planner, run.llm, budget, run.llm_record)
             planner.open(seed=0)
         elif run.llm_record is not None:
-            raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record without a model; give --llm")
+            raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record where no model plans")
         low_level = LowLevel()
         workers = run.workers or (1 if fills_the_machine(run.llm) else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
         return cls(setup, planner, low_level, **numbers, folder=folder, workers=workers)

@@ -27,13 +27,13 @@ from rapport.agents.planning.wording import describe_categories
 
 FEWEST, MOST = 4, 8
 """Categories in a taught plan."""
-PRIOR = 10.0
+PRIOR = 30.0
 """Items shown that a category's click rate over all users is worth against a user's own clicks."""
-HEARD = 3.0
+HEARD = 10.0
 """Items shown that a reflection is worth."""
 LARGEST = 45
 """Most categories of an invented service."""
-SPELLING = 500
+SPELLING = 400
 """Steps in which nothing but copying names is taught."""
 _GROWTH = 20
 """Steps in which the largest invented service grows by a category."""
@@ -77,9 +77,10 @@ def split_prompts(prompts: Sequence[str]) -> tuple[str, list[str]]:
     return start, [prompt[len(start) :] for prompt in prompts]
 
 
-def plan_answer(categories: Sequence[int], names: Sequence[str]) -> str:
-    """A plan as the planner's schema wants it."""
-    return json.dumps({"categories": [names[c] for c in categories]}, ensure_ascii=False)
+def plan_answer(categories: Sequence[int], names: Sequence[str], rates: FloatArray) -> str:
+    """A plan as the planner's schema wants it, in the order of the prompt's list, which a small model can go down."""
+    listed = sorted(categories, key=lambda c: (-rates[c], c))
+    return json.dumps({"categories": [names[c] for c in listed]}, ensure_ascii=False)
 
 
 def reflection_answer(text: str) -> str:
@@ -130,7 +131,7 @@ class InventedService:
         self.rates: FloatArray = 1 / (1 + np.exp(-logit))
         # What is listed may be out of date: then reflections tell something new.
         self.true_logit = logit + rng.normal(0, rng.choice([0.0, 0.0, 0.6, 1.2]), n)
-        self.taste = rng.uniform(0.3, 1.5)
+        self.taste = rng.uniform(0.2, 1.0)
 
     def people(self, n: int) -> FloatArray:
         """Click rates of n people in each category, shape (n, C)."""
@@ -189,11 +190,11 @@ def invented_plans(rng: np.random.Generator, n: int, largest: int = LARGEST) -> 
     seen, clicked = visible_counts(views, n_categories)
     score = (clicked + heard[1] + PRIOR * service.rates) / (seen + heard[0] + PRIOR)
     prompts = prompting_planner(names, service.rates).prompts_with(views, reflections)
-    return lesson_of(prompts, [plan_answer(best(row), names) for row in score])
+    return lesson_of(prompts, [plan_answer(best(row), names, service.rates) for row in score])
 
 
 def best(score: FloatArray) -> list[int]:
-    """Categories of one user, best first: those near the best, at least `FEWEST` and at most `MOST`."""
+    """Categories of one user: those near the best, at least `FEWEST` and at most `MOST`."""
     order = np.argsort(-score, kind="stable")
     near = int((score >= 0.75 * score[order[0]]).sum())
     fewest, most = min(FEWEST, len(score)), min(MOST, len(score))
@@ -210,7 +211,7 @@ def spelling(rng: np.random.Generator, n: int, largest: int = 10) -> Lesson:
         names = invented_names(rng, int(rng.integers(3, largest + 1)), nonsense=0.7)
         rates = np.sort(rng.uniform(0, 0.8, len(names)))[::-1]
         prompts.append(f"The categories:\n{describe_categories(names, rates)}\n\nYour choice:\n")
-        answers.append(plan_answer(range(min(MOST, len(names))), names))
+        answers.append(plan_answer(range(min(MOST, len(names))), names, rates))
     return lesson_of(prompts, answers)
 
 

@@ -83,17 +83,17 @@ class LivedLessons:
 
     def _plan(self) -> Generator[Lesson, None, BoolArray]:
         views = session_views(self.env.core.observation(), self.env.core.user, self.data, self.env.core.slate_size)
-        plans, order = self.searched(views)
+        plans = self.searched(views)
         for rows in _groups(len(views)):
             some = views.rows(rows)
             taught = self.rng.permutation(self.reflections)[: self.rng.integers(0, 4)]
             prompts = self.planner.prompts_with(some, [str(text) for text in taught])
-            chosen = [order[row][plans[row, order[row]]] for row in rows]
-            yield lesson_of(prompts, [plan_answer(categories.tolist(), self.names) for categories in chosen])
+            chosen = [np.flatnonzero(plans[row]).tolist() for row in rows]
+            yield lesson_of(prompts, [plan_answer(categories, self.names, self.rates) for categories in chosen])
         return plans
 
-    def searched(self, views: SessionViews) -> tuple[BoolArray, NDArray[np.int64]]:
-        """Plans found by look-ahead, shape (B, C), and the order in which categories are named, shape (B, C)."""
+    def searched(self, views: SessionViews) -> BoolArray:
+        """Plans found by look-ahead, shape (B, C)."""
         core, sizes = self.env.core, self.low_level.sizes
         seen, clicked = visible_counts(views, len(self.names))
         rate: FloatArray = (clicked + PRIOR * self.rates) / (seen + PRIOR)
@@ -102,7 +102,7 @@ class LivedLessons:
             tried = candidate_plans(score, sizes, core.slate_size, CANDIDATES, self.rng, FEWEST, MOST)
             plans, _values = best_of(core, self.low_level, tried, HORIZON)
             score = score + plans  # look further around the best so far
-        return plans, np.argsort(-rate, axis=1, kind="stable")
+        return plans
 
     def _look_back(
         self, shown: NDArray[np.int32], clicked: NDArray[np.int8], lengths: NDArray[np.int64]

@@ -26,7 +26,7 @@ _PROMPT_EVERY = 4
 class Teaching:
     """How it is taught."""
 
-    steps: int = 2_200
+    steps: int = 1_800
     """Updates."""
     learning_rate: float = 3e-3
     """AdamW's, after the warm-up; falls to a twentieth along a cosine."""

@@ -23,7 +23,8 @@ from rapport.datasets.schema import SessionData
 HEURISTIC = "lasting preference"
 """The planner that stands in where no language model is given or where its answer cannot be used.
 
-The user's best eight categories: enough for a whole session where those just shown are given a rest.
+The user's best ten categories, of which what all users click counts for 30 of the user's own exposures: enough for a
+whole session where those just shown are given a rest. Both numbers were chosen on training users' sessions.
 """
 PRIOR = 10.0
 """Exposures that the overall click rate is worth against a category's own."""
@@ -55,7 +56,7 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         "rotation": lambda: RotationPlanner(sizes, rng),
         "greedy preference": lambda: GreedyPreferencePlanner(sizes, category_click_rates(data)),
         "greedy rotation": lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),
-        HEURISTIC: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=8),
+        HEURISTIC: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=10, strength=30.0),
     }
     if name not in makers:
         raise ValueError(f"planner={name!r} is unknown; choose one of {', '.join(makers)}")

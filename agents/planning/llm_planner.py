@@ -29,7 +29,7 @@ class LLMPlanner:
     and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with
     GGUF files a grammar, keeps valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
 
-    One draw of reflections serves a whole batch, as in LERL; equal prompts in a batch are asked once.
+    One draw of reflections serves a group of sessions, as in LERL; equal prompts in a batch are asked once.
     """
 
     name = "language model"
@@ -49,6 +49,7 @@ class LLMPlanner:
         taste: int = 8,
         reflections: int = 3,
         alpha: float = 0.1,
+        group: int = 12,
         retries: int = 2,
         prompt: Prompt | None = None,
     ) -> None:
@@ -67,6 +68,7 @@ class LLMPlanner:
             taste: categories the user saw most before the session, liked or not, that the model sees; 0 for none.
             reflections: reflections the model sees.
             alpha: LERL's Eq. 4, how much more often reflections on good sessions are drawn.
+            group: sessions that are shown the same draw of reflections; LERL serves 12 and draws once for all.
             retries: times an unusable answer is asked for again.
             prompt: the wording; ``load_prompt("plan")`` where None.
         """
@@ -82,7 +84,7 @@ class LLMPlanner:
         self._pool, self._rng = pool, rng
         self._fewest, self._most = min(fewest, len(self._names)), min(most, len(self._names))
         self._slates, self._taste = slates, taste
-        self._n_reflections, self._alpha = reflections, alpha
+        self._n_reflections, self._alpha, self._group = reflections, alpha, group
         self._retries = retries
         self._prompt = prompt or load_prompt("plan")
         self._schema = plan_schema(self._names, self._fewest, self._most)
@@ -116,7 +118,10 @@ class LLMPlanner:
 
     def prompts(self, views: SessionViews) -> list[str]:
         """What the model is asked for each of B sessions; draws the reflections."""
-        return self.prompts_with(views, self._draw())
+        if self._pool is None:
+            return self.prompts_with(views, [])
+        groups = [np.arange(first, min(first + self._group, len(views))) for first in range(0, len(views), self._group)]
+        return [prompt for rows in groups for prompt in self.prompts_with(views.rows(rows), self._draw())]
 
     def prompts_with(self, views: SessionViews, reflections: Sequence[str]) -> list[str]:
         """The same with these reflections."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray, SessionData
 from rapport.envs.session.core import Reward, SessionCore
+from rapport.envs.session.engine import engine_for
 from rapport.envs.session.quit import (
     QUIT_RULES,
     EarlyWindow,
@@ -220,7 +221,8 @@ def session_core(
     )
     drawn = pool(data, users, among)
     log_rows = _log_rows(data, drawn, history, start_at_log_rows == "any_day") if start_at_log_rows else None
-    return SessionCore(
+    engine = engine_for(response, rule, places, repeats, reward, log_rows)
+    return engine(
         data,
         response,
         rule,

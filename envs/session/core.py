@@ -114,7 +114,7 @@ class SessionCore:
         self._features = data.population.features.codes[nobody]
         # The past is the window of H items that ends at the cursor: a slate is written behind it, and nothing moves.
         width = self.length + _SPARE * slate_size
-        self._cursor = max(self.length, slate_size)
+        self._cursor: int = max(self.length, slate_size)
         self._items = np.zeros((n_envs, width), np.int32)
         self._feedback = np.full((n_envs, width * self._n_behaviours), UNKNOWN, np.int8)
 
@@ -173,6 +173,26 @@ class SessionCore:
         truncated = (self.steps >= self.max_steps) > terminated
         return StepResult(reward, terminated, truncated, categories, feedback, cost)
 
+    def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
+        """Slates (B, K), int32, from B * K item indices of any whole type; with the lowest and the highest of them."""
+        slates = items.reshape(self.n_envs, -1).astype(np.int32)
+        if items.size <= 64:  # Python's own are quicker for a few numbers
+            values = items.ravel().tolist()
+            return slates, min(values), max(values)
+        return slates, items.min(), items.max()
+
+    def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
+        """Show every user a slate, but begin new sessions where ``ended``, shape (B,): there nothing comes of it."""
+        result = self.step(slates)
+        rows = ended.nonzero()[0]
+        if not len(rows):
+            return result
+        reward = result.reward.copy()  # it may be somebody's own array
+        reward[rows], result.cost[rows], result.terminated[rows], result.truncated[rows] = 0.0, 0.0, False, False
+        result.categories[rows], result.feedback[rows] = -1, 0
+        self.begin(rows)
+        return result._replace(reward=reward)
+
     def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
         """Copies of what an agent sees in the slots ``rows``; shapes as in the environment's observation space.
 
@@ -184,6 +204,16 @@ class SessionCore:
             "history_items": self._items[rows, start:end].copy(),
             "step": self.steps[rows, None].copy(),
             "user_features": self._features[rows].copy(),
+        }
+
+    def views(self) -> Observation:
+        """The same of all slots without copying: the engine's own arrays, which the next step changes."""
+        start, end = self._cursor - self.length, self._cursor
+        return {
+            "history_feedback": self._feedback[:, start * self._n_behaviours : end * self._n_behaviours],
+            "history_items": self._items[:, start:end],
+            "step": self.steps[:, None],
+            "user_features": self._features,
         }
 
     @property
@@ -232,16 +262,20 @@ class SessionCore:
         return before
 
     def _remember(self, slates: Int32Array, feedback: Int8Array) -> None:
-        n, new, length = self._n_behaviours, self.slate_size, self.length
-        end = self._cursor + new
-        if end > self._items.shape[1]:
+        self._make_room()
+        n, start, end = self._n_behaviours, self._cursor, self._cursor + self.slate_size
+        np.add(slates, 1, out=self._items[:, start:end])
+        self._feedback[:, start * n : end * n] = feedback.reshape(self.n_envs, -1)
+        self._cursor = end
+
+    def _make_room(self) -> None:
+        """Move the past back to the beginning of its buffers where another slate has no room behind it."""
+        n, length = self._n_behaviours, self.length
+        if self._cursor + self.slate_size > self._items.shape[1]:
             self._items[:, :length] = self._items[:, self._cursor - length : self._cursor].copy()
             past = self._feedback[:, (self._cursor - length) * n : self._cursor * n].copy()
             self._feedback[:, : length * n] = past
-            end = length + new
-        np.add(slates, 1, out=self._items[:, end - new : end])
-        self._feedback[:, (end - new) * n : end * n] = feedback.reshape(self.n_envs, -1)
-        self._cursor = end
+            self._cursor = length
 
 
 def _check(data: SessionData, response: ResponseModel, slate_size: int, max_steps: int) -> None:

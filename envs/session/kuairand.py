@@ -152,14 +152,16 @@ def kuairand_vector_env(
     slate_size: int | None = 6,
     profile: Profile = "corrected",
     faults: str | Sequence[str] | None = None,
+    copy: bool = True,
     **arguments: Any,
 ) -> SessionVectorEnv:
     """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRand-v0", num_envs=...)``; arguments as above.
 
     An ended session begins anew on the next step, as is Gymnasium's habit; under the official profile within the step.
+    ``copy`` as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
     """
     core = kuairand_core(num_envs, slate_size=slate_size, profile=profile, faults=faults, **arguments)
     if autoreset_mode is None:
         autoreset_mode = AutoresetMode.SAME_STEP if profile == "official" else AutoresetMode.NEXT_STEP
     lost_endings = "lost_endings" in chosen_faults(faults, profile)
-    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, lost_endings)
+    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, lost_endings, copy)

@@ -92,8 +92,12 @@ def kuairand_satiation_vector_env(
     render_mode: str | None = None,
     *,
     slate_size: int | None = 6,
+    copy: bool = True,
     **arguments: Any,
 ) -> SessionVectorEnv:
-    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRandSatiation-v0", num_envs=...)``."""
+    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRandSatiation-v0", num_envs=...)``.
+
+    ``copy`` as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
+    """
     core = satiation_core(num_envs, slate_size=slate_size, **arguments)
-    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode)
+    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, copy=copy)

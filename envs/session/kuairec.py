@@ -9,18 +9,16 @@ import functools
 import logging
 from typing import Any, Literal, get_args
 
-import numpy as np
 from gymnasium.vector import AutoresetMode
-from numpy.typing import NDArray
 
 from rapport.datasets.directory import data_directory
 from rapport.datasets.kuairec import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
-from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 from rapport.datasets.store import available
 from rapport.envs.session.build import session_core
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.response import MatrixResponse, ResponseModel
+from rapport.envs.session.reward import TableReward
 from rapport.envs.session.simulator import load_simulator
 
 LOGGER = logging.getLogger("rapport")
@@ -28,25 +26,15 @@ LOGGER = logging.getLogger("rapport")
 RewardName = Literal["click", "watch_ratio"]
 
 
-class WatchRatio:
-    """EasyRL4Rec's and DORL's reward: the watch ratio, cut off at 5, averaged over the slate.
+class WatchRatio(TableReward):
+    """EasyRL4Rec's and DORL's reward: the watch ratio, in [0, 5], averaged over the slate.
 
     Args:
         kuairec: the truth.
     """
 
     def __init__(self, kuairec: KuaiRec) -> None:
-        n_items = kuairec.data.catalog.n_items
-        self.ratio = np.ascontiguousarray(kuairec.watch_ratio).reshape(-1)
-        self.first = np.zeros(kuairec.data.population.n_users, np.int64)  # of those who are served, all known
-        self.first[kuairec.truth_users] = np.arange(len(kuairec.truth_users)) * n_items
-
-    def __call__(self, users: IntArray, slates: Int32Array, feedback: Int8Array) -> NDArray[np.float64]:
-        """Rewards, shape (B,), in [0, 5]."""
-        shown = self.ratio.take(self.first.take(users)[:, None] + slates)
-        total: NDArray[np.float64] = np.add.reduce(shown, axis=1, dtype=np.float64)
-        total /= slates.shape[1]
-        return total
+        super().__init__(kuairec.watch_ratio, kuairec.truth_users, kuairec.data.population.n_users)
 
 
 def find_kuairec(data: str | KuaiRec = "auto", root: str | None = None, click_at: float = CLICK_AT) -> KuaiRec:
@@ -153,8 +141,12 @@ def kuairec_vector_env(
     render_mode: str | None = None,
     *,
     slate_size: int | None = 6,
+    copy: bool = True,
     **arguments: Any,
 ) -> SessionVectorEnv:
-    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRec-v0", num_envs=...)``; arguments as above."""
+    """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRec-v0", num_envs=...)``; arguments as above.
+
+    ``copy`` as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
+    """
     core = kuairec_core(num_envs, slate_size=slate_size, **arguments)
-    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode)
+    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, copy=copy)

@@ -14,21 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WORD = (1 << 64) - 1
-_GAMMA = 0x9E3779B97F4A7C15
 _FACTOR_1, _FACTOR_2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 _STEP_BITS, _EPISODE_BITS = 12, 32
-_EPISODE = np.uint64((_GAMMA << _EPISODE_BITS) & _WORD)
-_SHIFTS = tuple(np.uint64(bits) for bits in (30, 27, 31))
-_FACTORS = np.uint64(_FACTOR_1), np.uint64(_FACTOR_2)
+
+GAMMA = 0x9E3779B97F4A7C15
+"""SplitMix64 adds it from one output to the next."""
+SHIFTS = tuple(np.uint64(bits) for bits in (30, 27, 31))
+FACTORS = np.uint64(_FACTOR_1), np.uint64(_FACTOR_2)
+"""With the shifts between them, what turns a state into an output."""
 
 MAX_DRAWS = 1 << _STEP_BITS
 """Numbers one slot can draw in one step."""
 MAX_STEPS = (1 << (_EPISODE_BITS - _STEP_BITS)) - 1
 """Steps a session can have."""
-STEP = np.uint64((_GAMMA << _STEP_BITS) & _WORD)
+STEP = np.uint64((GAMMA << _STEP_BITS) & _WORD)
 """What to add to a session's luck before each slate; uint64, wraps around."""
+EPISODE = np.uint64((GAMMA << _EPISODE_BITS) & _WORD)
+"""What lies between the luck of one session and the next in the same slot."""
 
-_OFFSETS = (np.arange(MAX_DRAWS, dtype=np.uint64) * np.uint64(_GAMMA)).astype(np.uint64)
+_OFFSETS = (np.arange(MAX_DRAWS, dtype=np.uint64) * np.uint64(GAMMA)).astype(np.uint64)
 
 
 def new_key(generator: np.random.Generator) -> np.uint64:
@@ -43,7 +47,7 @@ def begin(key: NDArray[np.uint64], episode: NDArray[np.int64]) -> NDArray[np.uin
         key: shape (B,), seed of each slot.
         episode: shape (B,), sessions this slot has begun, below 2**32.
     """
-    return key + _EPISODE * episode.astype(np.uint64)
+    return key + EPISODE * episode.astype(np.uint64)
 
 
 def uniform(luck: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
@@ -59,13 +63,13 @@ def uniform(luck: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
     if len(luck) == 1 and n <= 64:  # arrays of a few words cost more than Python's own numbers
         return np.array([_words(int(luck[0]), n)], np.float64) * 2.0**-32
     state = luck[:, None] + _OFFSETS[: (n + 1) // 2]
-    spare = state >> _SHIFTS[0]
+    spare = state >> SHIFTS[0]
     state ^= spare
-    state *= _FACTORS[0]
-    np.right_shift(state, _SHIFTS[1], out=spare)
+    state *= FACTORS[0]
+    np.right_shift(state, SHIFTS[1], out=spare)
     state ^= spare
-    state *= _FACTORS[1]
-    np.right_shift(state, _SHIFTS[2], out=spare)
+    state *= FACTORS[1]
+    np.right_shift(state, SHIFTS[2], out=spare)
     state ^= spare
     result: NDArray[np.float64] = state.astype("<u8", copy=False).view("<u4")[:, :n] * 2.0**-32
     return result
@@ -74,7 +78,7 @@ def uniform(luck: NDArray[np.uint64], n: int) -> NDArray[np.float64]:
 def _words(luck: int, n: int) -> list[int]:
     words: list[int] = []
     for i in range((n + 1) // 2):
-        state = (luck + i * _GAMMA) & _WORD
+        state = (luck + i * GAMMA) & _WORD
         state = ((state ^ (state >> 30)) * _FACTOR_1) & _WORD
         state = ((state ^ (state >> 27)) * _FACTOR_2) & _WORD
         state ^= state >> 31

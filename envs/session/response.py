@@ -107,6 +107,12 @@ class MatrixResponse:
         marks: Int8Array = self._marks.take(self._first.take(users)[:, None] + slates, axis=0)
         return marks.reshape(*slates.shape, len(self.behaviours))
 
+    def answer_table(self) -> tuple[IntArray, Int8Array]:
+        """Where users' rows begin in the table of :meth:`answers`, shape (U,), and the table, shape (S * N * F,)."""
+        if self._marks is None:
+            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+        return self._first, self._marks.reshape(-1)
+
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
         """No memory: shape (B, 0)."""
         return self.initial_state(users)

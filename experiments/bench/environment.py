@@ -193,6 +193,8 @@ def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
 def _subjects(name: str, batch: int, **arguments: Any) -> Iterator[tuple[str, Work]]:
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         yield f"vector, {mode.value}", _vector_work(name, batch, mode, arguments)
+        if name != LEARNED:  # where the rest takes so little that copies count
+            yield f"vector, {mode.value}, copy=False", _vector_work(name, batch, mode, {**arguments, "copy": False})
     if batch == 1:
         yield "gym.make", _single_work(name, arguments)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,7 @@ def machine_facts() -> str:
     """What the figures depend on: cores, load, versions."""
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     names = ("numpy", "torch", "gymnasium", "stable-baselines3")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    compiler = f"numba {version('numba')}" if find_spec("numba") else "no numba"
+    versions = ", ".join([*(f"{name} {version(name)}" for name in names), compiler])
     machine = f"{platform.system()} {platform.machine()}, {cores()} cores{load}"
     return f"{machine}; Python {platform.python_version()}, {versions}"

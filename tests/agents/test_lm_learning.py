@@ -179,7 +179,7 @@ def test_the_planner_learns_what_is_rewarded(
     env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
     planner = prompting_planner(NAMES, RATES)
     start, rests = split_prompts(planner.prompts(views_of(4)))
-    lesson = Lesson(start, rests, [plan_answer([0, 1], NAMES), plan_answer([2, 3], NAMES)] * 2)
+    lesson = Lesson(start, rests, [plan_answer([0, 1], NAMES, RATES), plan_answer([2, 3], NAMES, RATES)] * 2)
     model = new_model(tokenizer)
     Teacher(model, tokenizer, lambda step: [lesson], Teaching(steps=100, warm_up=5, learning_rate=1e-2)).teach()
 

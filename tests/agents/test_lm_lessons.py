@@ -56,6 +56,7 @@ def test_invented_answers_are_plans_of_listed_categories(seed: int) -> None:
         chosen = json.loads(answer)["categories"]
         assert set(chosen) <= set(names) and len(set(chosen)) == len(chosen)
         assert min(FEWEST, len(names)) <= len(chosen) <= MOST
+        assert chosen == [name for name in names if name in chosen]  # in the order of the list
         assert rest.endswith("Your choice:\n")
 
 

@@ -83,13 +83,17 @@ def test_prompts_differ_only_in_their_end() -> None:
     assert common > 0.7 * len(first)
 
 
-def test_reflections_are_drawn_once_for_the_batch() -> None:
+def test_reflections_are_drawn_once_for_a_group_of_sessions() -> None:
     pool = ReflectionPool()
     for word in ("alpha", "beta", "gamma", "delta", "epsilon"):
         pool.add(f"lesson {word}", 5)
     prompts = planner(ScriptedLLM([]), pool=pool, rng=np.random.default_rng(0)).prompts(views_of())
     drawn = [{line for line in prompt.splitlines() if "lesson" in line} for prompt in prompts]
     assert len(drawn[0]) == 3 and drawn[0] == drawn[1] == drawn[2]
+    apart = planner(ScriptedLLM([]), pool=pool, rng=np.random.default_rng(0), group=2).prompts(views_of(n=9))
+    drawn = [{line for line in prompt.splitlines() if "lesson" in line} for prompt in apart]
+    assert all(drawn[row] == drawn[row + 1] for row in range(0, 8, 2))
+    assert len({frozenset(lines) for lines in drawn}) > 1
     with pytest.raises(ValueError, match="rng is needed"):
         planner(ScriptedLLM([]), pool=pool)
 

@@ -306,7 +306,10 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--llm-record", "t.sqlite"], "--llm-record t.sqlite: there is nothing to record without a model; give --llm"),
+        (
+            ["--llm", "none", "--llm-record", "t.sqlite"],
+            "--llm-record t.sqlite: there is nothing to record where no model plans",
+        ),
         (["--llm", "replay:nothing.sqlite"], "there is no transcript nothing.sqlite"),
         (["--llm", "replay:a.sqlite", "--llm-record", "t.sqlite"], "a replay has nothing new to record"),
         (["--llm", "m.gguf", "--llm-calls", "-1"], "a budget of -1 calls is below 0"),

@@ -313,7 +313,6 @@ def test_a_file_without_reflections_is_named(tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PlannerCost(data="twin"), r"^--llm is missing: give a GGUF file or the address of"),
         (lambda: PlannerCost(llm="script", data="twin", sessions=0), "^--sessions 0: it must be at least 1$"),
         (lambda: PlannerCost(llm="script", data="twin", pool_sessions=0), "^--pool-sessions 0: it must be"),
         (lambda: PlannerReflections(llm="script", data="twin", period=0), "^--period 0: it must be at least 1$"),
