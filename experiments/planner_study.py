@@ -20,7 +20,7 @@ from rapport.experiments.results import MethodResult, ResultStore, config_hash, 
 from rapport.experiments.setup import SHUFFLED, WORST, PlannerChoice, Setup, planned
 from rapport.experiments.training import Progress, Training, first_agent, segment_seed
 
-PERIODS = (1, 2, 5, 10, 20)
+PERIODS = (1, 5, 10, 20)
 """Slates a plan of the language model holds in the study of costs."""
 FILL_PERIOD = 5
 """Slates a plan holds while a pool is filled."""

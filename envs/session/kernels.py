@@ -4,8 +4,9 @@ Each function says which NumPy code of the engine it stands for, and gives the s
 Python without numba: slow, and still right. What they write is named ``out_...`` or said to be changed in place.
 
 A loop is compiled when it first meets arrays of a kind and kept on disk, beside this file or, where that folder cannot
-be written, in the user's cache folder. Long rows are sliced first and looped over from 0: only so does the compiler
-know that no index is negative, and works on many numbers at once.
+be written, in the user's cache folder. numba looks at the date of the calling file alone: who edits this one has to
+touch :mod:`~rapport.envs.session.compiled_step`, too. Long rows are sliced first and looped over from 0: only so does
+the compiler know that no index is negative, and works on many numbers at once.
 
 B sessions, slates of K items, F behaviours, histories of H items.
 """

@@ -80,7 +80,7 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
     assert command.run() == 0
     printed = capsys.readouterr().out
     store = list((tmp_path / "results").glob("*.json"))
-    assert len(store) == 2 * 8
+    assert len(store) == 2 * 7
     for path in store:
         result = json.loads(path.read_text("utf-8"))["result"]
         meter, lengths = result["meter"], np.array(result["lengths"])
