@@ -25,7 +25,7 @@ from rapport.experiments.table import WIDTH, grid
 
 QUICK = {"seeds": 2, "rounds": 10, "sessions": 200}
 """What ``--quick`` makes of the settings of `LmImprove` that were not given."""
-FULL = {"seeds": 5, "rounds": 60, "sessions": 1_000}
+FULL = {"seeds": 5, "rounds": 40, "sessions": 1_000}
 
 
 @dataclass
@@ -127,7 +127,7 @@ class LmImprove:
     seeds: int | None = None
     """Seeds; 5 by default."""
     rounds: int | None = None
-    """Rounds of learning; 60 by default."""
+    """Rounds of learning; 40 by default."""
     every: int = 10
     """Rounds between two points of the curve."""
     sessions: int | None = None

@@ -32,17 +32,17 @@ from rapport.envs.session.env import SessionVectorEnv
 class Improving:
     """How the planner learns."""
 
-    rounds: int = 60
+    rounds: int = 40
     """Updates."""
     users: int = 48
     """Training users a round, B; their sessions' number is the environment's."""
     plans: int = 4
     """Plans a user, G."""
-    horizon: int = 10
-    """Slates a plan is held and valued over."""
-    learning_rate: float = 3e-4
+    horizon: int = 20
+    """Slates a plan is held and valued over: a session, as nobody leaves early in one."""
+    learning_rate: float = 1e-4
     """Adam's."""
-    kl: float = 0.05
+    kl: float = 0.2
     """Weight of the divergence from the starting model, in nats a token."""
     temperature: float = 1.0
     """Of writing plans while learning."""
