@@ -13,7 +13,7 @@ from rapport.agents.lm.embedded import embedded_model
 from rapport.agents.lm.improving import Improving
 from rapport.agents.lm.teaching import Teaching
 from rapport.experiments.lm_card import COLUMNS as COLUMNS_OF_CARD
-from rapport.experiments.lm_card import CardStudy, card_markdown, services, tables, unaided
+from rapport.experiments.lm_card import CardStudy, card_markdown, heeded, services, tables, unaided
 from rapport.experiments.lm_improving import COLUMNS, ImprovingStudy, as_markdown, curve, notes, page, said
 from rapport.experiments.lm_school import School
 from rapport.experiments.pool import run_jobs, shown
@@ -102,13 +102,15 @@ class LmCard:
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
         found = tables(study)
         free = {service.label: unaided(study, service) for service in study.services}
+        heard = heeded(study)
         _narrow(console)
         for label, lines in found.items():
             console.print(label, style="bold", highlight=False)
             console.print(grid(COLUMNS_OF_CARD, lines))
         for label, share in free.items():
             console.print(f"Without a grammar, answers that are plans, {label}: {share:.1%}", highlight=False)
-        wrote(console, folder / "card.md", card_markdown(study, found, free))
+        console.print(f"Reflections: {heard}", highlight=False)
+        wrote(console, folder / "card.md", card_markdown(study, found, free, heard))
         return 0
 
 

@@ -167,6 +167,18 @@ class InventedService:
         shown = np.repeat(self._shown(person[None], 3 * length, 0.5), SLATE // 3, axis=1)
         return FinishedSession(0, shown.reshape(length, SLATE), self.clicks(person[None], shown).reshape(length, SLATE))
 
+    def known(self, views: SessionViews, heard: Sequence[FinishedSession]) -> FloatArray:
+        """Click rates (B, C) as far as prompts tell: the list, the user's own clicks, and reflections on sessions."""
+        n_categories = len(self.names)
+        told = np.zeros((2, n_categories))
+        for session in heard:
+            found = verdict(session, n_categories)
+            told[:, list(found.liked)] += HEARD
+            told[0, list(found.passed)] += HEARD
+        seen, clicked = visible_counts(views, n_categories)
+        rates: FloatArray = (clicked + told[1] + PRIOR * self.rates) / (seen + told[0] + PRIOR)
+        return rates
+
     def _shown(self, people: FloatArray, n: int, sharpness: float) -> IntArray:
         """What a platform that knows something of taste shows: categories, shape (len(people), n)."""
         guess = np.log(people / (1 - people)) * sharpness * 3 + self.rng.gumbel(size=(1, people.shape[1]))
@@ -178,19 +190,13 @@ class InventedService:
 def invented_plans(rng: np.random.Generator, n: int, largest: int = LARGEST) -> Lesson:
     """Plans for n people of one invented service: those they most likely click, all that is known considered."""
     service = InventedService(rng, largest)
-    names, n_categories = service.names, len(service.names)
-    reflections, heard = [], np.zeros((2, n_categories))
-    for person in service.people(int(rng.choice([0, 1, 2, 3]))):
-        session = service.session(person)
-        reflections.append(composed_reflection(session, names))
-        found = verdict(session, n_categories)
-        heard[:, list(found.liked)] += HEARD
-        heard[0, list(found.passed)] += HEARD
+    names = service.names
+    sessions = [service.session(person) for person in service.people(int(rng.choice([0, 1, 2, 3])))]
+    reflections = [composed_reflection(session, names) for session in sessions]
     views = service.views(service.people(n))
-    seen, clicked = visible_counts(views, n_categories)
-    score = (clicked + heard[1] + PRIOR * service.rates) / (seen + heard[0] + PRIOR)
     prompts = prompting_planner(names, service.rates).prompts_with(views, reflections)
-    return lesson_of(prompts, [plan_answer(best(row), names, service.rates) for row in score])
+    answers = [plan_answer(best(row), names, service.rates) for row in service.known(views, sessions)]
+    return lesson_of(prompts, answers)
 
 
 def best(score: FloatArray) -> list[int]:

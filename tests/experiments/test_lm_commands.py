@@ -110,12 +110,17 @@ def test_the_card_has_every_planner_at_every_service(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lm_card, "_kuairec_stand_in", lambda: Setup("twin").session_data())
+    monkeypatch.setattr(lm_commands, "heeded", partial(lm_card.heeded, n_services=3, people=2))
     how: dict[str, Any] = {"llm": trained, "data": "twin", "seeds": 2, "sessions": 8, "workers": 1}
     assert LmCard(out=tmp_path / "card", **how).run() == 0
     printed = capsys.readouterr().out
     assert printed.count("lasting preference") == 3 and "invented names" in printed
     card = (tmp_path / "card" / "card.md").read_text("utf-8")
-    assert card.count("| reference |") == 3 and "without a grammar, answers that are plans: twin 0.0%" in card
+    assert (
+        "with three reflections" in card
+        and card.count("| reference |") == 3
+        and "without a grammar, answers that are plans: twin 0.0%" in card
+    )
     monkeypatch.setattr(lm_card, "play", lambda *_: pytest.fail("played again"))
     assert LmCard(out=tmp_path / "card", **how).run() == 0
 
