@@ -240,8 +240,8 @@ class Heeded:
         low, high = self.gain - self.margin, self.gain + self.margin
         return (
             f"on invented services whose lists are out of date, {self.without:.1%} of planned items are clicked; with "
-            f"three reflections {100 * self.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points, where the plans of "
-            f"their teacher gain {100 * self.possible:+.1f}"
+            f"three reflections {100 * self.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points, where the plans "
+            f"of their teacher gain {100 * self.possible:+.1f}"
         )
 
 
