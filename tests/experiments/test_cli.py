@@ -151,9 +151,10 @@ def test_the_embedded_model_plans_unless_told_otherwise(tmp_path, quick_low_leve
     results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
     for row in ("lerl", "no-reflection", "lerl-no-rl"):
         meter = results[row].meter
-        assert meter["calls"] > 0
+        answers = meter["calls"] + meter["cache_hits"]  # rows that ask the same share the cache
+        assert answers > 0
         assert meter["failures"] == 0
-        assert meter["fallbacks"] < 0.1 * meter["calls"]
+        assert meter["fallbacks"] < 0.1 * answers
     assert Run().llm == "embedded"
 
 
@@ -170,7 +171,7 @@ def test_a_run_planned_by_a_real_gguf_model(tmp_path, quick_low_level, tiny_gguf
     assert results["heuristic"].meter["calls"] == 0
     assert (tmp_path / "run" / "reflections-seed0.sqlite").exists()
 
-    assert run(tmp_path, "--llm", str(tiny_gguf), "--llm-seconds", "0.05") == 0
+    assert run(tmp_path, "--llm", str(tiny_gguf), "--plan-period", "1", "--llm-seconds", "0.05") == 0
     results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
     assert results["lerl"].meter["fallbacks"] > 0
 
@@ -182,16 +183,17 @@ def test_a_run_planned_by_a_server_that_goes_away_in_the_middle_is_finished(tmp_
     def reply(request):
         told = str(request)
         server.plans += 1
-        if server.plans > 40:
+        server.reflections += "has ended" in told
+        if server.reflections > 2:  # only training is looked back on
             return 503, {"error": {"message": "gone"}}
-        if server.plans % 7 == 0:
+        if server.plans % 5 == 0:
             return answer("I would rather not say.")
-        if "reflection" in told and "has ended" in told:
+        if "has ended" in told:
             return answer(json.dumps({"reflection": "Variety kept this user."}))
         return answer(json.dumps({"categories": ["Dance", "Music", "Gaming"]}))
 
     server = serve(reply)
-    server.plans = 0
+    server.plans = server.reflections = 0
     assert run(tmp_path, "--llm", server.url, "--plan-period", "5") == 0
     results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
     meter = results["lerl"].meter
