@@ -145,13 +145,9 @@ class LmImprove:
 
     def run(self) -> int:
         """Learn, print and write; 0."""
-        numbers = (
-            {"seeds": 2, "rounds": 10, "sessions": 200} if self.quick else {"seeds": 5, "rounds": 60, "sessions": 1_000}
-        )
-        numbers |= {name: given for name in numbers if (given := getattr(self, name)) is not None}
-        for name, number in (*numbers.items(), ("every", self.every)):
-            if number < 1:
-                raise ValueError(f"--{name} {number}: it must be at least 1")
+        numbers = _numbers(self, QUICK, FULL)
+        if self.every < 1:
+            raise ValueError(f"--every {self.every}: it must be at least 1")
         console = Console()
         setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
         settings = Improving(rounds=numbers["rounds"], learning_rate=self.learning_rate, kl=self.kl)
