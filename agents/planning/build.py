@@ -24,8 +24,8 @@ HEURISTIC = "lasting preference"
 """The planner that stands in where no language model is given or where its answer cannot be used.
 
 The user's best ten categories, of which what all users click counts for 30 of the user's own exposures: enough for a
-whole session where those just shown are given a rest. Both numbers were chosen on training users' sessions by hand, after
-a look at one seed of held-out users.
+whole session where those just shown are given a rest. Both numbers were chosen by hand on training users' sessions,
+after a look at one seed of held-out users.
 """
 PRIOR = 10.0
 """Exposures that the overall click rate is worth against a category's own."""
