@@ -6,6 +6,7 @@ import logging
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from os import PathLike, fspath
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BUSY_SECONDS = 30.0
+_PAUSE_SECONDS = 0.01
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -87,17 +89,32 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         # A connection must not be used across fork: a child opens its own and leaves its parent's alone.
         if self._connection is None or self._owner != os.getpid():
-            name = ":memory:" if self.path is None else str(self.path)
-            connection = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-            try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(self._tables)
-            except sqlite3.Error:
-                connection.close()
-                raise
-            self._connection, self._owner = connection, os.getpid()
+            self._connection, self._owner = self._connect_when_free(), os.getpid()
         return self._connection
+
+    def _connect_when_free(self) -> sqlite3.Connection:
+        # SQLite's own timeout does not cover the change to write-ahead logging, for which two processes that open a
+        # new file at once compete, nor the last user's closing of the log.
+        deadline = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(_PAUSE_SECONDS)
+
+    def _connect(self) -> sqlite3.Connection:
+        name = ":memory:" if self.path is None else str(self.path)
+        connection = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(self._tables)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
     def _close(self) -> None:
         if self._connection is not None and self._owner == os.getpid():
@@ -125,6 +142,10 @@ def _alone(path: Path) -> Iterator[None]:
     with closing(sqlite3.connect(lock, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
         yield
+
+
+def _is_busy(error: sqlite3.DatabaseError) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _is_broken(error: sqlite3.DatabaseError) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,22 @@ def test_two_processes_share_one_cache(tmp_path: Path) -> None:
     llm = CachedLLM(ScriptedLLM(lambda p: p), tmp_path / "cache.sqlite")
     assert len(llm) == 600 and sum(calls) >= 600
     assert all(a.cached for a in llm.complete([f"p{n}" for n in range(300)]))
+
+
+def test_processes_that_open_new_files_at_once_all_get_them(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from rapport.agents.llm.store import Store\n"
+        "time.sleep(max(0.0, float(sys.argv[2]) - time.time()))\n"
+        "for n in range(30):\n"
+        "    store = Store(f'{sys.argv[1]}{n}', 'CREATE TABLE IF NOT EXISTS seen (process)')\n"
+        "    store.run(lambda db: db.execute('INSERT INTO seen VALUES (1)'), write=True)\n"
+        "    store.close()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "store"), str(time.time() + 3)]
+    processes = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
+    stores = [Store(tmp_path / f"store{n}", "") for n in range(30)]
+    assert all(s.run(lambda db: db.execute("SELECT count(*) FROM seen").fetchone()) == (4,) for s in stores)
 
 
 def test_a_locked_cache_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
