@@ -15,6 +15,7 @@ from rapport.agents.planning.controls import (
     RotationPlanner,
 )
 from rapport.agents.planning.llm_planner import LLMPlanner
+from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import Planner
 from rapport.agents.planning.preference import FloatArray
 from rapport.agents.planning.reflection import ReflectionPool
@@ -65,12 +66,24 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
 
 
 def llm_planner(
-    llm: LLM, data: SessionData, rng: np.random.Generator, pool: ReflectionPool | None, alpha: float = 0.1
+    llm: LLM,
+    data: SessionData,
+    rng: np.random.Generator,
+    pool: ReflectionPool | None,
+    alpha: float = 0.1,
+    most: int = 8,
+    reflections: int = 3,
+    by_likeness: bool = False,
 ) -> LLMPlanner:
     """The language-model planner, with the heuristic to fall back on; without a pool it gets no reflections.
 
-    Reflections are drawn with LERL's Eq. 4 and `alpha`; with `-alpha` those on the worst sessions are drawn most.
+    `reflections` are drawn with LERL's Eq. 4 and `alpha`; with `-alpha` those on the worst sessions are drawn most. A
+    plan has at most `most` categories. With ``by_likeness`` those on sessions of similar users are recalled instead.
     """
     rates = category_click_rates(data)
     fallback = control_planner(HEURISTIC, data, rng)
-    return LLMPlanner(llm, data.catalog.category_names, rates, fallback, pool, rng, alpha=alpha)
+    names = data.catalog.category_names
+    memory = SimilarSessions(pool, data, reflections) if by_likeness and pool is not None else None
+    return LLMPlanner(
+        llm, names, rates, fallback, pool, rng, most=most, reflections=reflections, alpha=alpha, memory=memory
+    )

@@ -8,6 +8,7 @@ import numpy as np
 
 from rapport.agents.llm.base import LLM
 from rapport.agents.llm.structured import complete_json
+from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
 from rapport.agents.planning.preference import FloatArray, category_counts, check_views, checked_prior
 from rapport.agents.planning.prompts import Prompt, load_prompt
@@ -52,6 +53,7 @@ class LLMPlanner:
         group: int = 12,
         retries: int = 2,
         prompt: Prompt | None = None,
+        memory: SimilarSessions | None = None,
     ) -> None:
         """Prepare the prompt and the schema.
 
@@ -71,6 +73,7 @@ class LLMPlanner:
             group: sessions that are shown the same draw of reflections; LERL serves 12 and draws once for all.
             retries: times an unusable answer is asked for again.
             prompt: the wording; ``load_prompt("plan")`` where None.
+            memory: recalls reflections for each session, in place of draws from the pool.
         """
         if pool is not None and rng is None:
             raise ValueError("rng is needed to draw from the pool of reflections: give a numpy Generator")
@@ -81,7 +84,7 @@ class LLMPlanner:
         self._categories = describe_categories(self._names, checked_prior(rates, len(self._names)))
         self._index = {name: index for index, name in enumerate(self._names)}
         self._fallback = fallback
-        self._pool, self._rng = pool, rng
+        self._pool, self._rng, self._memory = pool, rng, memory
         self._fewest, self._most = min(fewest, len(self._names)), min(most, len(self._names))
         self._slates, self._taste = slates, taste
         self._n_reflections, self._alpha, self._group = reflections, alpha, group
@@ -117,7 +120,11 @@ class LLMPlanner:
         return plans
 
     def prompts(self, views: SessionViews) -> list[str]:
-        """What the model is asked for each of B sessions; draws the reflections."""
+        """What the model is asked for each of B sessions; draws or recalls the reflections."""
+        if self._memory is not None:
+            recalled = self._memory.recall(views.user)
+            rows = [views.rows(np.array([row])) for row in range(len(views))]
+            return [self.prompts_with(row, texts)[0] for row, texts in zip(rows, recalled, strict=True)]
         if self._pool is None:
             return self.prompts_with(views, [])
         groups = [np.arange(first, min(first + self._group, len(views))) for first in range(0, len(views), self._group)]

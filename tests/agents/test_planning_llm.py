@@ -12,9 +12,11 @@ from rapport.agents.llm import Budget, CachedLLM, ScriptedLLM
 from rapport.agents.planning.controls import GreedyRotationPlanner, NoPlanner
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.llm_planner import LLMPlanner
+from rapport.agents.planning.memory import SimilarSessions, tastes
 from rapport.agents.planning.planner import FinishedSession, SessionViews
 from rapport.agents.planning.prompts import VARIABLES, Prompt, load_prompt
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
+from rapport.datasets.schema import SessionData
 
 NAMES = ["Comedy", "Sport", "News", "Music", "Cooking"]
 SIZES = np.full(5, 20)
@@ -267,3 +269,34 @@ def test_any_server_trouble_ends_in_a_counted_fallback(serve: Callable[..., Any]
     llm = OpenAILLM(serve(lambda request: reply).url, "m", timeout=1, retries=0)
     assert planner(llm).plan(views_of(n=4)).any(axis=1).all()
     assert llm.meter.fallbacks == 4
+
+
+def test_similar_sessions_are_recalled(small_data: SessionData) -> None:
+    taste = tastes(small_data)
+    users = np.flatnonzero(np.abs(taste).sum(axis=1) > 0)[:12]
+    pool = ReflectionPool()
+    for user in users:
+        pool.add(f"about user {user}", 3.0, int(user))
+    recalled = SimilarSessions(pool, small_data, n=2).recall(users)
+    for user, texts in zip(users, recalled, strict=True):
+        likeness = {other: float(taste[user] @ taste[other]) for other in users}
+        wanted = sorted(likeness.values(), reverse=True)[:2]
+        assert texts[0] == f"about user {user}"
+        assert [likeness[int(text.split()[-1])] for text in texts] == pytest.approx(wanted)
+
+
+def test_without_reflections_nothing_is_recalled(small_data: SessionData) -> None:
+    assert SimilarSessions(ReflectionPool(), small_data).recall(np.arange(3)) == [[], [], []]
+
+
+def test_tastes_are_clicks_beyond_what_is_expected(small_data: SessionData) -> None:
+    log, category = small_data.log, small_data.catalog.category
+    shape = (small_data.population.n_users, small_data.catalog.n_categories)
+    seen, clicked = np.zeros(shape), np.zeros(shape)
+    for user, item, time, click in zip(log.user, log.item, log.time_ms, log.feedback[:, 0], strict=True):
+        if time < small_data.test_from_ms and click >= 0:
+            seen[user, category[item]] += 1
+            clicked[user, category[item]] += click
+    beyond = clicked - seen * clicked.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    lengths = np.linalg.norm(beyond, axis=1)
+    np.testing.assert_allclose(tastes(small_data) * lengths[:, None], beyond, atol=1e-9)
