@@ -14,13 +14,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
-from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv
+from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv, best_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.agents.policies.warm_start import WarmStart, warm_start
 from rapport.agents.sb3 import GymnasiumVecEnv
@@ -122,6 +124,28 @@ def sampled_actions(agent: PPO, seed: int) -> Callable[[dict[str, Any]], Any]:
         mean = policy.mean_action(policy.extract_features(tensors))  # type: ignore[arg-type]
         noise = torch.randn(mean.shape, generator=generator)
         return (mean + policy.log_std.exp() * noise).clamp(-BOUND, BOUND).numpy()
+
+    return act
+
+
+def served_slates(agent: PPO, category: NDArray[np.integer], slate_size: int, seed: int) -> Callable[[Any], Any]:
+    """The agent as a function from observations with plans to slates of shape (B, K), drawn as in training.
+
+    Args:
+        agent: after its first policy was given to it.
+        category: shape (N,), category of each item.
+        slate_size: K.
+        seed: of what is drawn.
+    """
+    hyper_actions = sampled_actions(agent, seed)
+    of_item = torch.from_numpy(category.astype(np.int64))
+    with torch.no_grad():
+        items = slate_policy(agent).encoder.items()
+
+    def act(observations: dict[str, Any]) -> Any:
+        weights = torch.from_numpy(hyper_actions(observations))
+        allowed = torch.from_numpy(observations["plan"]).bool()[:, of_item]
+        return best_items(weights, items, allowed, slate_size).numpy()
 
     return act
 

@@ -127,6 +127,7 @@ def load_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[Setu
         note["budget"],
         note["slate_size"],
         note["profile"],
+        note["environment"],
     )
     check_note(checkpoint, note, setup.identity())
     low_level = stored_low_level(note)

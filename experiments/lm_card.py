@@ -168,7 +168,7 @@ class PlayService:
             env = PlannedVectorEnv(sessions, data, planner, period=_HELD, rest=True, once=True)
             played = play(act_on(env, slate_policy(agent).encoder), sampled_actions(agent, self.seed), users, self.seed)
             meter = {**llm.meter.to_dict(), "plans": env.plans_made} if name == "model" else {}
-            store.save(MethodResult(row_name(name), name, self.seed, *played, users=users, meter=meter))
+            store.save(MethodResult(row_name(name), name, self.seed, *played[:2], users, played.variety, meter))
             progress(0.5 + 0.5 * (number + 1) / len(PLANNERS))
 
     def _planner(self, name: str, data: SessionData, llm: LLM) -> Planner:

@@ -125,7 +125,9 @@ class ImproveSeed:
             meter = {"unusable": planner.unusable, "plans": float(env.plans_made)}
             meter |= {} if seen is None else {"kl": seen.kl}
             label = "frozen" if rounds == 0 else f"{rounds} rounds"
-            study.store().save(MethodResult(point_name(rounds), label, self.seed, *played, users=users, meter=meter))
+            study.store().save(
+                MethodResult(point_name(rounds), label, self.seed, *played[:2], users, played.variety, meter)
+            )
 
         def report(rounds: int, seen: Round) -> None:
             if rounds in study.points():

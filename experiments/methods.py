@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from stable_baselines3 import PPO
 
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
-from rapport.agents.lerl import act_on, sampled_actions, slate_policy
+from rapport.agents.lerl import served_slates
 from rapport.agents.llm.base import Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
+from rapport.datasets.schema import IntArray
 from rapport.experiments.evaluation import Act, Played, evaluation_users, play
 from rapport.experiments.results import MethodResult
 from rapport.experiments.setup import PlannerChoice, Setup, planned
@@ -75,42 +77,72 @@ def play_slates(task: Evaluation, method: str) -> MethodResult:
         act = PopularSlates(data, task.setup.slate_size)
     else:
         act = RandomSlates(data.catalog.n_items, task.setup.slate_size, np.random.default_rng([task.seed, 2]))
-    users = evaluation_users(data, task.sessions, task.seed)
+    users = evaluation_users(data, task.sessions, task.seed, env.core.users)
     played = play(env, act, users, task.seed)
-    return _result(task, method, played, time.monotonic() - begun)
+    return result_of(task, method, played, users, time.monotonic() - begun)
 
 
 def play_agent(
     task: Evaluation, method: str, agent: PPO, choice: PlannerChoice, trained: Trained | None = None
 ) -> MethodResult:
     """Play a learned low level under a planner; ``trained`` tells what its training took, where it had one."""
+    setup = task.setup
+    act = served_slates(agent, setup.session_data().catalog.category, setup.slate_size, task.seed)
+    cost = None if trained is None else Cost(agent.num_timesteps, trained.seconds, trained.meter, trained.capped)
+    result = play_planned(task, method, act, choice, cost)
+    return result if trained is None else replace(result, curve=tuple(trained.curve))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took.
+
+    Attributes:
+        transitions: learned from.
+        seconds: wall time.
+        meter: what the language model cost; empty without one.
+        capped: which of its limits it reached, in words.
+    """
+
+    transitions: int
+    seconds: float
+    meter: Mapping[str, float] = field(default_factory=dict)
+    capped: str | None = None
+
+
+def play_planned(
+    task: Evaluation, method: str, act: Act, choice: PlannerChoice, cost: Cost | None = None
+) -> MethodResult:
+    """Play what serves slates under a planner; ``cost`` is its training's, where it had one."""
     begun = time.monotonic()
     data = task.setup.session_data()
     llm = choice.open(task.seed)
     sessions = task.setup.sessions(task.sessions, "held_out")
     env = planned(sessions, data, choice, llm, np.random.default_rng([task.seed, 3]), once=True)
-    users = evaluation_users(data, task.sessions, task.seed)
-    act = sampled_actions(agent, task.seed)
+    users = evaluation_users(data, task.sessions, task.seed, sessions.core.users)
     with conversation(llm, f"{method}, seed {task.seed}, evaluation"):
-        played = play(act_on(env, slate_policy(agent).encoder), act, users, task.seed)
-    result = _result(task, method, played, time.monotonic() - begun)
+        played = play(env, act, users, task.seed)
+    result = result_of(task, method, played, users, time.monotonic() - begun)
     meter = Meter() if llm is None else llm.meter
-    result = replace(result, notes=_limits_reached(trained, meter))
-    if trained is not None:
-        meter = meter + Meter.from_dict(trained.meter)
-        result = replace(result, train_transitions=agent.num_timesteps, train_seconds=trained.seconds)
+    result = replace(result, notes=_limits_reached(None if cost is None else cost.capped, meter))
+    if cost is not None:
+        meter = meter + Meter.from_dict(dict(cost.meter)) if cost.meter else meter
+        result = replace(result, train_transitions=cost.transitions, train_seconds=cost.seconds)
     if choice.name == "none":
         return result
     plans = {"plans": env.plans_made, "surprises": env.surprises, "rests_waived": env.rests_waived}
     return replace(result, meter={**meter.to_dict(), **plans})
 
 
-def _limits_reached(trained: Trained | None, meter: Meter) -> tuple[str, ...]:
+def _limits_reached(training: str | None, meter: Meter) -> tuple[str, ...]:
     """Where the language model's budget was spent, as notes on a row."""
-    parts = {"training": None if trained is None else trained.capped, "evaluation": meter.exhausted}
+    parts = {"training": training, "evaluation": meter.exhausted}
     return tuple(f"in {part} {reason}, then {HEURISTIC} planned" for part, reason in parts.items() if reason)
 
 
-def _result(task: Evaluation, method: str, played: Played, seconds: float) -> MethodResult:
-    users = evaluation_users(task.setup.session_data(), task.sessions, task.seed)
-    return MethodResult(method, LABELS.get(method, method), task.seed, *played, users=users, eval_seconds=seconds)
+def result_of(task: Evaluation, method: str, played: Played, users: IntArray, seconds: float) -> MethodResult:
+    """What a method's evaluation found."""
+    label = LABELS.get(method, method)
+    return MethodResult(
+        method, label, task.seed, played.lengths, played.returns, users, played.variety, eval_seconds=seconds
+    )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file format."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
 
@@ -41,6 +41,8 @@ class MethodResult:
         returns: shape (S,), float64, undiscounted sum of rewards of each session; reward = mean click of a slate.
         users: shape (S,), int64, index of the user of each session; None where it is not known. Sessions of two
             methods are compared pair by pair when these agree.
+        variety: how varied each session was, name -> shape (S,), as in :class:`~rapport.experiments.evaluation.Played`:
+            ``coverage``, ``intra``, ``between``; empty where it was not measured.
         meter: what the planner cost while training and evaluating: ``calls``, ``prompt_tokens``,
             ``completion_tokens``, ``cache_hits``, ``retries``, ``failures``, ``decisions``, ``fallbacks``, ``seconds``
             (:class:`rapport.agents.llm.base.Meter`); what it did while
@@ -49,6 +51,7 @@ class MethodResult:
         train_seconds: wall time of training.
         eval_seconds: wall time of evaluation.
         notes: what a reader has to know about this row.
+        curve: how it learned: transitions so far, and mean T_int and R_cum of the training sessions that ended lately.
     """
 
     method: str
@@ -57,11 +60,13 @@ class MethodResult:
     lengths: NDArray[np.int64]
     returns: NDArray[np.float64]
     users: NDArray[np.int64] | None = None
+    variety: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     meter: Mapping[str, float] = field(default_factory=dict)
     train_transitions: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    curve: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         what = f"result {self.method!r}, seed {self.seed}"
@@ -75,6 +80,10 @@ class MethodResult:
             )
         if (self.lengths < 1).any() or not np.isfinite(self.returns).all():
             raise ResultError(f"{what}: every session needs a length of at least 1 and a finite return")
+        object.__setattr__(self, "variety", {k: np.asarray(v, dtype=np.float64) for k, v in self.variety.items()})
+        for name, values in self.variety.items():
+            if values.shape != self.lengths.shape or not np.isfinite(values).all():
+                raise ResultError(f"{what}: {name} {values.shape} needs one finite number per session")
         if self.users is not None:
             object.__setattr__(self, "users", np.asarray(self.users, dtype=np.int64))
             if self.users.shape != self.lengths.shape:
@@ -215,12 +224,14 @@ def _encode(result: MethodResult) -> dict[str, Any]:
         "seed": int(result.seed),
         "lengths": result.lengths.tolist(),
         "returns": result.returns.tolist(),
+        "variety": {name: np.round(values, 6).tolist() for name, values in result.variety.items()},
         "users": None if result.users is None else result.users.tolist(),
         "meter": {name: float(value) for name, value in result.meter.items()},
         "train_transitions": int(result.train_transitions),
         "train_seconds": float(result.train_seconds),
         "eval_seconds": float(result.eval_seconds),
         "notes": list(result.notes),
+        "curve": [[int(at), round(float(t), 4), round(float(r), 4)] for at, t, r in result.curve],
     }
 
 
@@ -232,10 +243,12 @@ def _decode(body: Mapping[str, Any]) -> MethodResult:
         seed=body["seed"],
         lengths=np.array(body["lengths"], dtype=np.int64),
         returns=np.array(body["returns"], dtype=np.float64),
+        variety={name: np.array(values, dtype=np.float64) for name, values in body["variety"].items()},
         users=None if users is None else np.array(users, dtype=np.int64),
         meter=body["meter"],
         train_transitions=body["train_transitions"],
         train_seconds=body["train_seconds"],
         eval_seconds=body["eval_seconds"],
         notes=tuple(body["notes"]),
+        curve=tuple((int(at), float(t), float(r)) for at, t, r in body["curve"]),
     )

@@ -82,7 +82,7 @@ class Run:
         """Run it; 0 when the table is printed."""
         begun = time.monotonic()
         console = Console()
-        plan = Plan.of(self, _find_data(self.data, self.data_dir, console))
+        plan = Plan.of(self, find_run_data(self.data, self.data_dir, console))
         plan.say(console)
         fit_simulator(plan.setup, console)
         run_jobs(plan.jobs(), plan.workers, console)
@@ -265,8 +265,8 @@ def fills_the_machine(llm: str) -> bool:
     return llm.startswith(HUB) or (llm.lower().endswith(".gguf") and not is_small(Path(llm)))
 
 
-def _find_data(wanted: str, root: Path | None, console: Console) -> str:
-    """The name of the data to use, fetched where that is wanted and possible."""
+def find_run_data(wanted: str, root: Path | None, console: Console) -> str:
+    """The name of the KuaiRand data to use, fetched where that is wanted and possible."""
     if wanted != "auto":
         return wanted
     if available("kuairand-pure", root):

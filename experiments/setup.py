@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,9 +21,15 @@ from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.fit import Profile
 from rapport.envs.session.kuairand import Users, find_data, kuairand_vector_env
+from rapport.envs.session.kuairand_satiation import kuairand_satiation_vector_env
+from rapport.envs.session.kuairec import find_kuairec, kuairec_vector_env
 
+Environment = Literal["kuairand", "satiation", "kuairec"]
 SHUFFLED, WORST = "llm, shuffled reflections", "llm, worst reflections"
-LLM_PLANNERS = ("llm", "llm without reflection", SHUFFLED, WORST)
+SIMILAR = "llm, reflections of similar users"
+LLM_PLANNERS = ("llm", "llm without reflection", SHUFFLED, WORST, SIMILAR)
+LEARNING_PLANNERS = ("llm", SIMILAR)
+"""Those whose critic looks back on sessions while an agent learns."""
 ALPHA = 0.1
 """Of LERL's Eq. 4."""
 
@@ -44,23 +50,31 @@ class Setup:
     """Items in a slate."""
     profile: Profile = "corrected"
     """The environment's: ``corrected``, or ``official``, LERL's released one with all its faults."""
+    environment: Environment = "kuairand"
+    """``kuairand``; ``satiation``, where people tire as measured, and the quit rule is ``satiation``; or ``kuairec``,
+    whose ``data`` is ``kuairec``, ``synthetic`` or ``auto``."""
 
     def session_data(self) -> SessionData:
         """The data set."""
+        if self.environment == "kuairec":
+            return find_kuairec(self.data, self.data_dir).data
         return find_data(self.data, self.data_dir)
 
     def sessions(self, n_envs: int, users: Users) -> SessionVectorEnv:
         """Sessions of users of one side of the split."""
-        return kuairand_vector_env(
-            n_envs,
-            AutoresetMode.SAME_STEP,
-            data=self.session_data(),
-            users=users,
-            quit_rule=self.quit_rule,
-            budget=self.budget,
-            slate_size=self.slate_size,
-            profile=self.profile,
-        )
+        arguments: dict[str, Any] = {
+            "users": users,
+            "quit_rule": self.quit_rule,
+            "budget": self.budget,
+            "slate_size": self.slate_size,
+        }
+        if self.environment == "kuairec":
+            found = find_kuairec(self.data, self.data_dir)
+            return kuairec_vector_env(n_envs, AutoresetMode.SAME_STEP, data=found, **arguments)
+        arguments |= {"data": self.session_data(), "profile": self.profile}
+        if self.environment == "satiation":
+            return kuairand_satiation_vector_env(n_envs, AutoresetMode.SAME_STEP, **arguments)
+        return kuairand_vector_env(n_envs, AutoresetMode.SAME_STEP, **arguments)
 
     def identity(self) -> dict[str, Any]:
         """What an agent trained here must find again to be of use."""
@@ -94,6 +108,10 @@ class PlannerChoice:
     """Prompts the language model may be sent, training and evaluation each."""
     llm_tokens: int | None = None
     """Tokens it may read and write, training and evaluation each."""
+    most: int = 8
+    """Most categories in a language model's plan."""
+    reflections: int = 3
+    """Reflections that a language model is shown."""
     record: str | None = None
     """Transcript in which everything it is asked and answers is kept."""
 
@@ -156,17 +174,19 @@ def planned(
 
     Two ablations read a pool without adding to it: under :data:`SHUFFLED` its scores are dealt to its texts at random,
     once, so that some are drawn as much more often than others but for no reason; under :data:`WORST` Eq. 4 has -alpha
-    for alpha, so that the worst sessions' are drawn most. With ``once`` every place serves one session that counts.
-    The critic looks back on one in ``look_back_every`` sessions.
+    for alpha, so that the worst sessions' are drawn most. Under :data:`SIMILAR` similar users' are recalled. With
+    ``once`` every place serves one session that counts. The critic looks back on one in ``look_back_every`` sessions.
     """
     pool, critic = None, None
     if llm is None:
         planner = control_planner(choice.name, data, rng)
     else:
         pool = None if choice.name == "llm without reflection" else ReflectionPool(choice.pool)
-        if choice.name == "llm" and pool is not None and learning:
+        if choice.name in LEARNING_PLANNERS and pool is not None and learning:
             critic = LLMCritic(llm, pool, data.catalog.category_names, every=look_back_every)
         if choice.name == SHUFFLED and pool is not None:
             pool = pool.shuffled(rng)
-        planner = llm_planner(llm, data, rng, pool, -ALPHA if choice.name == WORST else ALPHA)
+        alpha = -ALPHA if choice.name == WORST else ALPHA
+        alike = choice.name == SIMILAR
+        planner = llm_planner(llm, data, rng, pool, alpha, choice.most, choice.reflections, alike)
     return PlannedVectorEnv(sessions, data, planner, critic, choice.period, choice.rests, choice.surprise, once)

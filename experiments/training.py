@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
-from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent
+from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent, slate_policy
 from rapport.agents.llm.base import LLM, Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
-from rapport.experiments.setup import PlannerChoice, Setup, planned
+from rapport.agents.policies.warm_start import WarmStart
+from rapport.experiments.setup import LEARNING_PLANNERS, PlannerChoice, Setup, planned
 
 LOGGER = logging.getLogger("rapport")
 Progress = Callable[[float], None]
@@ -55,6 +57,8 @@ class Training:
     """Who plans."""
     low_level: LowLevel = field(default_factory=LowLevel)
     """Sizes and PPO's settings."""
+    first_folder: str | None = None
+    """Folder of the first policies, where several runs on the same data share them; by default the run's."""
 
     @property
     def checkpoint(self) -> Path:
@@ -64,7 +68,7 @@ class Training:
     @property
     def first_checkpoint(self) -> Path:
         """Where the first policy of this seed is kept; all methods of a seed start from it."""
-        return Path(self.folder) / "checkpoints" / f"first-seed{self.seed}.safetensors"
+        return Path(self.first_folder or self.folder) / "checkpoints" / f"first-seed{self.seed}.safetensors"
 
     def note(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be gone on from."""
@@ -92,19 +96,27 @@ class Trained:
 
 
 def first_agent(task: Training, progress: Progress) -> PPO:
-    """The agent before any reward: made once per seed, then read from its checkpoint."""
+    """The agent before any reward: made once per seed, then read from its checkpoint, whatever PPO's settings are."""
     agent = _untrained(task)
-    expected = {name: task.note()[name] for name in ("seed", "low_level", "fingerprint", "slate_size")}
-    saved = _saved(task.first_checkpoint, expected)
+    settings = {"encoder": asdict(task.low_level.encoder), "warm_start": _plain(task.low_level.warm_start)}
+    identity = task.note()
+    first = {**{name: identity[name] for name in ("seed", "fingerprint", "slate_size")}, "first": settings}
+    saved = _saved(task.first_checkpoint, first)
+    data = task.setup.session_data()
     if saved is not None:
-        first_policy(agent, task.setup.session_data(), _without_warm_start(task.low_level), task.seed)
+        first_policy(agent, data, _without_warm_start(task.low_level), task.seed)
         restore_agent(task.first_checkpoint, agent, *saved)
+        with torch.no_grad():  # the width of its exploration belongs to PPO's settings
+            slate_policy(agent).log_std.fill_(task.low_level.log_std_init)
         progress(1.0)
         return agent
-    data = task.setup.session_data()
     first_policy(agent, data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
-    save_agent(task.first_checkpoint, agent, task.note())
+    save_agent(task.first_checkpoint, agent, {**identity, **first})
     return agent
+
+
+def _plain(settings: WarmStart | None) -> dict[str, Any] | None:
+    return None if settings is None else asdict(settings)
 
 
 def train(task: Training, progress: Progress) -> Trained:
@@ -188,7 +200,7 @@ def _restore_reflections(choice: PlannerChoice, reflections: list[dict[str, Any]
 
 
 def _reflects(choice: PlannerChoice) -> bool:
-    return choice.name == "llm" and choice.llm is not None and choice.pool is not None
+    return choice.name in LEARNING_PLANNERS and choice.llm is not None and choice.pool is not None
 
 
 def _segment(task: Training, agent: PPO, llm: LLM | None, size: int, recorder: Recorder) -> None:

@@ -137,7 +137,7 @@ def test_without_data_and_network_the_run_says_so_and_uses_the_twin(tmp_path, mo
 
     monkeypatch.setattr(runs, "fetch", offline)
     console = runs.Console()
-    assert runs._find_data("auto", None, console) == "twin"
+    assert runs.find_run_data("auto", None, console) == "twin"
     printed = capsys.readouterr().out
     assert "It could not be fetched: zenodo.org cannot be reached" in printed
     assert "Using its statistical twin" in printed

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
-from rapport.experiments.evaluation import evaluation_users, play
+from rapport.experiments.evaluation import Variety, evaluation_users, play
 from rapport.experiments.methods import Evaluation, play_slates
 
 
@@ -34,6 +38,40 @@ def test_playing_together_equals_playing_one_by_one(twin_setup):
     alone = play_one_by_one(twin_setup, lambda _: PopularSlates(data, 6), users, seed=5)
     np.testing.assert_array_equal(together.lengths, alone[0])
     np.testing.assert_allclose(together.returns, alone[1])
+
+
+def variety_of(categories: list[np.ndarray], n_categories: int) -> tuple[float, float, float]:
+    """The slow reference: one session's slates, each an array of K categories."""
+    pairs = [(a != b) for slate in categories for i, a in enumerate(slate) for b in slate[i + 1 :]]
+    changes = []
+    for old, new in itertools.pairwise(set(slate.tolist()) for slate in categories):
+        changes.append(1 - len(old & new) / len(old | new))
+    coverage = len(set(np.concatenate(categories).tolist())) / n_categories
+    return coverage, float(np.mean(pairs)), float(np.mean(changes)) if changes else 1.0
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000), size=st.integers(2, 6), n_categories=st.integers(2, 9))
+def test_variety_agrees_with_a_plain_loop(seed, size, n_categories):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 8, 5)
+    slates = rng.integers(0, n_categories, (lengths.max(), 5, size)).astype(np.int32)
+    variety = Variety(5, n_categories)
+    for step, shown in enumerate(slates):
+        variety.count(shown, lengths > step)
+    found = np.array(variety.measured(lengths)).T
+    wanted = [variety_of(list(slates[: lengths[row], row]), n_categories) for row in range(5)]
+    np.testing.assert_allclose(found, wanted)
+
+
+def test_single_items_cannot_be_varied_within(twin_setup):
+    variety = Variety(2, 5)
+    for step in range(3):
+        variety.count(np.array([[step], [0]]), np.ones(2, bool))
+    coverage, intra, between = variety.measured(np.array([3, 3]))
+    np.testing.assert_allclose(coverage, [0.6, 0.2])
+    np.testing.assert_allclose(intra, 1.0)
+    np.testing.assert_allclose(between, [1.0, 0.0])
 
 
 def test_evaluation_users_are_held_out_distinct_and_drawn_by_the_seed(twin_setup):
