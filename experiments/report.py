@@ -119,7 +119,7 @@ def render(report: RunReport) -> str:
             footer=tables.footer(table),
             card_rows=[[_cell(value) for value in row] for row in report.card.rows] if report.card else [],
             forest=[figure_html(forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
-            curves=[figure_html(_learning(report, "r_cum")), figure_html(_learning(report, "t_int"))]
+            curves=[figure_html(learning(table, report.curves, name)) for name in ("r_cum", "t_int")]
             if report.curves
             else [],
             **page,
@@ -216,21 +216,21 @@ def forest(table: tables.ResultsTable, name: str, title: str) -> Any:
     return figure
 
 
-def _learning(report: RunReport, name: Literal["t_int", "r_cum"]) -> Any:
-    """Mean over seeds with a band of one standard error, and a thin line per seed."""
+def learning(table: tables.ResultsTable, curves: Sequence[Curve], name: Literal["t_int", "r_cum"]) -> Any:
+    """How methods learned: mean over seeds with a band of one standard error, and a thin line per seed."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for method in dict.fromkeys(curve.method for curve in report.curves):
-        curves = [curve for curve in report.curves if curve.method == method and len(curve.transitions)]
-        if not curves:
+    for method in dict.fromkeys(curve.method for curve in curves):
+        own = [curve for curve in curves if curve.method == method and len(curve.transitions)]
+        if not own:
             continue
-        row = report.table.row(method)
-        label, colour = (_short(row.label) if row else method), _colour(report.table, method)
+        row = table.row(method)
+        label, colour = (_short(row.label) if row else method), _colour(table, method)
         thin = {"line": {"color": colour, "width": 0.8}, "opacity": 0.3, "hoverinfo": "skip", "showlegend": False}
-        for curve in curves if len(curves) > 1 else ():
+        for curve in own if len(own) > 1 else ():
             figure.add_scatter(x=curve.transitions, y=getattr(curve, name), legendgroup=method, **thin)
-        x, mean, error = _band(curves, name)
+        x, mean, error = _band(own, name)
         fill = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
         figure.add_scatter(x=x, y=mean + error, **fill)
         figure.add_scatter(x=x, y=mean - error, fill="tonexty", fillcolor=_faint(colour), **fill)
