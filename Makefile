@@ -62,7 +62,7 @@ $(RUN_STAMP):
 	@touch $@
 
 $(TEST_STAMP):
-	$(INSTALL) -e ".[fast,llm,report,stats,offline,rllib,dev]"
+	$(INSTALL) -e ".[fast,llm,report,stats,offline,rllib,search,ray,dev]"
 	@touch $@
 
 new-venv:

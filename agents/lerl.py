@@ -19,6 +19,7 @@ import torch
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
@@ -106,13 +107,13 @@ def first_policy(
     policy.encoder.freeze_items()
 
 
-def slate_policy(agent: PPO) -> SlatePolicy:
+def slate_policy(agent: OnPolicyAlgorithm) -> SlatePolicy:
     """The agent's policy, by its own type."""
     assert isinstance(agent.policy, SlatePolicy)
     return agent.policy
 
 
-def sampled_actions(agent: PPO, seed: int) -> Callable[[dict[str, Any]], Any]:
+def sampled_actions(agent: OnPolicyAlgorithm, seed: int) -> Callable[[dict[str, Any]], Any]:
     """The agent's policy as a function from observations to hyper-actions, drawn as in training, from a seed."""
     policy = slate_policy(agent)
     generator = torch.Generator().manual_seed(seed)
@@ -128,7 +129,9 @@ def sampled_actions(agent: PPO, seed: int) -> Callable[[dict[str, Any]], Any]:
     return act
 
 
-def served_slates(agent: PPO, category: NDArray[np.integer], slate_size: int, seed: int) -> Callable[[Any], Any]:
+def served_slates(
+    agent: OnPolicyAlgorithm, category: NDArray[np.integer], slate_size: int, seed: int
+) -> Callable[[Any], Any]:
     """The agent as a function from observations with plans to slates of shape (B, K), drawn as in training.
 
     Args:

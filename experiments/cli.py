@@ -21,6 +21,7 @@ from rapport.experiments.export_commands import Export
 from rapport.experiments.lm_commands import LmCard, LmImprove, LmTrain
 from rapport.experiments.planner_commands import PlannerCost, PlannerReflections
 from rapport.experiments.reflection_commands import Reflections
+from rapport.experiments.reproduce_commands import ReproduceLerl, ReproduceSearch
 from rapport.experiments.results import ResultError
 from rapport.experiments.run import Run
 from rapport.experiments.satiation_commands import SatiationInside, SatiationMeasure, SatiationSeparate
@@ -50,6 +51,11 @@ def _group(commands: dict[str, type[Any]], name: str, description: str) -> Any:
 _COMMANDS = (
     _named(Run, "run"),
     _named(Evaluate, "evaluate"),
+    _group(
+        {"lerl": ReproduceLerl, "search": ReproduceSearch},
+        "reproduce",
+        "A paper's tables, made anew; the search for the hyper-parameters they use.",
+    ),
     _group({"list": DataList, "fetch": DataFetch, "check": DataCheck}, "data", "List, fetch and check data sets."),
     _group(
         {"fit": SimulatorFit, "card": SimulatorCardCommand, "compare": SimulatorCompare, "quit-rule": QuitRuleCommand},

@@ -227,14 +227,21 @@ def learning(table: tables.ResultsTable, curves: Sequence[Curve], name: Literal[
             continue
         row = table.row(method)
         label, colour = (_short(row.label) if row else method), _colour(table, method)
-        thin = {"line": {"color": colour, "width": 0.8}, "opacity": 0.3, "hoverinfo": "skip", "showlegend": False}
+        thin = {
+            "mode": "lines",
+            "line": {"color": colour, "width": 0.8},
+            "opacity": 0.3,
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
         for curve in own if len(own) > 1 else ():
             figure.add_scatter(x=curve.transitions, y=getattr(curve, name), legendgroup=method, **thin)
         x, mean, error = _band(own, name)
-        fill = {"line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
+        fill = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
         figure.add_scatter(x=x, y=mean + error, **fill)
         figure.add_scatter(x=x, y=mean - error, fill="tonexty", fillcolor=_faint(colour), **fill)
-        figure.add_scatter(x=x, y=mean, name=label, legendgroup=method, line={"color": colour, "width": 2.2})
+        line = {"color": colour, "width": 2.2}
+        figure.add_scatter(x=x, y=mean, name=label, legendgroup=method, mode="lines", line=line)
     lay_out(figure, dict(_METRICS)[name], 330)
     figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"}, hovermode="x unified")
     figure.update_xaxes(title="training transitions")

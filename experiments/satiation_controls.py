@@ -128,17 +128,19 @@ class LookAhead:
 
     Args:
         core: the engine that is played on.
+        repeats: whether an item may be shown again in a session.
     """
 
-    def __init__(self, core: SessionCore) -> None:
-        self.core, self.fresh = core, Fresh(core)
+    def __init__(self, core: SessionCore, repeats: bool = False) -> None:
+        self.core, self.fresh, self.repeats = core, Fresh(core), repeats
         category = core.data.catalog.category
         self._members = [np.flatnonzero(category == c) for c in range(core.data.catalog.n_categories)]
 
     def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
         """Slates of shape (B, K)."""
         scores, parts = rested_scores(self.core)
-        scores[self.fresh.shown()] = -np.inf
+        if not self.repeats:
+            scores[self.fresh.shown()] = -np.inf
         items, categories, chosen = self._candidates(scores)
         rate = np.stack([self._try(chosen, categories, parts, price) for price in PRICES])
         price = np.array(PRICES, np.float32)[np.argmax(rate, axis=0)]
@@ -170,7 +172,8 @@ class LookAhead:
             best = np.argpartition(-value, size - 1, axis=1)[:, :size]
             clicks += np.take_along_axis(chance, best, axis=1).mean(axis=1)
             spent += 1.0 + np.take_along_axis(cost, best, axis=1).mean(axis=1)
-            np.put_along_axis(scores, best, -np.inf, axis=1)
+            if not self.repeats:
+                np.put_along_axis(scores, best, -np.inf, axis=1)
             parts = self._after(parts, np.take_along_axis(categories, best, axis=1))
         return clicks / spent
 

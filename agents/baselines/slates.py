@@ -43,13 +43,8 @@ class PopularSlates:
     """
 
     def __init__(self, data: SessionData, slate_size: int) -> None:
-        log = data.log
-        click = log.feedback[:, 0]
-        rows = (click >= 0) & (log.time_ms < data.valid_from_ms) & ~data.held_out[log.user]
-        shown = np.bincount(log.item[rows], minlength=data.catalog.n_items)
-        clicked = np.bincount(log.item[rows], click[rows], minlength=data.catalog.n_items)
-        rate = (clicked + PRIOR * click[rows].mean()) / (shown + PRIOR)
-        self.order = np.argsort(-rate, kind="stable")
+        shown, clicked = exposures(data)
+        self.order = np.argsort(-smoothed(shown, clicked), kind="stable")
         self.slate_size = slate_size
 
     def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
@@ -57,6 +52,22 @@ class PopularSlates:
         place = observations["step"].astype(np.int64) * self.slate_size + np.arange(self.slate_size)
         slates: NDArray[np.int64] = self.order[place % len(self.order)]
         return slates
+
+
+def exposures(data: SessionData) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each item was shown to training users on training days, and clicked by them, shapes (N,)."""
+    log = data.log
+    click = log.feedback[:, 0]
+    rows = (click >= 0) & (log.time_ms < data.valid_from_ms) & ~data.held_out[log.user]
+    shown = np.bincount(log.item[rows], minlength=data.catalog.n_items).astype(np.float64)
+    clicked = np.bincount(log.item[rows], click[rows], minlength=data.catalog.n_items).astype(np.float64)
+    return shown, clicked
+
+
+def smoothed(shown: NDArray[np.float64], clicked: NDArray[np.float64], prior: float = PRIOR) -> NDArray[np.float64]:
+    """Click rates, shape (N,), to which the overall rate counts for ``prior`` exposures."""
+    rates: NDArray[np.float64] = (clicked + prior * clicked.sum() / max(shown.sum(), 1)) / (shown + prior)
+    return rates
 
 
 class OracleSlates:

@@ -1,0 +1,298 @@
+"""Bandits without context that begin with what the log counted and go on counting: arms are items or categories.
+
+All users share the arms; a slate plays K of them, and what B users did with their slates is counted at once, after the
+step. Sessions only tell what was shown in them already, which is not shown again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rapport.agents.baselines.lesson import Act, Baseline, Lesson, Settings
+from rapport.agents.baselines.log_model import top_items
+from rapport.agents.baselines.slates import PRIOR, exposures
+from rapport.datasets.schema import SessionData
+
+if TYPE_CHECKING:
+    import optuna
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Values = Callable[["Arms"], Floats]
+"""What arms are worth, shape (A,)."""
+Slates = Callable[[Floats, dict[str, Any], float, np.random.Generator], NDArray[np.int64]]
+"""From values of arms, shape (A,), observations of B sessions, a share of places to explore and luck to slates."""
+Update = Callable[[dict[str, Any], NDArray[np.int64], NDArray[np.integer]], None]
+"""Learns from observations of B sessions, the slates (B, K) they were shown and the clicks (B, K) on them."""
+
+
+def with_defaults(settings: Settings, defaults: Settings) -> dict[str, Any]:
+    """Hyper-parameters, those left out by default.
+
+    Raises:
+        ValueError: there is none of that name; the message lists those there are.
+    """
+    for name, value in settings.items():
+        if name not in defaults:
+            raise ValueError(f"settings: {name}={value!r} is unknown; choose from {', '.join(defaults)}")
+    return {**defaults, **settings}
+
+
+def learn_online(lesson: Lesson, choose: Act, update: Update, rng: np.random.Generator) -> None:
+    """Step a lesson's sessions in whole steps until its transitions are reached, learning after each.
+
+    Args:
+        lesson: its sessions must observe copies, as is their default: an update reads what the slate was chosen on.
+        choose: from observations to slates.
+        update: learns from what became of them.
+        rng: of the users' luck.
+    """
+    sessions = lesson.sessions
+    observations, _ = sessions.reset(seed=int(rng.integers(2**31)))
+    for _ in range(-(-lesson.transitions // sessions.num_envs)):
+        slates = choose(observations)
+        following, _, _, _, info = sessions.step(slates)
+        update(observations, slates, info["feedback"][:, :, 0])
+        observations = following
+
+
+# --- arms -------------------------------------------------------------------------------------------------------------
+
+
+class Arms:
+    """Exposures and clicks of A arms.
+
+    They begin with the log's, of training users' training days, and with :data:`PRIOR` exposures at its overall rate.
+
+    Args:
+        data: its log is counted.
+        arm_of_item: shape (N,), the arm that each item belongs to.
+        log_weight: exposures that one of the log's is worth.
+
+    Attributes:
+        shown: shape (A,), exposures.
+        clicked: shape (A,), clicks.
+    """
+
+    def __init__(self, data: SessionData, arm_of_item: NDArray[np.integer], log_weight: float = 1.0) -> None:
+        shown, clicked = exposures(data)
+        overall = clicked.sum() / max(shown.sum(), 1)
+        self.arm_of_item = arm_of_item
+        self.shown = log_weight * np.bincount(arm_of_item, shown) + PRIOR
+        self.clicked = log_weight * np.bincount(arm_of_item, clicked) + PRIOR * overall
+
+    def count(self, items: NDArray[np.integer], clicks: NDArray[np.integer]) -> None:
+        """Add items shown, any shape, and whether they were clicked, the same shape."""
+        arms = self.arm_of_item[items.ravel()]
+        self.shown += np.bincount(arms, minlength=len(self.shown))
+        self.clicked += np.bincount(arms, clicks.ravel(), minlength=len(self.shown))
+
+
+def click_rates(arms: Arms) -> Floats:
+    """Clicks per exposure, shape (A,)."""
+    rates: Floats = arms.clicked / arms.shown
+    return rates
+
+
+def upper_bounds(arms: Arms, width: float) -> Floats:
+    """UCB1 (Auer, Cesa-Bianchi & Fischer 2002, Figure 1), shape (A,): rate + width * sqrt(2 ln n / n_a).
+
+    Args:
+        arms: n_a are an arm's exposures, n those of all arms.
+        width: 1 as published.
+    """
+    bounds: Floats = click_rates(arms) + width * np.sqrt(2.0 * np.log(arms.shown.sum()) / arms.shown)
+    return bounds
+
+
+# --- from arms to slates ----------------------------------------------------------------------------------------------
+
+
+def unshown(observations: dict[str, Any], n_items: int, slate_size: int) -> Bools:
+    """Items that B sessions have not shown yet, as far as their histories reach back, shape (B, N)."""
+    items = observations["history_items"]
+    ago = np.arange(items.shape[1], 0, -1)
+    free = np.ones((len(items), n_items + 1), bool)
+    rows, places = np.nonzero(ago <= observations["step"].astype(np.int64) * slate_size)
+    free[rows, items[rows, places]] = False
+    return free[:, 1:]
+
+
+def available_items(observations: dict[str, Any], category: NDArray[np.integer], slate_size: int) -> Bools:
+    """Items that plans allow and sessions have not shown, shape (B, N); all allowed ones where those fill no slate."""
+    allowed: Bools = observations["plan"].astype(bool)[:, category]
+    fresh = allowed & unshown(observations, len(category), slate_size)
+    return np.where(fresh.sum(axis=1, keepdims=True) < slate_size, allowed, fresh)
+
+
+def leading_items(available: Bools, category: NDArray[np.integer], order: NDArray[np.int64]) -> Bools:
+    """The first available item of each category in an order, shape (B, N), bool.
+
+    Args:
+        available: shape (B, N).
+        category: shape (N,).
+        order: shape (N,), a permutation of the items.
+    """
+    grouped = order[np.argsort(category[order], kind="stable")]
+    starts = np.flatnonzero(np.diff(category[grouped], prepend=-1))
+    places = np.where(available[:, grouped], np.arange(len(order)), len(order))
+    rows, groups = np.nonzero((first := np.minimum.reduceat(places, starts, axis=1)) < len(order))
+    leading = np.zeros_like(available)
+    leading[rows, grouped[first[rows, groups]]] = True
+    return leading
+
+
+def explored(values: Floats, available: Bools, k: int, epsilon: float, rng: np.random.Generator) -> Floats:
+    """Values of which the k best are an epsilon-greedy choice, shape (B, A).
+
+    Each of the k best available arms gives its place, with probability epsilon, to any available arm without a place.
+
+    Args:
+        values: shape (A,).
+        available: shape (B, A).
+        k: arms to choose.
+        epsilon: share of places to explore.
+        rng: source of luck.
+    """
+    everyone = np.broadcast_to(values, available.shape)
+    if epsilon == 0.0:
+        return everyone
+    best = top_items(torch.from_numpy(everyone.copy()), torch.from_numpy(available), k)
+    kept = np.zeros_like(available)
+    np.put_along_axis(kept, best, rng.random(best.shape) >= epsilon, axis=1)
+    return np.where(kept, everyone - values.min() + 1.0, rng.random(available.shape))
+
+
+def item_slates(data: SessionData, slate_size: int) -> Slates:
+    """Slates of the best items, those not shown in the session."""
+    category = data.catalog.category
+
+    def slates(
+        values: Floats, observations: dict[str, Any], epsilon: float, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        available = available_items(observations, category, slate_size)
+        scores = explored(values, available, slate_size, epsilon, rng)
+        return top_items(torch.from_numpy(scores.copy()), torch.from_numpy(available), slate_size)
+
+    return slates
+
+
+def category_slates(data: SessionData, slate_size: int) -> Slates:
+    """Slates of the best categories: of each the item that the log's users clicked most and the session has not shown.
+
+    Where there are fewer categories than places, the most clicked of all other items follow.
+    """
+    category, n_categories = data.catalog.category, data.catalog.n_categories
+    rates = click_rates(Arms(data, np.arange(data.catalog.n_items)))
+    order = np.argsort(-rates, kind="stable")
+    belongs = np.zeros((len(category), n_categories), np.float32)
+    belongs[np.arange(len(category)), category] = 1.0
+
+    def slates(
+        values: Floats, observations: dict[str, Any], epsilon: float, rng: np.random.Generator
+    ) -> NDArray[np.int64]:
+        available = available_items(observations, category, slate_size)
+        leading = leading_items(available, category, order)
+        open_categories = leading.astype(np.float32) @ belongs > 0.0
+        k = min(slate_size, n_categories)
+        scores = explored(values, open_categories, k, epsilon, rng)
+        above = scores - scores.min() + 2.0  # no rate is above 1
+        chosen = np.where(leading, above[:, category], rates)
+        return top_items(torch.from_numpy(chosen), torch.from_numpy(available), slate_size)
+
+    return slates
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+
+def epsilon_greedy_items(lesson: Lesson) -> Act:
+    """Shows the items clicked most often where shown, others at random in a share of places while it learns.
+
+    Settings: ``epsilon`` (0.1), that share; ``log_weight`` (1.0), exposures that one of the log's is worth.
+    """
+    return _epsilon_greedy(lesson, np.arange(lesson.data.catalog.n_items), item_slates)
+
+
+def epsilon_greedy_categories(lesson: Lesson) -> Act:
+    """As :func:`epsilon_greedy_items`, of categories; settings are the same."""
+    return _epsilon_greedy(lesson, lesson.data.catalog.category, category_slates)
+
+
+def ucb_items(lesson: Lesson) -> Act:
+    """UCB1 (:func:`upper_bounds`) over items while it learns, then the items clicked most often where shown.
+
+    Settings: ``width`` (0.1), of the bounds, UCB1's is 1; ``log_weight`` (1.0), exposures that one of the log's is
+    worth.
+    """
+    return _ucb(lesson, np.arange(lesson.data.catalog.n_items), item_slates)
+
+
+def ucb_categories(lesson: Lesson) -> Act:
+    """As :func:`ucb_items`, of categories; settings are the same."""
+    return _ucb(lesson, lesson.data.catalog.category, category_slates)
+
+
+def _epsilon_greedy(
+    lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]
+) -> Act:
+    settings = with_defaults(lesson.settings, {"epsilon": 0.1, "log_weight": 1.0})
+    arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
+    return _played(lesson, arms, slates(lesson.data, lesson.log_model.slate_size), click_rates, settings["epsilon"])
+
+
+def _ucb(lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]) -> Act:
+    settings = with_defaults(lesson.settings, {"width": 0.1, "log_weight": 1.0})
+    arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
+    of = slates(lesson.data, lesson.log_model.slate_size)
+    return _played(lesson, arms, of, lambda counted: upper_bounds(counted, settings["width"]))
+
+
+def _played(lesson: Lesson, arms: Arms, slates: Slates, values: Values, epsilon: float = 0.0) -> Act:
+    """Learn by values and exploration; then act by click rates alone, counting no more."""
+    rng = np.random.default_rng(lesson.seed)
+    learn_online(
+        lesson,
+        lambda observations: slates(values(arms), observations, epsilon, rng),
+        lambda _, shown, clicks: arms.count(shown, clicks),
+        rng,
+    )
+    rates = click_rates(arms)
+    return lambda observations: slates(rates, observations, 0.0, rng)
+
+
+def space_epsilon_greedy(trial: optuna.Trial) -> dict[str, Any]:
+    """What to search for epsilon-greedy bandits."""
+    return {
+        "epsilon": trial.suggest_float("epsilon", 0.01, 0.5, log=True),
+        "log_weight": trial.suggest_float("log_weight", 0.01, 1.0, log=True),
+    }
+
+
+def space_ucb(trial: optuna.Trial) -> dict[str, Any]:
+    """What to search for UCB1 bandits."""
+    return {
+        "width": trial.suggest_float("width", 0.01, 1.0, log=True),
+        "log_weight": trial.suggest_float("log_weight", 0.01, 1.0, log=True),
+    }
+
+
+BASELINES: dict[str, Baseline] = {
+    "epsilon-greedy-items": epsilon_greedy_items,
+    "epsilon-greedy-categories": epsilon_greedy_categories,
+    "ucb-items": ucb_items,
+    "ucb-categories": ucb_categories,
+}
+"""Bandits by name."""
+SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
+    "epsilon-greedy-items": space_epsilon_greedy,
+    "epsilon-greedy-categories": space_epsilon_greedy,
+    "ucb-items": space_ucb,
+    "ucb-categories": space_ucb,
+}
+"""What to search for each."""

@@ -1,0 +1,195 @@
+"""HAC: the hyper-actor critic (Liu et al., "Exploration and Regularization of the Latent Action Space in
+Recommendation", WWW 2023).
+
+An actor sends a hyper-action Z; the items it scores highest are the effect-action, a slate; a pooling module reads the
+slate back as a hyper-action Z'. One critic judges both, an alignment keeps Z near Z', and clicks on the slate supervise
+the scores under Z. The paper's released code bootstraps at the ends of sessions only; here, as everywhere else, only
+where there is no end.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from stable_baselines3.common.torch_layers import create_mlp
+from stable_baselines3.common.utils import polyak_update
+from torch import Tensor, nn
+
+from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
+from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.state_env import StateEnv, hyper_action_chooser, hyper_action_space, on_states
+
+if TYPE_CHECKING:
+    import optuna
+
+WARM_UP = 1_280
+"""Transitions before the first gradient step."""
+DEFAULTS: Settings = {
+    "learning_rate": 3e-4,
+    "gamma": 0.8,
+    "batch_size": 256,
+    "gradient_steps": 4,
+    "tau": 0.01,
+    "noise": 0.2,
+    "radius": 1.0,
+    "align": 0.1,
+    "supervise": 0.1,
+}
+
+
+class Replay:
+    """Transitions to learn from, the newest in the oldest's place.
+
+    Args:
+        capacity: how many are kept.
+        width: D, of states.
+        action_width: of hyper-actions.
+        slate_size: K.
+    """
+
+    def __init__(self, capacity: int, width: int, action_width: int, slate_size: int) -> None:
+        shapes = (width, action_width, slate_size, slate_size, None, width, None)
+        kinds = (np.float32, np.float32, np.int64, np.float32, np.float32, np.float32, np.float32)
+        self._arrays: list[NDArray[Any]] = [
+            np.zeros(capacity if size is None else (capacity, size), kind)
+            for size, kind in zip(shapes, kinds, strict=True)
+        ]
+        self._capacity = capacity
+        self.size, self._next = 0, 0
+
+    def add(self, *parts: NDArray[Any]) -> None:
+        """Take in B transitions: state, action, slate, clicks, reward, state after, and 1 where the session goes on."""
+        rows = (self._next + np.arange(len(parts[0]))) % self._capacity
+        for array, part in zip(self._arrays, parts, strict=True):
+            array[rows] = part
+        self._next = int(rows[-1] + 1) % self._capacity
+        self.size = min(self.size + len(rows), self._capacity)
+
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """N transitions, with replacement, in the order of :meth:`add`."""
+        rows = rng.integers(self.size, size=n)
+        return tuple(torch.from_numpy(array[rows]) for array in self._arrays)
+
+
+@dataclass
+class Hac:
+    """Actor, critic and their targets.
+
+    Attributes:
+        log_model: encodes items, and scores them before the actor has its say.
+        settings: as of :data:`DEFAULTS`.
+        actor: states (B, D) to hyper-actions in [-1, 1].
+        critic: states and hyper-actions to values (B, 1).
+    """
+
+    log_model: LogModel
+    settings: dict[str, Any]
+    actor: nn.Module
+    critic: nn.Module
+
+    def __post_init__(self) -> None:
+        self.actor_target, self.critic_target = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
+        rate = self.settings["learning_rate"]
+        self._actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=rate)
+        self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate)
+
+    def pooled(self, slates: Tensor) -> Tensor:
+        """Z', what slates (B, K) say of the hyper-action behind them: the mean of their encodings, in [-1, 1]."""
+        mean = self.log_model.items[slates].mean(dim=1).clamp(-1.0, 1.0)
+        return F.pad(mean, (0, 1))
+
+    def critic_loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """Squared one-step errors of Q(s, Z) and Q(s, Z'), Z bootstrapped by the target actor."""
+        state, action, slate, _, reward, after, going_on = batch
+        with torch.no_grad():
+            following = self.critic_target(torch.cat([after, self.actor_target(after)], dim=1))[:, 0]
+            target = reward + self.settings["gamma"] * going_on * following
+        sent = self.critic(torch.cat([state, action], dim=1))[:, 0]
+        effect = self.critic(torch.cat([state, self.pooled(slate)], dim=1))[:, 0]
+        return F.mse_loss(sent, target) + F.mse_loss(effect, target)
+
+    def actor_loss(self, batch: tuple[Tensor, ...]) -> Tensor:
+        """-Q(s, Z), the alignment of Z with Z', and the cross-entropy of the slate's clicks under Z."""
+        state, _, slate, clicks, *_ = batch
+        action = self.actor(state)
+        value = self.critic(torch.cat([state, action], dim=1)).mean()
+        align = F.mse_loss(action, self.pooled(slate))
+        weights = self.log_model.weights(state) + self.settings["radius"] * action
+        items = self.log_model.items[slate]
+        logits = (items * weights[:, None, :-1]).sum(-1) / math.sqrt(items.shape[-1]) + weights[:, -1:]
+        supervised = F.binary_cross_entropy_with_logits(logits, clicks)
+        loss: Tensor = -value + self.settings["align"] * align + self.settings["supervise"] * supervised
+        return loss
+
+    def learn(self, batch: tuple[Tensor, ...]) -> None:
+        """One gradient step of each, then the targets follow."""
+        for loss, optimiser in ((self.critic_loss, self._critic_optimiser), (self.actor_loss, self._actor_optimiser)):
+            optimiser.zero_grad()
+            loss(batch).backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        for online, target in ((self.actor, self.actor_target), (self.critic, self.critic_target)):
+            polyak_update(online.parameters(), target.parameters(), self.settings["tau"])
+
+
+def new_hac(log_model: LogModel, settings: dict[str, Any], seed: int) -> Hac:
+    """Untrained, the actor's first hyper-actions near 0: the log's own slates."""
+    width, action_width = log_model.width, log_model.items.shape[1] + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = create_mlp(width, action_width, [256, 64], squash_output=True)
+        critic = nn.Sequential(*create_mlp(width + action_width, 1, [256, 64]))
+        head = layers[-2]
+        assert isinstance(head, nn.Linear)
+        nn.init.uniform_(head.weight, -1e-3, 1e-3)
+        nn.init.zeros_(head.bias)
+    return Hac(log_model, settings, nn.Sequential(*layers), critic)
+
+
+def hac(lesson: Lesson) -> Act:
+    """Learn from sessions; while serving, the actor's own hyper-action is sent, without noise."""
+    settings = settings_of("hac", DEFAULTS, lesson.settings)
+    log_model, rng = lesson.log_model, np.random.default_rng(lesson.seed)
+    choose = hyper_action_chooser(log_model, settings["radius"])
+    env = StateEnv(lesson.sessions, log_model, hyper_action_space(log_model), choose)
+    agent = new_hac(log_model, settings, lesson.seed)
+    n_envs = env.num_envs
+    replay = Replay(lesson.transitions + n_envs, log_model.width, log_model.items.shape[1] + 1, log_model.slate_size)
+    states, _ = env.reset(seed=lesson.seed)
+    for step in range(-(-lesson.transitions // n_envs)):
+        with torch.no_grad():
+            actions = agent.actor(torch.from_numpy(states)).numpy()
+        actions = np.clip(actions + rng.normal(0.0, settings["noise"], actions.shape), -1, 1).astype(np.float32)
+        slates, before = env.slates(actions), states
+        states, rewards, terminated, truncated, info = env.step(actions)
+        after = states.copy()
+        for row in np.flatnonzero(terminated | truncated).tolist():
+            after[row] = info["final_obs"][row]
+        replay.add(before, actions, slates, info["feedback"][:, :, 0], rewards, after, ~terminated)
+        if (step + 1) * n_envs >= WARM_UP:
+            for _ in range(settings["gradient_steps"]):
+                agent.learn(replay.draw(settings["batch_size"], rng))
+
+    @torch.no_grad()
+    def act(states: NDArray[np.float32], observations: dict[str, Any]) -> Any:
+        return agent.actor(torch.from_numpy(states))
+
+    return on_states(log_model, choose, act)
+
+
+def space(trial: optuna.Trial) -> dict[str, Any]:
+    """Where settings are looked for."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+        "gamma": trial.suggest_float("gamma", 0.3, 0.99),
+        "noise": trial.suggest_float("noise", 0.05, 0.5, log=True),
+        "radius": trial.suggest_float("radius", 0.2, 3.0, log=True),
+        "align": trial.suggest_float("align", 0.001, 1.0, log=True),
+        "supervise": trial.suggest_float("supervise", 0.001, 1.0, log=True),
+    }

@@ -1,0 +1,190 @@
+"""Linear bandits over sessions and items: a ridge regression of clicks that begins as the log model's ranking.
+
+One weight vector is shared by all items and users. It has d = E + C + 3 features of a session and an item:
+
+- E products of the log model's hyper-action with the item's encoding, over sqrt(E), and the hyper-action's bias: they
+  add up to the log's click log-odds;
+- the item's category, one of C;
+- whether the slate just shown had that category;
+- 1.
+
+The prior mean is the tangent of the logistic function at log-odds 0, 1/2 + log-odds / 4: it ranks items as the log
+does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rapport.agents.baselines.bandits import learn_online, with_defaults
+from rapport.agents.baselines.lesson import Act, Baseline, Lesson
+from rapport.agents.baselines.log_model import LogModel, top_items
+
+if TYPE_CHECKING:
+    import optuna
+
+Floats = NDArray[np.float64]
+Rule = Callable[[Tensor], Tensor]
+"""From features of B sessions and M items, shape (B, M, d), to what the items are worth, (B, M)."""
+
+
+def features(log_model: LogModel, weights: Tensor, observations: dict[str, Any], items: Tensor) -> Tensor:
+    """Features of B sessions and M items each, shape (B, M, d).
+
+    Args:
+        log_model: has the items' encodings and categories.
+        weights: shape (B, E + 1), its hyper-actions.
+        observations: of the sessions.
+        items: shape (B, M), int64.
+    """
+    category = log_model.category[items]
+    shown = torch.from_numpy(log_model.last_categories(observations)).float()
+    products = weights[:, None, :-1] * log_model.items[items] / math.sqrt(log_model.items.shape[1])
+    bias = weights[:, None, -1:].expand(*items.shape, 1)
+    one_hot = F.one_hot(category, shown.shape[1]).float()
+    again = shown.gather(1, category)[:, :, None]
+    return torch.cat([products, bias, one_hot, again, torch.ones_like(again)], dim=2)
+
+
+def prior_mean(log_model: LogModel) -> Floats:
+    """Weights that rank items as the log's click log-odds do, shape (d,)."""
+    width, n_categories = log_model.items.shape[1], log_model.data.catalog.n_categories
+    return np.concatenate([np.full(width + 1, 0.25), np.zeros(n_categories + 1), [0.5]])
+
+
+class Ridge:
+    """A Bayesian linear regression with unit noise.
+
+    Args:
+        mean: shape (d,), prior mean.
+        strength: prior precision of every weight.
+
+    Attributes:
+        precision: shape (d, d), A = strength * I + sum of x x'.
+        moment: shape (d,), b = strength * mean + sum of clicks * x.
+    """
+
+    def __init__(self, mean: Floats, strength: float) -> None:
+        self.precision: Floats = strength * np.eye(len(mean))
+        self.moment: Floats = strength * mean
+
+    def count(self, x: Floats, clicks: NDArray[np.integer]) -> None:
+        """Add features (n, d) and whether each was clicked (n,)."""
+        self.precision += x.T @ x
+        self.moment += clicks @ x
+
+    @property
+    def mean(self) -> Floats:
+        """Posterior mean, A^-1 b, shape (d,)."""
+        return np.asarray(np.linalg.solve(self.precision, self.moment), np.float64)
+
+    @property
+    def covariance(self) -> Floats:
+        """Posterior covariance, A^-1, shape (d, d)."""
+        return np.asarray(np.linalg.inv(self.precision), np.float64)
+
+
+def upper_bounds(ridge: Ridge, width: float) -> Rule:
+    """LinUCB's (Algorithm 1): x' A^-1 b + width * sqrt(x' A^-1 x)."""
+    mean = torch.from_numpy(ridge.mean).float()
+    root = torch.from_numpy(np.linalg.cholesky(ridge.covariance)).float()
+    return lambda x: x @ mean + width * (x @ root).norm(dim=2)
+
+
+def posterior_draws(ridge: Ridge, scale: float, rng: np.random.Generator) -> Rule:
+    """Worth under weights drawn for each session from N(A^-1 b, scale^2 A^-1)."""
+    mean, root = ridge.mean, scale * np.linalg.cholesky(ridge.covariance)
+
+    def rule(x: Tensor) -> Tensor:
+        drawn = mean + rng.standard_normal((len(x), len(mean))) @ root.T
+        return (x @ torch.from_numpy(drawn).float()[:, :, None])[:, :, 0]
+
+    return rule
+
+
+def best_slates(log_model: LogModel, rule: Rule, candidates: int, observations: dict[str, Any]) -> NDArray[np.int64]:
+    """Slates of the items worth most by a rule, of those that the log has as most likely clicked, shape (B, K)."""
+    weights = log_model.weights(log_model.states(observations))
+    scores, allowed = log_model.scores(weights), log_model.allowed(observations)
+    items = torch.from_numpy(top_items(scores, allowed, min(candidates, scores.shape[1])))
+    worth = rule(features(log_model, weights, observations, items))
+    best = torch.from_numpy(top_items(worth, allowed.gather(1, items), log_model.slate_size))
+    slates: NDArray[np.int64] = items.gather(1, best).numpy()
+    return slates
+
+
+def lin_ucb(lesson: Lesson) -> Act:
+    """LinUCB with shared weights (Li, Chu, Langford & Schapire, WWW 2010); once it has learned it acts by the mean.
+
+    Settings: ``width`` (0.1) of the bounds, alpha in the paper; ``strength`` (100.0) of the prior, 1 in the paper;
+    ``candidates`` (200), the log's most likely clicked items that are looked at.
+    """
+    settings = with_defaults(lesson.settings, {"width": 0.1, "strength": 100.0, "candidates": 200})
+    return _learned(
+        lesson, settings, lambda ridge, _: upper_bounds(ridge, settings["width"]), lambda r, _: upper_bounds(r, 0.0)
+    )
+
+
+def thompson(lesson: Lesson) -> Act:
+    """Thompson sampling with linear payoffs (Agrawal & Goyal, ICML 2013): one draw a slate, after learning as well.
+
+    Settings: ``scale`` (0.1) of the posterior's standard deviations, v in the paper; ``strength`` (100.0) of the prior,
+    1 in the paper; ``candidates`` (200), the log's most likely clicked items that are looked at.
+    """
+    settings = with_defaults(lesson.settings, {"scale": 0.1, "strength": 100.0, "candidates": 200})
+
+    def draws(ridge: Ridge, rng: np.random.Generator) -> Rule:
+        return posterior_draws(ridge, settings["scale"], rng)
+
+    return _learned(lesson, settings, draws, draws)
+
+
+def _learned(
+    lesson: Lesson,
+    settings: dict[str, Any],
+    learning: Callable[[Ridge, np.random.Generator], Rule],
+    serving: Callable[[Ridge, np.random.Generator], Rule],
+) -> Act:
+    """Learn by one rule, made anew after every step, then serve by another."""
+    log_model, candidates = lesson.log_model, int(settings["candidates"])
+    rng = np.random.default_rng(lesson.seed)
+    ridge = Ridge(prior_mean(log_model), float(settings["strength"]))
+
+    def update(observations: dict[str, Any], slates: NDArray[np.int64], clicks: NDArray[np.integer]) -> None:
+        weights = log_model.weights(log_model.states(observations))
+        x = features(log_model, weights, observations, torch.from_numpy(slates)).flatten(0, 1)
+        ridge.count(x.double().numpy(), clicks.ravel())
+
+    learn_online(lesson, lambda seen: best_slates(log_model, learning(ridge, rng), candidates, seen), update, rng)
+    rule = serving(ridge, rng)
+    return lambda observations: best_slates(log_model, rule, candidates, observations)
+
+
+def space_lin_ucb(trial: optuna.Trial) -> dict[str, Any]:
+    """What to search for :func:`lin_ucb`."""
+    return {
+        "width": trial.suggest_float("width", 0.01, 3.0, log=True),
+        "strength": trial.suggest_float("strength", 1.0, 10_000.0, log=True),
+    }
+
+
+def space_thompson(trial: optuna.Trial) -> dict[str, Any]:
+    """What to search for :func:`thompson`."""
+    return {
+        "scale": trial.suggest_float("scale", 0.01, 3.0, log=True),
+        "strength": trial.suggest_float("strength", 1.0, 10_000.0, log=True),
+    }
+
+
+BASELINES: dict[str, Baseline] = {"linucb": lin_ucb, "thompson": thompson}
+"""Linear bandits by name."""
+SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {"linucb": space_lin_ucb, "thompson": space_thompson}
+"""What to search for each."""

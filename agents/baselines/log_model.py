@@ -1,0 +1,99 @@
+"""What the log alone teaches: the first policy's states, items and click scores, frozen.
+
+Every agent that learns begins with it, LERL included, so that none is ahead by what it knew before its first reward.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rapport.agents.policies.slate_policy import SlatePolicy
+from rapport.datasets.schema import SessionData
+
+
+class LogModel:
+    """A first policy (:func:`rapport.agents.lerl.first_policy`) as a model of clicks.
+
+    Args:
+        policy: fitted to training users' log; left as it is.
+        data: its data set.
+        slate_size: K.
+
+    Attributes:
+        policy: the same.
+        data: the same.
+        slate_size: the same.
+        items: shape (N, E), item encodings.
+        width: D, width of a state.
+    """
+
+    def __init__(self, policy: SlatePolicy, data: SessionData, slate_size: int) -> None:
+        policy.set_training_mode(False)
+        self.policy, self.data, self.slate_size = policy, data, slate_size
+        with torch.no_grad():
+            self.items = policy.encoder.items()
+        self.width = policy.encoder.features_dim + 1 + data.catalog.n_categories
+        self.category = torch.from_numpy(data.catalog.category.astype(np.int64))
+        self._longest = float(policy.observation_space["step"].high[0])  # type: ignore[index]
+
+    @torch.no_grad()
+    def states(self, observations: dict[str, Any]) -> Tensor:
+        """What B sessions look like, shape (B, D): the encoder's state, the session's age, the last slate's categories.
+
+        The age is a share of the longest session; categories are 1 where the last slate showed them.
+        """
+        encoder = self.policy.encoder
+        window, seen = encoder.settings.window, observations["history_items"]
+        items = torch.from_numpy(np.ascontiguousarray(seen[:, -window:])).long()
+        feedback = torch.from_numpy(observations["history_feedback"]).reshape(*seen.shape, -1)[:, -window:]
+        state = encoder.encode(torch.from_numpy(observations["user_features"]).long(), items, feedback)
+        age = torch.from_numpy(observations["step"]).float() / self._longest
+        last = torch.from_numpy(self.last_categories(observations)).float()
+        return torch.cat([state, age, last], dim=1)
+
+    @torch.no_grad()
+    def weights(self, states: Tensor) -> Tensor:
+        """The hyper-actions that score items by their click log-odds, shape (B, E + 1)."""
+        encoded = states[:, : self.policy.encoder.features_dim]
+        plan = encoded.new_zeros(len(encoded), self.policy.features_dim - encoded.shape[1])
+        return self.policy.mean_action(torch.cat([encoded, plan], dim=1))
+
+    def scores(self, weights: Tensor) -> Tensor:
+        """Scores of all items, shape (B, N), under hyper-actions of shape (B, E + 1): <w, e> / sqrt(E) + b."""
+        return torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(self.items.shape[1]), self.items.T)
+
+    def click_scores(self, observations: dict[str, Any]) -> Tensor:
+        """Click log-odds of all items, shape (B, N), as the log has them."""
+        return self.scores(self.weights(self.states(observations)))
+
+    def allowed(self, observations: dict[str, Any]) -> Tensor:
+        """Items the plans allow, shape (B, N), bool."""
+        return torch.from_numpy(observations["plan"]).bool()[:, self.category]
+
+    def last_categories(self, observations: dict[str, Any]) -> NDArray[np.bool_]:
+        """Categories of the slate just shown, shape (B, C); none at a session's start."""
+        category = self.data.catalog.category
+        last = observations["history_items"][:, -self.slate_size :].astype(np.int64) - 1
+        shown = (observations["step"] > 0) & (last >= 0)
+        found = np.zeros((len(last), self.data.catalog.n_categories), bool)
+        rows, places = np.nonzero(shown)
+        found[rows, category[last[rows, places]]] = True
+        return found
+
+
+def top_items(scores: Tensor, allowed: Tensor, k: int) -> NDArray[np.int64]:
+    """The k best allowed items of each row, best first, shape (B, k).
+
+    Args:
+        scores: shape (B, N); left as they are.
+        allowed: shape (B, N), bool; where fewer than k are, others follow in no order.
+        k: how many.
+    """
+    best: NDArray[np.int64] = scores.masked_fill(~allowed, float("-inf")).topk(k, dim=1).indices.numpy()
+    return best

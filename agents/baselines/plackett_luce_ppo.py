@@ -1,0 +1,78 @@
+"""PPO on slates with their exact Plackett-Luce likelihood, under whatever plans the sessions have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from numpy.typing import NDArray
+from stable_baselines3 import PPO
+
+from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
+from rapport.agents.policies.encoder import StateEncoder
+from rapport.agents.policies.plackett_luce import PlackettLucePolicy, sample
+from rapport.agents.sb3 import GymnasiumVecEnv
+
+if TYPE_CHECKING:
+    import optuna
+
+DEFAULTS: Settings = {
+    "learning_rate": 1e-3,
+    "gamma": 0.8,
+    "gae_lambda": 0.95,
+    "clip_range": 0.2,
+    "n_steps": 20,
+    "batch_size": 320,
+    "n_epochs": 4,
+    "temperature": 0.1,
+    "greedy": False,
+}
+
+
+def plackett_luce_ppo(lesson: Lesson) -> Act:
+    """Train from the log model's policy.
+
+    Settings: PPO's; ``temperature``, the first; ``greedy``, whether the best slate is served in place of a draw.
+    """
+    settings = settings_of("Plackett-Luce PPO", DEFAULTS, lesson.settings)
+    temperature, greedy = settings.pop("temperature"), settings.pop("greedy")
+    encoder = StateEncoder(lesson.data, lesson.log_model.policy.encoder.settings)
+    encoder.forget_dropout()
+    encoder.freeze_items()
+    arguments = {"encoder": encoder, "category": lesson.data.catalog.category, "temperature": temperature}
+    agent = PPO(
+        PlackettLucePolicy,
+        GymnasiumVecEnv(lesson.sessions),
+        policy_kwargs=arguments,
+        seed=lesson.seed,
+        device="cpu",
+        **settings,
+    )
+    weights = {k: v for k, v in lesson.log_model.policy.state_dict().items() if k != "log_std"}
+    agent.policy.load_state_dict(weights, strict=False)
+    agent.learn(lesson.transitions)
+    policy = agent.policy
+    assert isinstance(policy, PlackettLucePolicy)
+    policy.set_training_mode(False)
+    generator = torch.Generator().manual_seed(lesson.seed)
+
+    @torch.no_grad()
+    def act(observations: dict[str, Any]) -> NDArray[Any]:
+        tensors: Any = policy.obs_to_tensor(observations)[0]
+        logits = policy.logits(policy.extract_features(tensors), tensors["plan"])  # type: ignore[arg-type]
+        if greedy:
+            return logits.topk(policy.slate_size, dim=1).indices.numpy()
+        return sample(logits, policy.slate_size, generator).numpy()
+
+    return act
+
+
+def space(trial: optuna.Trial) -> dict[str, Any]:
+    """Where settings are looked for."""
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
+        "gamma": trial.suggest_float("gamma", 0.3, 0.99),
+        "clip_range": trial.suggest_float("clip_range", 0.1, 0.4),
+        "temperature": trial.suggest_float("temperature", 0.02, 0.4, log=True),
+        "greedy": trial.suggest_categorical("greedy", [False, True]),
+    }

@@ -1,0 +1,1 @@
+"""A paper's tables, made anew by one command."""

@@ -1,0 +1,150 @@
+"""What the tables must answer: whose gain is it, are the aims reached, and does a mere control do as well?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rapport.experiments.reproduce.methods import METHODS
+from rapport.experiments.results import MethodResult
+from rapport.experiments.stats import Estimate
+from rapport.experiments.table import compare
+
+Found = Mapping[str, Sequence[MethodResult]]
+"""Method -> its results, one per seed."""
+
+LADDER = (
+    ("the mask: what was just shown rests", "mask", "ppo"),
+    ("the hierarchy: a plan by counting clicks", "heuristic", "mask"),
+    ("the language model in the counting's place", "no-reflection", "heuristic"),
+    ("reflections", "lerl", "no-reflection"),
+)
+"""From planner-less PPO to LERL, a part at a time: (what is added, with it, without it)."""
+BESIDE = (
+    ("all of it together", "lerl", "ppo"),
+    ("merely rotating categories", "rotation", "ppo"),
+    ("what LERL has beyond a rotation", "lerl", "rotation"),
+    ("what LERL has beyond random plans", "lerl", "random-plan"),
+    ("reinforcement learning under LERL's plans", "lerl", "lerl-no-rl"),
+    ("reinforcement learning under the mask alone", "mask", "mask-no-rl"),
+    ("Plackett-Luce slates under LERL's plans", "lerl-pl", "lerl"),
+    ("Plackett-Luce slates without a planner", "ppo-pl", "ppo"),
+)
+"""Other comparisons that tell whose the gain is."""
+SIMPLE = ("mask-no-rl", "mask", "rotation", "random-plan", "greedy", "mmr", "popularity", "heuristic")
+"""Controls that a method with a language model has to beat, simplest first."""
+OURS = ("lerl", "lerl-pl", "billp", "no-reflection", "lerl-no-rl")
+"""LERL and its variants: rows that a language model plans."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part adds to R_cum.
+
+    Attributes:
+        what: in words.
+        added: paired by seed; None where one side was not run.
+        share: of LERL's gain over planner-less PPO; None where that is not positive.
+    """
+
+    what: str
+    added: Estimate | None
+    share: float | None
+
+
+def parts(found: Found, pairs: Sequence[tuple[str, str, str]]) -> list[Part]:
+    """What each pair's difference is, and its share of LERL's gain over PPO."""
+    whole = compare(found.get("lerl", []), found.get("ppo", []))
+    listed = []
+    for what, with_it, without in pairs:
+        added = compare(found.get(with_it, []), found.get(without, []))
+        share = added.point / whole.point if added and whole and whole.point > 0 else None
+        listed.append(Part(what, added, share))
+    return listed
+
+
+def r_cum(results: Sequence[MethodResult]) -> float:
+    """Mean over seeds of R_cum."""
+    return float(np.mean([r.r_cum for r in results]))
+
+
+def best(found: Found, methods: Sequence[str]) -> str | None:
+    """The method of highest R_cum among those that were run; None where none was."""
+    run = [method for method in methods if found.get(method)]
+    return max(run, key=lambda method: r_cum(found[method])) if run else None
+
+
+def headline(found: Found) -> str:
+    """The finding, first line of the page: the simplest control that LERL does not beat, or how far it is above all."""
+    lerl = found.get("lerl", [])
+    if not lerl:
+        return "LERL was not run."
+    for control in SIMPLE:
+        difference = compare(found.get(control, []), lerl)
+        if difference is None or difference.high < 0:
+            continue
+        name = METHODS[control].label
+        interval = f"{difference.point:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}] in R_cum"
+        if difference.low > 0:
+            return f"A control beats LERL: {name}, by {interval}."
+        return f"A control does as well as LERL: {name} cannot be told apart from it, {interval}."
+    nearest = max((c for c in SIMPLE if found.get(c)), key=lambda c: r_cum(found[c]), default=None)
+    if nearest is None:
+        return "LERL was run without its controls."
+    d = compare(lerl, found[nearest])
+    assert d is not None
+    name = METHODS[nearest].label
+    return (
+        f"LERL beats every control; the nearest is {name}, {d.point:.2f} [{d.low:.2f}, {d.high:.2f}] below it in R_cum."
+    )
+
+
+def rotation_line(found: Found) -> str:
+    """How much of LERL's gain over PPO merely rotating categories gives."""
+    rotation, *_ = parts(found, [("rotation", "rotation", "ppo")])
+    if rotation.added is None:
+        return "Rotation of categories: not run."
+    if rotation.share is None:
+        return "LERL is not above planner-less PPO, so there is no gain to share out."
+    return (
+        f"Merely rotating categories, blind to taste, gives {rotation.share:.0%} of LERL's gain over planner-less PPO "
+        f"({rotation.added.point:+.2f} [{rotation.added.low:+.2f}, {rotation.added.high:+.2f}] in R_cum)."
+    )
+
+
+def aims(found: Found) -> list[str]:
+    """The three aims, and what is reached of each."""
+    ours = best(found, OURS)
+    if ours is None:
+        return ["Aims: LERL was not run."]
+    lines = []
+    learned = [m for m, row in METHODS.items() if row.family in ("learned", "bandit")]
+    rival, bound = best(found, learned), best(found, ("look-ahead",))
+    label, value = METHODS[ours].label, r_cum(found[ours])
+    if rival is not None:
+        above = value / r_cum(found[rival]) - 1
+        lines.append(
+            f"Aim, 20 % above the best planner-less learned baseline in R_cum: {_met(above >= 0.2)}; {label} is "
+            f"{above:+.1%} above {METHODS[rival].label} ({value:.2f} against {r_cum(found[rival]):.2f})."
+        )
+    if bound is not None:
+        share = value / r_cum(found[bound])
+        lines.append(
+            f"Aim, 95 % of the look-ahead bound: {_met(share >= 0.95)}; {label} has {share:.1%} of "
+            f"{r_cum(found[bound]):.2f}, which a look-ahead reaches that reads the simulator."
+        )
+    popular = found.get("popularity")
+    run = [m for m in learned if found.get(m)]
+    if popular and run:
+        below = [METHODS[m].label for m in run if r_cum(found[m]) <= r_cum(popular)]
+        names = f"below are {', '.join(below)}" if below else "all of them are"
+        lines.append(
+            f"Aim, every learned baseline above popularity ({r_cum(popular):.2f}): {_met(not below)}; {names}."
+        )
+    return lines
+
+
+def _met(reached: bool) -> str:
+    return "reached" if reached else "not reached"

@@ -1,0 +1,197 @@
+"""One cell of the grid: train where there is something to train, play held-out users, keep what was found."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from stable_baselines3 import PPO
+
+from rapport.agents.baselines.lesson import Act, Lesson
+from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.lerl import served_slates, slate_policy
+from rapport.agents.llm.transcript import conversation
+from rapport.envs.session.core import SessionCore
+from rapport.experiments.evaluation import evaluation_users, play
+from rapport.experiments.methods import Cost, Evaluation, play_planned, result_of
+from rapport.experiments.recording import RecordedSession, record
+from rapport.experiments.reproduce.grid import Grid, World
+from rapport.experiments.reproduce.methods import METHODS, NO_RL
+from rapport.experiments.results import MethodResult, write_atomically
+from rapport.experiments.satiation_controls import LookAhead
+from rapport.experiments.setup import Setup, planned
+from rapport.experiments.training import LOOK_BACK_EVERY, first_agent, train
+from rapport.experiments.watched import Watched
+
+Progress = Callable[[float], None]
+CASES = 6
+"""Held-out users whose sessions can be looked at."""
+VIEWED = ("lerl", "heuristic", "ppo", "ppo-pl", "dqn", "rotation", "popularity", "look-ahead")
+"""Rows whose sessions can be looked at."""
+
+
+class Served(NamedTuple):
+    """Somebody ready to serve.
+
+    Attributes:
+        act: from observations with plans to slates; its luck begins anew whenever it is made.
+        cost: what its training took; None where it had none.
+        curve: its learning curve.
+    """
+
+    act: Act
+    cost: Cost | None = None
+    curve: tuple[tuple[int, float, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of one world with one seed."""
+
+    grid: Grid
+    world: World
+    method: str
+    seed: int
+
+    def __call__(self, progress: Progress) -> None:
+        """Do what is not done yet."""
+        grid, store = self.grid, self.grid.store(self.world, self.method)
+        if store.load(self.method, self.seed) is not None:
+            return
+        task = Evaluation(self.world.setup, self.seed, grid.sessions)
+        label = METHODS[self.method].label
+        act: Act | None = None
+        if METHODS[self.method].family in ("control", "bound"):
+            result = play_direct(task, self.method)
+        else:
+            served = serve(self, lambda share: progress(0.9 * share))
+            act, choice = served.act, grid.choice(self.world, self.method, self.seed)
+            result = replace(play_planned(task, self.method, act, choice, served.cost), curve=served.curve)
+        if self.world.main and self.seed == 0 and self.method in VIEWED:
+            keep_sessions(self, act)
+        store.save(replace(result, label=label))
+
+
+def play_direct(task: Evaluation, method: str) -> MethodResult:
+    """Play a control or a bound, who need neither plan nor training."""
+    begun = time.monotonic()
+    env = task.setup.sessions(task.sessions, "held_out")
+    users = evaluation_users(task.setup.session_data(), task.sessions, task.seed, env.core.users)
+    played = play(env, direct(method, env.core, task.seed), users, task.seed)
+    return result_of(task, method, played, users, time.monotonic() - begun)
+
+
+def direct(method: str, core: SessionCore, seed: int) -> Act:
+    """Who serves slates without a plan.
+
+    Raises:
+        ValueError: nobody of that name does.
+    """
+    if method == "random":
+        return RandomSlates(core.data.catalog.n_items, core.slate_size, np.random.default_rng([seed, 2]))
+    if method == "popularity":
+        return PopularSlates(core.data, core.slate_size)
+    if method == "oracle":
+        return OracleSlates(core)
+    if method == "look-ahead":
+        return LookAhead(core, repeats=core.seen is None)
+    raise ValueError(f"method={method!r}: only random, popularity, oracle and look-ahead serve without a plan")
+
+
+def serve(cell: Cell, progress: Progress = lambda _: None) -> Served:
+    """Train a row's low level, or read it from its checkpoint, and make it ready to serve."""
+    row = METHODS[cell.method]
+    if row.baseline is not None:
+        return _baseline(cell, progress)
+    setup = cell.world.setup
+    training = cell.grid.training(cell.world, row.trained_as or cell.method, cell.seed)
+    if row.trained_as == NO_RL:
+        return Served(_slates(first_agent(training, progress), setup, cell.seed))
+    trained = train(training, progress)
+    act = _slates(trained.agent, setup, cell.seed)
+    if row.trained_as is not None:
+        return Served(act)
+    cost = Cost(trained.agent.num_timesteps, trained.seconds, trained.meter, trained.capped)
+    return Served(act, cost, tuple(trained.curve))
+
+
+def _slates(agent: PPO, setup: Setup, seed: int) -> Act:
+    return served_slates(agent, setup.session_data().catalog.category, setup.slate_size, seed)
+
+
+def _baseline(cell: Cell, progress: Progress) -> Served:
+    baseline, begun = METHODS[cell.method].baseline, time.monotonic()
+    assert baseline is not None
+    grid, setup = cell.grid, cell.world.setup
+    data = setup.session_data()
+    first = first_agent(grid.training(cell.world, NO_RL, cell.seed), lambda _: None)
+    log_model = LogModel(slate_policy(first), data, setup.slate_size)
+    watched = Watched(
+        setup.sessions(grid.training(cell.world, NO_RL, 0).low_level.n_envs, "train"),
+        lambda done: progress(min(done / grid.transitions, 1.0)),
+    )
+    choice = grid.choice(cell.world, cell.method, cell.seed)
+    llm = choice.open(cell.seed)
+    if choice.pool is not None:  # of a training that was stopped
+        Path(choice.pool).unlink(missing_ok=True)
+    rng = np.random.default_rng([cell.seed, 5])
+    env = planned(watched, data, choice, llm, rng, learning=True, look_back_every=LOOK_BACK_EVERY)
+    with conversation(llm, f"{cell.method}, seed {cell.seed}, training"):
+        act = baseline(Lesson(env, log_model, grid.transitions, cell.seed, grid.settings(cell.method)))
+    if not watched.transitions:
+        return Served(act)
+    meter = {} if llm is None else llm.meter.to_dict()
+    capped = None if llm is None else llm.meter.exhausted
+    return Served(act, Cost(watched.transitions, time.monotonic() - begun, meter, capped), tuple(watched.curve))
+
+
+def sessions_file(grid: Grid, world: World, method: str) -> Path:
+    """Where a row's sessions that can be looked at are kept."""
+    return grid.place(world) / "sessions" / f"{method}.json"
+
+
+def keep_sessions(cell: Cell, act: Act | None) -> None:
+    """Play a few held-out users and write down all of it; ``act`` serves, or a control or bound where it is None."""
+    setup, method = cell.world.setup, cell.method
+    data, label = setup.session_data(), METHODS[method].label
+    sessions = setup.sessions(CASES, "held_out")
+    users = evaluation_users(data, CASES, cell.seed, sessions.core.users)
+    if act is None:
+        found = record(sessions, direct(method, sessions.core, cell.seed), users, cell.seed, method, label)
+    else:
+        choice = cell.grid.choice(cell.world, method, cell.seed)
+        rng = np.random.default_rng([cell.seed, 6])
+        env = planned(sessions, data, choice, choice.open(cell.seed), rng, once=True)
+        found = record(env, act, users, cell.seed, method, label)
+    path = sessions_file(cell.grid, cell.world, method)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps([session.to_dict() for session in found]))
+
+
+def kept_sessions(grid: Grid, world: World) -> list[RecordedSession]:
+    """The sessions that can be looked at, by row."""
+    found: list[RecordedSession] = []
+    for method in world.methods:
+        path = sessions_file(grid, world, method)
+        if path.exists():
+            found += [RecordedSession.from_dict(plain) for plain in json.loads(path.read_text("utf-8"))]
+    return found
+
+
+@dataclass(frozen=True)
+class FirstPolicy:
+    """Makes the first policy that all agents of a seed begin with."""
+
+    grid: Grid
+    world: World
+    seed: int
+
+    def __call__(self, progress: Progress) -> None:
+        """Do it if it is not done."""
+        first_agent(self.grid.training(self.world, NO_RL, self.seed), progress)
