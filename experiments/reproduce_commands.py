@@ -114,8 +114,8 @@ class ReproduceLerl:
             raise ValueError(
                 f"--worlds {' '.join(self.worlds)}: none of them can be run here; {'; '.join(missing.values())}"
             )
-        grid = Grid(tuple(worlds), self._planner(folder), **numbers, folder=str(folder), tuned=tuned_settings())
-        return grid, missing
+        sizes = (numbers["seeds"], numbers["transitions"], numbers["sessions"])
+        return Grid(tuple(worlds), self._planner(folder), *sizes, str(folder), tuned_settings()), missing
 
     def _methods(self) -> tuple[str, ...]:
         return self.methods or tuple(name for name, row in METHODS.items() if row.quick or not self.quick)

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.slates import PopularSlates, RandomSlates
+from rapport.agents.baselines.slates import PopularSlates, RandomSlates, rested_scores
 from rapport.agents.planning.build import control_planner
 from rapport.agents.planning.planner import Planner, SessionViews
 from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.satiation import SatiatedResponse, SatiationQuit
-from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.experiments.evaluation import Act
 
 PLANNED = {"greedy": "greedy preference", "rotation": "rotation", "greedy rotation": "greedy rotation"}
@@ -199,26 +198,6 @@ class LookAhead:
         if isinstance(self.core.response, SatiatedResponse):
             return self.core.response.boredom.after(parts, categories.astype(np.int32))
         return _marks(categories, parts.shape[1])
-
-
-def rested_scores(core: SessionCore) -> tuple[FloatArray, FloatArray]:
-    """Click log-odds of every item if the users were rested, (B, N), and the parts of their recent past, (B, C).
-
-    Where people do not tire the parts are 1 for the last slate's categories and 0 for the others.
-
-    Raises:
-        TypeError: the response model is not a fitted one.
-    """
-    response, state, parts = core.response, core.state, None
-    if isinstance(response, SatiatedResponse):
-        state, parts = response.split(core.state)
-        response = response.inner
-    if not isinstance(response, SequenceResponse):
-        raise TypeError(f"core.response: {type(response).__name__}; an oracle reads a fitted SequenceResponse")
-    scores: FloatArray = response.click_scores(state, core.user).astype(np.float32)
-    if parts is None:
-        parts = _marks(core.previous.astype(np.int64), core.data.catalog.n_categories)
-    return scores, parts
 
 
 def views(data: SessionData, observations: dict[str, Any], core: SessionCore) -> SessionViews:

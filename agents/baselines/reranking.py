@@ -109,11 +109,12 @@ def marginal_slates(
         k: how many.
         relevance: weight of relevance, in [0, 1].
     """
-    free, chosen = gains.clone(), []
+    taken, chosen = gains.isinf(), []
+    gains = relevance * gains.masked_fill(taken, 0.0)  # 0 times infinity is no number
     for _ in range(k):
-        item = (relevance * free - (1.0 - relevance) * redundancy).argmax(dim=1)
+        item = (gains - (1.0 - relevance) * redundancy).masked_fill(taken, float("-inf")).argmax(dim=1)
         chosen.append(item)
-        free.scatter_(1, item[:, None], float("-inf"))
+        taken.scatter_(1, item[:, None], True)
         redundancy = torch.maximum(redundancy, likeness_to(item))
     slates: NDArray[np.int64] = torch.stack(chosen, dim=1).numpy()
     return slates
@@ -140,7 +141,8 @@ def dpp(lesson: Lesson) -> Act:
         scores, allowed = log_model.click_scores(observations), log_model.allowed(observations)
         n = min(int(settings["candidates"]), scores.shape[1])
         items = torch.from_numpy(top_items(scores, allowed, n))
-        log_quality = settings["quality"] * scores.masked_fill(~allowed, float("-inf")).gather(1, items)
+        log_quality = settings["quality"] * scores.gather(1, items)
+        log_quality = log_quality.masked_fill(~allowed.gather(1, items), float("-inf"))
         shown, there = last_slate(observations, size)
         similarity = unexplained(
             likeness(log_model, items, items, share),

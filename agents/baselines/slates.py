@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.datasets.schema import SessionData
+from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.history_response import HistoryResponse
 from rapport.envs.session.official import PlainPrior
-from rapport.envs.session.response import ResponseModel
+from rapport.envs.session.response import MatrixResponse, ResponseModel
+from rapport.envs.session.satiation import SatiatedResponse
 from rapport.envs.session.sequence_response import SequenceResponse
 from rapport.envs.session.similarity import SimilarityPenalty
 
@@ -80,17 +81,12 @@ class OracleSlates:
     """
 
     def __init__(self, core: SessionCore) -> None:
-        response: ResponseModel = core.response
-        while isinstance(response, SimilarityPenalty | PlainPrior):  # neither changes much about who likes what best
-            response = response.inner
-        if not isinstance(response, SequenceResponse | HistoryResponse):
-            raise TypeError(f"core.response: {type(response).__name__}; the oracle reads a fitted SequenceResponse")
-        self.core, self.response = core, response
+        self.core = core
 
     def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
         """Slates of shape (B, K)."""
         core, catalog = self.core, self.core.data.catalog
-        scores = self.response.click_scores(core.state, core.user)
+        scores, _ = rested_scores(core)
         seen = np.zeros((core.n_envs, catalog.n_categories + 1), bool)
         np.put_along_axis(seen, core.previous.astype(np.int64), True, axis=1)
         stale = seen[:, catalog.category]
@@ -98,3 +94,34 @@ class OracleSlates:
         scores[stale] = -np.inf
         best = np.argpartition(-scores, core.slate_size - 1, axis=1)[:, : core.slate_size]
         return best.astype(np.int64)
+
+
+def rested_scores(core: SessionCore) -> tuple[FloatArray, FloatArray]:
+    """Click log-odds of every item if the users were rested, (B, N), and the parts of their recent past, (B, C).
+
+    Where people do not tire the parts are 1 for the last slate's categories and 0 for the others. What the official
+    profile takes off for likeness and for its prior is left out: neither changes much about who likes what best.
+
+    Raises:
+        TypeError: the response model cannot be read.
+    """
+    response: ResponseModel = core.response
+    state, parts = core.state, None
+    while isinstance(response, SatiatedResponse | SimilarityPenalty | PlainPrior):
+        if isinstance(response, SatiatedResponse):
+            state, parts = response.split(state)
+        response = response.inner
+    if not isinstance(response, SequenceResponse | HistoryResponse | MatrixResponse):
+        raise TypeError(
+            f"core.response: {type(response).__name__}; an oracle reads a SequenceResponse, HistoryResponse or "
+            "MatrixResponse"
+        )
+    scores = np.array(response.click_scores(state, core.user), np.float32)
+    return scores, _marks(core) if parts is None else parts
+
+
+def _marks(core: SessionCore) -> FloatArray:
+    """1 for the categories of the last slate, shape (B, C)."""
+    marks = np.zeros((core.n_envs, core.data.catalog.n_categories + 1), np.float32)
+    np.put_along_axis(marks, core.previous.astype(np.int64), 1.0, axis=1)
+    return marks[:, :-1]

@@ -96,6 +96,12 @@ class MatrixResponse:
         entries: FloatArray = self._flat.take(self._first.take(users)[:, None] + slates, axis=0)
         return entries.reshape(*slates.shape, len(self.behaviours))
 
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """Log-odds of the first behaviour for every item, shape (B, N), at most 14: for an oracle alone."""
+        chance = self.matrix[self._first.take(users) // self.matrix.shape[1], :, 0].clip(1e-6, 1 - 1e-6)
+        scores: FloatArray = np.log(chance / (1.0 - chance))
+        return scores
+
     def answers(self, users: IntArray, slates: Int32Array) -> Int8Array:
         """What users do where nothing is left to chance, shape (B, K, F), int8 in {0, 1}.
 

@@ -47,6 +47,7 @@ class Grid:
         sessions: complete sessions of held-out users per row and seed.
         folder: keeps everything.
         tuned: hyper-parameters found by the search, by method.
+        base: sizes of the low level, and PPO's settings where none were found.
     """
 
     worlds: tuple[World, ...]
@@ -56,6 +57,7 @@ class Grid:
     sessions: int
     folder: str
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    base: LowLevel = field(default_factory=LowLevel)
 
     def place(self, world: World) -> Path:
         """The folder of a world."""
@@ -63,7 +65,7 @@ class Grid:
 
     def low_level(self, method: str) -> LowLevel:
         """PPO's settings for a method of LERL's kind: what was found for planned or for planner-less agents."""
-        return LowLevel(**self.tuned.get("ppo" if METHODS[method].family == "learned" else "lerl", {}))
+        return replace(self.base, **self.tuned.get("ppo" if METHODS[method].family == "learned" else "lerl", {}))
 
     def settings(self, method: str) -> Mapping[str, Any]:
         """Hyper-parameters of a baseline."""
@@ -91,7 +93,7 @@ class Grid:
             0 if method == NO_RL else self.transitions,
             str(self.place(world)),
             PlannerChoice("none") if method == NO_RL else self.choice(world, method, seed),
-            LowLevel() if method == NO_RL else self.low_level(method),
+            self.base if method == NO_RL else self.low_level(method),
             first_folder=str(Path(self.folder) / "first-policies" / world.setup.session_data().name),
         )
 
@@ -102,7 +104,7 @@ class Grid:
         config = {
             "environment": world.setup.identity(),
             "planner": _without_files(self.choice(world, method, 0)),
-            "low_level": asdict(LowLevel() if trained_as == NO_RL else self.low_level(trained_as)),
+            "low_level": asdict(self.base if trained_as == NO_RL else self.low_level(trained_as)),
             "trained_as": trained_as,
             "settings": dict(self.settings(method)),
             "numbers": [self.transitions, self.sessions],

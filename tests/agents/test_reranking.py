@@ -159,7 +159,7 @@ def test_dpp_slates_are_brute_force_on_its_kernel(
 def test_marginal_slates_are_a_plain_loop(seed: int, relevance: float, k: int) -> None:
     rng = np.random.default_rng(seed)
     gains, before, alike = rng.random((3, 10)), rng.random((3, 10)), rng.random((10, 10))
-    gains[:, rng.integers(10, size=3)] = -np.inf if relevance > 0 else 0.0
+    gains[:, rng.integers(10, size=3)] = -np.inf
     table = torch.tensor(alike)
     got = marginal_slates(torch.tensor(gains), torch.tensor(before), lambda item: table[item], k, relevance)
     for row in range(3):
@@ -197,11 +197,17 @@ def test_mmr_counts_the_slate_just_shown(
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize(
+    ("name", "chosen"), [*((name, {}) for name in BASELINES), ("mmr", {"relevance": 0.0}), ("dpp", {"quality": 0.0})]
+)
 def test_slates_keep_to_plans_and_repeat_nothing(
-    name: str, lesson: Callable[..., Lesson], sessions: Callable[..., PlannedVectorEnv], small_data: SessionData
+    name: str,
+    chosen: dict[str, float],
+    lesson: Callable[..., Lesson],
+    sessions: Callable[..., PlannedVectorEnv],
+    small_data: SessionData,
 ) -> None:
-    act = BASELINES[name](lesson())
+    act = BASELINES[name](lesson(**chosen))
     for n in (1, 7):
         env = sessions(n, random_plans=True)
         observations, _ = env.reset(seed=0)

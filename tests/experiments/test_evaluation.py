@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
+from rapport.envs.session.kuairand import kuairand_core
+from rapport.envs.session.response import MatrixResponse
 from rapport.experiments.evaluation import Variety, evaluation_users, play
 from rapport.experiments.methods import Evaluation, play_slates
 
@@ -141,8 +143,18 @@ def test_random_slates_are_uniform():
     assert abs(counts - 3_000).max() < 5 * np.sqrt(3_000)
 
 
+def test_the_oracle_reads_a_table(small_data):
+    rng = np.random.default_rng(0)
+    chance = rng.random((small_data.population.n_users, small_data.catalog.n_items, 7))
+    response = MatrixResponse(chance, small_data.log.behaviours)
+    core = kuairand_core(3, data=small_data, response=response, slate_size=2)
+    core.begin(np.arange(3), np.array([4, 0, 9]))
+    wanted = np.argsort(-chance[[4, 0, 9], :, 0], axis=1)[:, :2]
+    assert [set(slate) for slate in OracleSlates(core)({}).tolist()] == [set(slate) for slate in wanted.tolist()]
+
+
 def test_the_oracle_needs_a_simulator_it_can_read(twin_setup):
     core = twin_setup.sessions(1, "all").core
     core.response = object()
-    with pytest.raises(TypeError, match="the oracle reads a fitted SequenceResponse"):
-        OracleSlates(core)
+    with pytest.raises(TypeError, match="an oracle reads a SequenceResponse"):
+        OracleSlates(core)({})

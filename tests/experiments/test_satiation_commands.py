@@ -167,12 +167,15 @@ def test_separate_prints_and_writes(
     assert "| tolerance inf | rotation |" in page and "| strength high | rotation |" in page
 
 
-def test_oracles_need_a_fitted_simulator(people: SessionData) -> None:
+def test_oracles_need_a_simulator_they_can_read(people: SessionData) -> None:
     table = MatrixResponse(np.full((150, 120, 7), 0.5), people.log.behaviours)
     core = kuairand_core(2, data=people, response=table)
     core.begin(np.arange(2))
     for oracle in (OracleGreedy(core), LookAhead(core)):
-        with pytest.raises(TypeError, match="MatrixResponse; an oracle reads a fitted SequenceResponse"):
+        assert oracle(core.observation()).shape == (2, 6)
+    core.response = object()  # type: ignore[assignment]
+    for oracle in (OracleGreedy(core), LookAhead(core)):
+        with pytest.raises(TypeError, match="object; an oracle reads a SequenceResponse, HistoryResponse or Matrix"):
             oracle(core.observation())
     with pytest.raises(ValueError, match="method='luck' is unknown; choose one of random"):
         control("luck", core, np.random.default_rng(0))
