@@ -333,7 +333,10 @@ class _Driver:
     def _cancel(self) -> None:
         import ray
 
+        if not self.running:
+            return
+        # A CPU that a cancelled job leaves would go to the next before that is cancelled too.
+        ray.wait([self.notes.stop.remote()], timeout=5)
         for ref in self.running:
             ray.cancel(ref)
-        if self.running:
-            ray.wait(list(self.running), num_returns=len(self.running), timeout=5)
+        ray.wait(list(self.running), num_returns=len(self.running), timeout=5)

@@ -192,8 +192,8 @@ def lay_out(figure: Any, title: str, height: int) -> Any:
     return figure
 
 
-def forest(table: tables.ResultsTable, name: str, title: str) -> Any:
-    """Points with intervals, one line per method that was run, first on top."""
+def forest(table: tables.ResultsTable, name: str, title: str, longest: int = 22) -> Any:
+    """Points with intervals, one line per method that was run, first on top; labels are cut at ``longest`` letters."""
     import plotly.graph_objects as go
 
     figure = go.Figure()
@@ -211,7 +211,7 @@ def forest(table: tables.ResultsTable, name: str, title: str) -> Any:
         )
     lay_out(figure, title, 96 + 27 * len(rows))
     figure.update_layout(title={"xref": "container", "x": 0.02})
-    labels = [_short(row.label, 22) for row in rows]
+    labels = [_short(row.label, longest) for row in rows]
     figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=labels)
     return figure
 

@@ -105,7 +105,7 @@ class ReproduceLerl:
             if self.quick and name == "kuairand-official":
                 missing[TITLES[name]] = "not in a quick look: its simulator takes half an hour to fit"
             elif name == "kuairec" and not available("kuairec", self.data_dir):
-                missing[TITLES[name]] = "KuaiRec is not in the data directory; `rapport data fetch kuairec` gets it"
+                missing[TITLES[name]] = "KuaiRec is not in the data directory; rapport data fetch kuairec gets it"
             else:
                 worlds.append(
                     World(name, TITLES[name], setup_of(name, data, root), self._methods(), name == "kuairand")

@@ -10,7 +10,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
 from rapport.agents.policies.encoder import StateEncoder
-from rapport.agents.policies.plackett_luce import PlackettLucePolicy, sample
+from rapport.agents.policies.plackett_luce import PlackettLucePolicy
 from rapport.agents.sb3 import GymnasiumVecEnv
 
 if TYPE_CHECKING:
@@ -48,21 +48,21 @@ def plackett_luce_ppo(lesson: Lesson) -> Act:
         device="cpu",
         **settings,
     )
-    weights = {k: v for k, v in lesson.log_model.policy.state_dict().items() if k != "log_std"}
-    agent.policy.load_state_dict(weights, strict=False)
-    agent.learn(lesson.transitions)
     policy = agent.policy
     assert isinstance(policy, PlackettLucePolicy)
+    weights = {k: v for k, v in lesson.log_model.policy.state_dict().items() if k != "log_std"}
+    policy.load_state_dict({**weights, "log_temperature": policy.log_temperature})
+    agent.learn(lesson.transitions)
     policy.set_training_mode(False)
-    generator = torch.Generator().manual_seed(lesson.seed)
+    generator, size = torch.Generator().manual_seed(lesson.seed), policy.slate_size
 
     @torch.no_grad()
     def act(observations: dict[str, Any]) -> NDArray[Any]:
-        tensors: Any = policy.obs_to_tensor(observations)[0]
-        logits = policy.logits(policy.extract_features(tensors), tensors["plan"])  # type: ignore[arg-type]
-        if greedy:
-            return logits.topk(policy.slate_size, dim=1).indices.numpy()
-        return sample(logits, policy.slate_size, generator).numpy()
+        seen: Any = policy.obs_to_tensor(observations)[0]
+        states: Any = policy.extract_features(seen)
+        distribution = policy.slates(states, seen["plan"])
+        drawn = distribution.mode(size) if greedy else distribution.sample(size, generator)
+        return drawn.numpy()
 
     return act
 

@@ -9,42 +9,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.policies.slate_policy import SlatePolicy
 
 EXCLUDED = -1e9
-"""Logit of an item that must not be shown; minus infinity would give gradients that are no numbers."""
+"""Logit of an item that must not be shown; under minus infinity a plan of K items has gradients that are no numbers."""
 
 
-def sample(logits: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
-    """Ordered slates, shape (B, k), of logits (B, N): the k largest with Gumbel noise (Kool et al., 2019)."""
-    uniform = torch.rand(logits.shape, generator=generator).clamp_(1e-10, 1.0 - 1e-7)
-    return (logits - uniform.log_().neg_().log_()).topk(k, dim=1).indices
+@dataclass(frozen=True)
+class PlackettLuce:
+    """A distribution over ordered slates for each of B sessions.
 
-
-def log_likelihood(logits: Tensor, slates: Tensor) -> Tensor:
-    """Log probability, shape (B,), of ordered slates (B, K) under logits (B, N).
-
-    sum_j [ s_j - log(sum of exp over the items not placed before j) ]: all items but the slate's are summed once, the
-    slate's own are added from the last place to the first.
+    Attributes:
+        logits: shape (B, N), :data:`EXCLUDED` for items that must not be shown; a slate's size of others in each row.
     """
-    chosen = logits.gather(1, slates)
-    rest = logits.scatter(1, slates, EXCLUDED).logsumexp(dim=1, keepdim=True)
-    own = chosen.flip(1).logcumsumexp(dim=1).flip(1)
-    return (chosen - torch.logaddexp(own, rest)).sum(dim=1)
+
+    logits: Tensor
+
+    def sample(self, k: int, generator: torch.Generator | None = None) -> Tensor:
+        """Slates, shape (B, k): the k largest logits after Gumbel noise (Yellott, 1977; Kool et al., ICML 2019)."""
+        waiting = torch.empty_like(self.logits).exponential_(generator=generator)
+        return (self.logits - waiting.clamp_(min=1e-30).log_()).topk(k, dim=1).indices
+
+    def mode(self, k: int) -> Tensor:
+        """The likeliest slates, shape (B, k): the best items, best first."""
+        return self.logits.topk(k, dim=1).indices
+
+    def log_prob(self, slates: Tensor) -> Tensor:
+        """Log probabilities, shape (B,), of slates of shape (B, K), no item twice in one.
+
+        sum_j [s_j - log(sum of exp(s) over the items not placed before j)]. Items outside the slate are summed once;
+        the slate's own are added from the last place to the first, so nothing is ever subtracted.
+        """
+        chosen = self.logits.gather(1, slates)
+        others = self.logits.scatter(1, slates, EXCLUDED).logsumexp(dim=1, keepdim=True)
+        own = chosen.flip(1).logcumsumexp(dim=1).flip(1)
+        return (chosen - torch.logaddexp(own, others)).sum(dim=1)
+
+    def entropy(self) -> Tensor:
+        """Entropy of the first place, shape (B,), in nats; a slate's own has no closed form short of all slates."""
+        total = self.logits.logsumexp(dim=1)
+        return total - ((self.logits - total[:, None]).exp() * self.logits).sum(dim=1)
 
 
 class PlackettLucePolicy(SlatePolicy):
-    """Actor and critic of LERL's low level whose actions are the slates themselves.
+    """Actor and critic of LERL's low level whose actions are the slates themselves, shape (B, K).
 
     Args:
-        observation_space: as of the planned environment.
+        observation_space: as of :class:`~rapport.agents.planning.wrapper.PlannedVectorEnv`.
         action_space: its own, K item indices.
         lr_schedule: set by Stable-Baselines3.
         encoder: the state encoder.
@@ -53,56 +72,68 @@ class PlackettLucePolicy(SlatePolicy):
         **kwargs: passed on to Stable-Baselines3.
     """
 
+    category: Tensor
+
     def __init__(
         self,
         observation_space: Any,
         action_space: Any,
         lr_schedule: Callable[[float], float],
         encoder: StateEncoder,
-        category: np.ndarray[Any, Any],
-        temperature: float = 0.1,
+        category: NDArray[Any],
+        temperature: float,
         **kwargs: Any,
     ) -> None:
-        self._start = (encoder.settings.item_width, math.log(temperature))
         self.slate_size = len(action_space.nvec)
+        self._first = (encoder.settings.item_width, math.log(temperature))
         super().__init__(observation_space, action_space, lr_schedule, encoder, **kwargs)
-        self.register_buffer("category", torch.from_numpy(category.astype(np.int64)), persistent=False)
-
-    category: Tensor
+        self.register_buffer("category", torch.from_numpy(category).long(), persistent=False)
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
+        """In place of Stable-Baselines3's, which would give the actor one output for each item and place."""
         self._build_mlp_extractor()
-        width, log_temperature = self._start
-        self.action_net = nn.Linear(self.mlp_extractor.latent_dim_pi, width + 1)
+        item_width, log_temperature = self._first
+        self.action_net = nn.Linear(self.mlp_extractor.latent_dim_pi, item_width + 1)
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
         self.log_temperature = nn.Parameter(torch.tensor(log_temperature))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
-    def logits(self, states: Tensor, plan: Tensor) -> Tensor:
-        """Scores of all items over the temperature, shape (B, N), :data:`EXCLUDED` outside the plans (B, C)."""
-        weights = self.mean_action(states)
+    def slates(self, states: Tensor, plan: Tensor) -> PlackettLuce:
+        """What is shown in states (B, features_dim) under plans (B, C).
+
+        The logit of item i is (<w, e_i> / sqrt(E) + b) / temperature.
+        """
         items = self.encoder.items()
-        scores = torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(items.shape[1]), items.T)
-        allowed = plan.bool()[:, self.category]
-        return (scores / self.log_temperature.exp()).masked_fill(~allowed, EXCLUDED)
+        weights = self.mean_action(states) / self.log_temperature.exp()
+        logits = torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(items.shape[1]), items.T)
+        forbidden = ~plan.bool()
+        if forbidden.any():  # a pass over all items that plans of every category can do without
+            logits = logits.masked_fill_(forbidden[:, self.category], EXCLUDED)
+        return PlackettLuce(logits)
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Slates (B, K), values (B, 1) and log probabilities (B,)."""
         states = self._states(obs)
-        logits = self.logits(states, obs["plan"])
-        slates = logits.topk(self.slate_size, dim=1).indices if deterministic else sample(logits, self.slate_size)
-        return slates, self.value_net(self.mlp_extractor.forward_critic(states)), log_likelihood(logits, slates)
+        distribution = self.slates(states, obs["plan"])
+        shown = distribution.mode(self.slate_size) if deterministic else distribution.sample(self.slate_size)
+        return shown, self._values(states), distribution.log_prob(shown)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Values, log probabilities and None: Stable-Baselines3 then estimates the entropy by the likelihood."""
+        """Values (B, 1), log probabilities (B,) of slates, and None.
+
+        None lets Stable-Baselines3 log the entropy as the mean negative log probability; a pass over all items less.
+        """
         states = self._states(obs)
-        values = self.value_net(self.mlp_extractor.forward_critic(states))
-        return values, log_likelihood(self.logits(states, obs["plan"]), actions.long()), None
+        return self._values(states), self.slates(states, obs["plan"]).log_prob(actions.long()), None
 
     def _states(self, obs: Any) -> Tensor:
         states = self.extract_features(obs)
         assert isinstance(states, Tensor)  # actor and critic share one extractor
         return states
+
+    def _values(self, states: Tensor) -> Tensor:
+        values: Tensor = self.value_net(self.mlp_extractor.forward_critic(states))
+        return values
 
     def _predict(self, observation: Any, deterministic: bool = False) -> Tensor:
         return self.forward(observation, deterministic)[0]

@@ -16,9 +16,9 @@ Found = Mapping[str, Sequence[MethodResult]]
 """Method -> its results, one per seed."""
 
 LADDER = (
-    ("the mask: what was just shown rests", "mask", "ppo"),
-    ("the hierarchy: a plan by counting clicks", "heuristic", "mask"),
-    ("the language model in the counting's place", "no-reflection", "heuristic"),
+    ("the mask (what was just shown rests)", "mask", "ppo"),
+    ("the hierarchy (a plan, made by counting clicks)", "heuristic", "mask"),
+    ("the language model (in the counting's place)", "no-reflection", "heuristic"),
     ("reflections", "lerl", "no-reflection"),
 )
 """From planner-less PPO to LERL, a part at a time: (what is added, with it, without it)."""
@@ -99,6 +99,16 @@ def headline(found: Found) -> str:
     return (
         f"LERL beats every control; the nearest is {name}, {d.point:.2f} [{d.low:.2f}, {d.high:.2f}] below it in R_cum."
     )
+
+
+def ladder_line(found: Found) -> str:
+    """Whose LERL's gain over PPO is, in one sentence."""
+    steps = parts(found, LADDER)
+    known = [f"{part.share:.0%} {part.what}" for part in steps if part.share is not None]
+    if len(known) < len(steps):
+        return "Whose LERL's gain is: not known, as not all parts were run, or there is none."
+    shares = ", ".join(known)
+    return f"Of LERL's gain over planner-less PPO in R_cum: {shares}."
 
 
 def rotation_line(found: Found) -> str:

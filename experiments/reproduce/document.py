@@ -32,12 +32,12 @@ COLUMNS = (
     ("T_int", "slates"),
     ("R_cum", "summed click rate"),
     ("R_sin", "click rate"),
-    ("coverage", "share of categories"),
-    ("within", "diversity of a slate"),
-    ("between", "diversity of neighbours"),
+    ("coverage", "categories"),
+    ("within", "diversity"),
+    ("between", "diversity"),
     ("learned from", "transitions"),
     ("time", "per seed"),
-    ("model", "calls per seed"),
+    ("LLM", "calls a seed"),
 )
 """Name and unit of each column of a world's table."""
 SHOWN = COLUMNS[:4]
@@ -57,7 +57,7 @@ ABLATIONS = {
     "lerl-no-rl": "without RL: the first policy under its plans",
 }
 """LERL with one part less."""
-NOT_QUOTED = "not in our source"
+NOT_QUOTED = "not quoted"
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def write_document(grid_: Grid, missing: dict[str, str], console: Console) -> tu
 
 def document(grid_: Grid, worlds: Sequence[WorldResults], main: WorldResults, missing: dict[str, str]) -> Page:
     """The whole page."""
-    findings = [answers.rotation_line(main.found), *answers.aims(main.found)]
+    findings = [answers.ladder_line(main.found), answers.rotation_line(main.found), *answers.aims(main.found)]
     for other in worlds:
         if other is not main:
             findings.append(
@@ -185,7 +185,9 @@ def main_section(found_: WorldResults) -> Section:
     """A world's table with its curves."""
     rows = main_rows(found_)
     bold = next((i for i, row in enumerate(rows) if row[0] == METHODS["lerl"].label), None)
-    figures = [FigureBlock(forest(found_.table, "r_cum", "R_cum [summed click rate]"))] if found_.results else []
+    figures = (
+        [FigureBlock(forest(found_.table, "r_cum", "R_cum [summed click rate]", longest=40))] if found_.results else []
+    )
     curves = _curves(found_)
     if curves:
         caption = "Sessions of training users that ended lately, while exploring: not comparable with the table."
@@ -228,7 +230,7 @@ def paper_section(worlds: Sequence[WorldResults], missing: dict[str, str]) -> Se
         "on data whose preparation was not released, with baselines that learned from fewer steps than LERL and whose "
         "code inverts the mask of ended sessions. Ours are complete sessions of held-out users, every method having "
         "learned from the same number of transitions.",
-        f"The paper claims {CLAIM:.0%} more R_cum than the best baseline.",
+        f"The paper claims {CLAIM:.0%} more R_cum than the best baseline. What our sources do not quote is so named.",
     ]
     if any("KuaiRec" in title for title in missing):
         paragraphs.append("KuaiRec: " + next(why for title, why in missing.items() if "KuaiRec" in title) + ".")
@@ -267,7 +269,7 @@ def ablation_section(worlds: Sequence[WorldResults]) -> Section:
 
 def sensitivity_section(main: WorldResults) -> Section:
     """Trained agents in other circumstances."""
-    tables = []
+    tables, left_out = [], []
     for name, study in STUDIES.items():
         rows = []
         for method in study.methods:
@@ -278,12 +280,18 @@ def sensitivity_section(main: WorldResults) -> Section:
                 measured = _measured(results) if results else (NOT_RUN, NOT_RUN, NOT_RUN)
                 rows.append((f"{METHODS[method].label}, {value}{usual}", *measured))
         columns = ((f"{study.title.lower()}", study.unit), *COLUMNS[1:4])
-        tables.append(TableBlock(columns, tuple(rows), caption=study.title))
+        if any(row[1] != NOT_RUN for row in rows):
+            tables.append(TableBlock(columns, tuple(rows), caption=study.title))
+        else:
+            left_out.append(study.title)
     text = (
         "Agents are played, not trained, in circumstances that differ in one thing from those they were trained in. "
         "With a budget of b a session lasts at most b slates, so T_int and R_cum grow with it by themselves."
     )
-    return Section("Sensitivity", (text,), tuple(tables), anchor="sensitivity")
+    paragraphs = [text] if tables else []
+    if left_out:
+        paragraphs.append(f"{', '.join(left_out)}: {NOT_RUN}.")
+    return Section("Sensitivity", tuple(paragraphs), tuple(tables), anchor="sensitivity")
 
 
 def group_section(main: WorldResults) -> Section:

@@ -109,7 +109,7 @@ def test_a_grid_is_made_once_and_ends_in_its_pages(grid, capsys, monkeypatch):
     )
     for row in ("LERL", "mask alone, no RL", "UCB over items", "oracle, greedy and never bored"):
         assert row in text and row in html
-    assert "| TD3 | not in our source | not run |" in text and "there is none here" in text
+    assert "| TD3 | not quoted | not run |" in text and "there is none here" in text
     assert text.count("not run") > 10
     for part, with_it, without in answers.LADDER:
         assert part in text, (with_it, without)
@@ -182,6 +182,7 @@ def test_the_ladders_parts_add_up():
     assert beside["merely rotating categories"].share == pytest.approx(3.0 / 5.4)
     assert beside["what LERL has beyond random plans"].added is None
     assert "gives 56% of LERL's gain" in answers.rotation_line(found_)
+    assert "74% the mask (what was just shown rests), 19% the hierarchy" in answers.ladder_line(found_)
 
 
 def test_aims_say_what_is_reached():
