@@ -113,8 +113,11 @@ def slate_policy(agent: OnPolicyAlgorithm) -> SlatePolicy:
     return agent.policy
 
 
-def sampled_actions(agent: OnPolicyAlgorithm, seed: int) -> Callable[[dict[str, Any]], Any]:
-    """The agent's policy as a function from observations to hyper-actions, drawn as in training, from a seed."""
+def sampled_actions(agent: OnPolicyAlgorithm, seed: int, best: bool = False) -> Callable[[dict[str, Any]], Any]:
+    """The agent's policy as a function from observations to hyper-actions: drawn as in training, from a seed, or best.
+
+    LERL always draws.
+    """
     policy = slate_policy(agent)
     generator = torch.Generator().manual_seed(seed)
 
@@ -123,24 +126,25 @@ def sampled_actions(agent: OnPolicyAlgorithm, seed: int) -> Callable[[dict[str, 
         policy.set_training_mode(False)
         tensors, _ = policy.obs_to_tensor(observations)
         mean = policy.mean_action(policy.extract_features(tensors))  # type: ignore[arg-type]
-        noise = torch.randn(mean.shape, generator=generator)
+        noise = torch.zeros(()) if best else torch.randn(mean.shape, generator=generator)
         return (mean + policy.log_std.exp() * noise).clamp(-BOUND, BOUND).numpy()
 
     return act
 
 
 def served_slates(
-    agent: OnPolicyAlgorithm, category: NDArray[np.integer], slate_size: int, seed: int
+    agent: OnPolicyAlgorithm, category: NDArray[np.integer], slate_size: int, seed: int, best: bool = False
 ) -> Callable[[Any], Any]:
-    """The agent as a function from observations with plans to slates of shape (B, K), drawn as in training.
+    """The agent as a function from observations with plans to slates of shape (B, K), drawn as in training, or best.
 
     Args:
         agent: after its first policy was given to it.
         category: shape (N,), category of each item.
         slate_size: K.
         seed: of what is drawn.
+        best: serve the best slate in place of a draw.
     """
-    hyper_actions = sampled_actions(agent, seed)
+    hyper_actions = sampled_actions(agent, seed, best)
     of_item = torch.from_numpy(category.astype(np.int64))
     with torch.no_grad():
         items = slate_policy(agent).encoder.items()

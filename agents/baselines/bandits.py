@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.lesson import Act, Baseline, Lesson, Settings
+from rapport.agents.baselines.lesson import Act, Baseline, Lesson, settings_of
 from rapport.agents.baselines.log_model import top_items
 from rapport.agents.baselines.slates import PRIOR, exposures
 from rapport.datasets.schema import SessionData
@@ -29,18 +29,6 @@ Slates = Callable[[Floats, dict[str, Any], float, np.random.Generator], NDArray[
 """From values of arms, shape (A,), observations of B sessions, a share of places to explore and luck to slates."""
 Update = Callable[[dict[str, Any], NDArray[np.int64], NDArray[np.integer]], None]
 """Learns from observations of B sessions, the slates (B, K) they were shown and the clicks (B, K) on them."""
-
-
-def with_defaults(settings: Settings, defaults: Settings) -> dict[str, Any]:
-    """Hyper-parameters, those left out by default.
-
-    Raises:
-        ValueError: there is none of that name; the message lists those there are.
-    """
-    for name, value in settings.items():
-        if name not in defaults:
-            raise ValueError(f"settings: {name}={value!r} is unknown; choose from {', '.join(defaults)}")
-    return {**defaults, **settings}
 
 
 def learn_online(lesson: Lesson, choose: Act, update: Update, rng: np.random.Generator) -> None:
@@ -241,13 +229,13 @@ def ucb_categories(lesson: Lesson) -> Act:
 def _epsilon_greedy(
     lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]
 ) -> Act:
-    settings = with_defaults(lesson.settings, {"epsilon": 0.1, "log_weight": 1.0})
+    settings = settings_of("epsilon-greedy", {"epsilon": 0.1, "log_weight": 1.0}, lesson.settings)
     arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
     return _played(lesson, arms, slates(lesson.data, lesson.log_model.slate_size), click_rates, settings["epsilon"])
 
 
 def _ucb(lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]) -> Act:
-    settings = with_defaults(lesson.settings, {"width": 0.1, "log_weight": 1.0})
+    settings = settings_of("UCB", {"width": 0.1, "log_weight": 1.0}, lesson.settings)
     arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
     of = slates(lesson.data, lesson.log_model.slate_size)
     return _played(lesson, arms, of, lambda counted: upper_bounds(counted, settings["width"]))

@@ -3,8 +3,9 @@ Recommendation", WWW 2023).
 
 An actor sends a hyper-action Z; the items it scores highest are the effect-action, a slate; a pooling module reads the
 slate back as a hyper-action Z'. One critic judges both, an alignment keeps Z near Z', and clicks on the slate supervise
-the scores under Z. The paper's released code bootstraps at the ends of sessions only; here, as everywhere else, only
-where there is no end.
+the scores under Z. Here Z is the log model's hyper-action and what the actor adds to it, so that the agent begins with
+what the log teaches. The paper's released code bootstraps at the ends of sessions only (``reward + gamma * done * Q``
+in its ``DDPG.py``); here, as everywhere else, only where there is no end.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ DEFAULTS: Settings = {
     "gradient_steps": 4,
     "tau": 0.01,
     "noise": 0.2,
-    "radius": 1.0,
+    "radius": 0.3,
     "align": 0.1,
-    "supervise": 0.1,
+    "supervise": 1.0,
 }
 
 
@@ -85,8 +86,8 @@ class Hac:
     Attributes:
         log_model: encodes items, and scores them before the actor has its say.
         settings: as of :data:`DEFAULTS`.
-        actor: states (B, D) to hyper-actions in [-1, 1].
-        critic: states and hyper-actions to values (B, 1).
+        actor: states (B, D) to actions (B, E + 1) in [-1, 1].
+        critic: states and hyper-actions (B, D + E + 1) to values (B, 1).
     """
 
     log_model: LogModel
@@ -100,31 +101,43 @@ class Hac:
         self._actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=rate)
         self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate)
 
-    def pooled(self, slates: Tensor) -> Tensor:
-        """Z', what slates (B, K) say of the hyper-action behind them: the mean of their encodings, in [-1, 1]."""
-        mean = self.log_model.items[slates].mean(dim=1).clamp(-1.0, 1.0)
-        return F.pad(mean, (0, 1))
+    def hyper_actions(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Z, shape (B, E + 1): the log model's plus the radius times the actions (B, E + 1)."""
+        sent: Tensor = self.log_model.weights(states) + self.settings["radius"] * actions
+        return sent
+
+    def pooled(self, states: Tensor, slates: Tensor) -> Tensor:
+        """Z', shape (B, E + 1): what slates (B, K) say of the hyper-action behind them, the mean of their encodings.
+
+        Only its direction says which items come first; its length and bias are the log model's, so that Z and Z' lie
+        in one space.
+        """
+        log = self.log_model.weights(states)
+        direction = F.normalize(self.log_model.items[slates].mean(dim=1), dim=1)
+        return torch.cat([direction * log[:, :-1].norm(dim=1, keepdim=True), log[:, -1:]], dim=1)
 
     def critic_loss(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Squared one-step errors of Q(s, Z) and Q(s, Z'), Z bootstrapped by the target actor."""
+        """Squared one-step errors of Q(s, Z) and Q(s, Z'), both towards what the target actor's Z promises next."""
         state, action, slate, _, reward, after, going_on = batch
         with torch.no_grad():
-            following = self.critic_target(torch.cat([after, self.actor_target(after)], dim=1))[:, 0]
+            following = _values(self.critic_target, after, self.hyper_actions(after, self.actor_target(after)))
             target = reward + self.settings["gamma"] * going_on * following
-        sent = self.critic(torch.cat([state, action], dim=1))[:, 0]
-        effect = self.critic(torch.cat([state, self.pooled(slate)], dim=1))[:, 0]
+        sent = _values(self.critic, state, self.hyper_actions(state, action))
+        effect = _values(self.critic, state, self.pooled(state, slate))
         return F.mse_loss(sent, target) + F.mse_loss(effect, target)
 
     def actor_loss(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """-Q(s, Z), the alignment of Z with Z', and the cross-entropy of the slate's clicks under Z."""
+        """-Q(s, Z), the squared distance from Z to Z', and the cross-entropy of the slate's clicks under Z.
+
+        The distance is a mean over the E + 1 numbers, the cross-entropy one over the slate.
+        """
         state, _, slate, clicks, *_ = batch
-        action = self.actor(state)
-        value = self.critic(torch.cat([state, action], dim=1)).mean()
-        align = F.mse_loss(action, self.pooled(slate))
-        weights = self.log_model.weights(state) + self.settings["radius"] * action
+        sent = self.hyper_actions(state, self.actor(state))
+        align = F.mse_loss(sent, self.pooled(state, slate))
         items = self.log_model.items[slate]
-        logits = (items * weights[:, None, :-1]).sum(-1) / math.sqrt(items.shape[-1]) + weights[:, -1:]
+        logits = (items * sent[:, None, :-1]).sum(-1) / math.sqrt(items.shape[-1]) + sent[:, -1:]
         supervised = F.binary_cross_entropy_with_logits(logits, clicks)
+        value = _values(self.critic, state, sent).mean()
         loss: Tensor = -value + self.settings["align"] * align + self.settings["supervise"] * supervised
         return loss
 
@@ -138,8 +151,13 @@ class Hac:
             polyak_update(online.parameters(), target.parameters(), self.settings["tau"])
 
 
+def _values(critic: nn.Module, states: Tensor, hyper_actions: Tensor) -> Tensor:
+    values: Tensor = critic(torch.cat([states, hyper_actions], dim=1))[:, 0]
+    return values
+
+
 def new_hac(log_model: LogModel, settings: dict[str, Any], seed: int) -> Hac:
-    """Untrained, the actor's first hyper-actions near 0: the log's own slates."""
+    """Untrained, the actor's first actions near 0: the log's own slates."""
     width, action_width = log_model.width, log_model.items.shape[1] + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -153,7 +171,7 @@ def new_hac(log_model: LogModel, settings: dict[str, Any], seed: int) -> Hac:
 
 
 def hac(lesson: Lesson) -> Act:
-    """Learn from sessions; while serving, the actor's own hyper-action is sent, without noise."""
+    """Learn from sessions, and serve as while learning: with the noise of exploration."""
     settings = settings_of("hac", DEFAULTS, lesson.settings)
     log_model, rng = lesson.log_model, np.random.default_rng(lesson.seed)
     choose = hyper_action_chooser(log_model, settings["radius"])
@@ -176,9 +194,13 @@ def hac(lesson: Lesson) -> Act:
             for _ in range(settings["gradient_steps"]):
                 agent.learn(replay.draw(settings["batch_size"], rng))
 
+    generator = torch.Generator().manual_seed(lesson.seed)
+
     @torch.no_grad()
-    def act(states: NDArray[np.float32], observations: dict[str, Any]) -> Any:
-        return agent.actor(torch.from_numpy(states))
+    def act(states: NDArray[np.float32], observations: dict[str, Any]) -> Tensor:
+        sent: Tensor = agent.actor(torch.from_numpy(states))
+        noise: Tensor = settings["noise"] * torch.randn(sent.shape, generator=generator)
+        return (sent + noise).clamp(-1.0, 1.0)
 
     return on_states(log_model, choose, act)
 
@@ -188,8 +210,8 @@ def space(trial: optuna.Trial) -> dict[str, Any]:
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
         "gamma": trial.suggest_float("gamma", 0.3, 0.99),
-        "noise": trial.suggest_float("noise", 0.05, 0.5, log=True),
-        "radius": trial.suggest_float("radius", 0.2, 3.0, log=True),
+        "noise": trial.suggest_float("noise", 0.05, 1.0, log=True),
+        "radius": trial.suggest_float("radius", 0.1, 3.0, log=True),
         "align": trial.suggest_float("align", 0.001, 1.0, log=True),
-        "supervise": trial.suggest_float("supervise", 0.001, 1.0, log=True),
+        "supervise": trial.suggest_float("supervise", 0.01, 3.0, log=True),
     }

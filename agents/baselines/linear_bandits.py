@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapport.agents.baselines.bandits import learn_online, with_defaults
-from rapport.agents.baselines.lesson import Act, Baseline, Lesson
+from rapport.agents.baselines.bandits import learn_online
+from rapport.agents.baselines.lesson import Act, Baseline, Lesson, settings_of
 from rapport.agents.baselines.log_model import LogModel, top_items
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def lin_ucb(lesson: Lesson) -> Act:
     Settings: ``width`` (0.1) of the bounds, alpha in the paper; ``strength`` (100.0) of the prior, 1 in the paper;
     ``candidates`` (200), the log's most likely clicked items that are looked at.
     """
-    settings = with_defaults(lesson.settings, {"width": 0.1, "strength": 100.0, "candidates": 200})
+    settings = settings_of("LinUCB", {"width": 0.1, "strength": 100.0, "candidates": 200}, lesson.settings)
     return _learned(
         lesson, settings, lambda ridge, _: upper_bounds(ridge, settings["width"]), lambda r, _: upper_bounds(r, 0.0)
     )
@@ -139,7 +139,7 @@ def thompson(lesson: Lesson) -> Act:
     Settings: ``scale`` (0.1) of the posterior's standard deviations, v in the paper; ``strength`` (100.0) of the prior,
     1 in the paper; ``candidates`` (200), the log's most likely clicked items that are looked at.
     """
-    settings = with_defaults(lesson.settings, {"scale": 0.1, "strength": 100.0, "candidates": 200})
+    settings = settings_of("Thompson sampling", {"scale": 0.1, "strength": 100.0, "candidates": 200}, lesson.settings)
 
     def draws(ridge: Ridge, rng: np.random.Generator) -> Rule:
         return posterior_draws(ridge, settings["scale"], rng)

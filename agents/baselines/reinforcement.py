@@ -5,7 +5,8 @@ On-policy methods with continuous actions (REINFORCE, A2C) train the very policy
 their own on the log model's states, which stay as they are; LERL's released code leaves its encoder as good as frozen,
 too. All begin with what the log teaches: their first action is, or is near, the log's own slate.
 
-While serving, DDPG, TD3 and DQN take their best action; the others draw theirs, as in training.
+Everybody serves as it acts while learning, by draws, as LERL does: a policy that always takes its best action shows the
+same again and again, and people leave. DQN and DNaIR, whose choice changes with what was shown, take their best.
 """
 
 from __future__ import annotations
@@ -225,7 +226,7 @@ def _continuous(
     )
     _begin_at_zero(agent)
     agent.learn(lesson.transitions)
-    return on_states(log_model, choose, _policy_actions(agent, lesson.seed))
+    return on_states(log_model, choose, _drawn_actions(agent, noise or 0.0, lesson.seed))
 
 
 def _noise(size: int, scale: float, n_envs: int) -> VectorizedActionNoise:
@@ -250,8 +251,8 @@ def _begin_at_zero(agent: BaseAlgorithm) -> None:
             target.load_state_dict(actor.state_dict())
 
 
-def _policy_actions(agent: BaseAlgorithm, seed: int) -> Callable[[Any, dict[str, Any]], Any]:
-    """How the actor serves: by its best action, or, for SAC, by a draw."""
+def _drawn_actions(agent: BaseAlgorithm, noise: float, seed: int) -> Callable[[Any, dict[str, Any]], Tensor]:
+    """How the actor serves: its best action with the noise of its exploration, or, for SAC, its own draw."""
     actor: Any = agent.actor  # type: ignore[attr-defined]
     actor.set_training_mode(False)
     generator = torch.Generator().manual_seed(seed)
@@ -259,10 +260,12 @@ def _policy_actions(agent: BaseAlgorithm, seed: int) -> Callable[[Any, dict[str,
     @torch.no_grad()
     def actions(states: NDArray[np.float32], observations: dict[str, Any]) -> Tensor:
         seen = torch.from_numpy(states)
-        if not isinstance(agent, SAC):
-            return actor(seen)  # type: ignore[no-any-return]
-        mean, log_std, _ = actor.get_action_dist_params(seen)
-        return torch.tanh(mean + log_std.exp() * torch.randn(mean.shape, generator=generator))
+        if isinstance(agent, SAC):
+            mean, log_std, _ = actor.get_action_dist_params(seen)
+            drawn: Tensor = torch.tanh(mean + log_std.exp() * torch.randn(mean.shape, generator=generator))
+            return drawn
+        best: Tensor = actor(seen)
+        return (best + noise * torch.randn(best.shape, generator=generator)).clamp(-1.0, 1.0)
 
     return actions
 

@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rapport.agents.baselines.bandits import with_defaults
-from rapport.agents.baselines.lesson import Act, Baseline, Lesson
+from rapport.agents.baselines.lesson import Act, Baseline, Lesson, settings_of
 from rapport.agents.baselines.log_model import LogModel, top_items
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def likeness(log_model: LogModel, one: Tensor, other: Tensor, category_share: fl
 
 def greedy(lesson: Lesson) -> Act:
     """The allowed items most likely to be clicked, by the log model. No settings."""
-    with_defaults(lesson.settings, {})
+    settings_of("greedy", {}, lesson.settings)
     log_model = lesson.log_model
 
     def act(observations: dict[str, Any]) -> NDArray[np.int64]:
@@ -72,7 +71,7 @@ def mmr(lesson: Lesson) -> Act:
 
     Settings: ``relevance`` (0.7), ``category_share`` (0.5) of :func:`likeness`, ``memory`` (1.0).
     """
-    settings = with_defaults(lesson.settings, {"relevance": 0.7, "category_share": 0.5, "memory": 1.0})
+    settings = settings_of("MMR", {"relevance": 0.7, "category_share": 0.5, "memory": 1.0}, lesson.settings)
     log_model = lesson.log_model
     size, share = log_model.slate_size, float(settings["category_share"])
 
@@ -133,7 +132,7 @@ def dpp(lesson: Lesson) -> Act:
     the most likely clicked items from which slates are chosen.
     """
     defaults = {"quality": 1.0, "category_share": 0.5, "memory": 1.0, "candidates": 200}
-    settings = with_defaults(lesson.settings, defaults)
+    settings = settings_of("DPP", defaults, lesson.settings)
     log_model = lesson.log_model
     size, share = log_model.slate_size, float(settings["category_share"])
 

@@ -25,7 +25,7 @@ def _off_policy(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def _noisy(trial: optuna.Trial) -> dict[str, Any]:
-    return {**_off_policy(trial), "noise": trial.suggest_float("noise", 0.05, 0.5, log=True)}
+    return {**_off_policy(trial), "noise": trial.suggest_float("noise", 0.05, 1.0, log=True)}
 
 
 def _q_network(trial: optuna.Trial) -> dict[str, Any]:

@@ -87,7 +87,7 @@ class PlackettLucePolicy(SlatePolicy):
         self.slate_size = len(action_space.nvec)
         self._first = (encoder.settings.item_width, math.log(temperature))
         super().__init__(observation_space, action_space, lr_schedule, encoder, **kwargs)
-        self.register_buffer("category", torch.from_numpy(category).long(), persistent=False)
+        self.register_buffer("category", torch.tensor(category).long(), persistent=False)
 
     def _build(self, lr_schedule: Callable[[float], float]) -> None:
         """In place of Stable-Baselines3's, which would give the actor one output for each item and place."""

@@ -29,13 +29,26 @@ BESIDE = (
     ("what LERL has beyond random plans", "lerl", "random-plan"),
     ("reinforcement learning under LERL's plans", "lerl", "lerl-no-rl"),
     ("reinforcement learning under the mask alone", "mask", "mask-no-rl"),
+    ("serving LERL's best slates in place of draws", "lerl-best", "lerl"),
+    ("LERL's best slates beyond greedy under the mask alone", "lerl-best", "mask-greedy"),
     ("Plackett-Luce slates under LERL's plans", "lerl-pl", "lerl"),
     ("Plackett-Luce slates without a planner", "ppo-pl", "ppo"),
 )
 """Other comparisons that tell whose the gain is."""
-SIMPLE = ("mask-no-rl", "mask", "rotation", "random-plan", "greedy", "mmr", "popularity", "heuristic")
+SIMPLE = (
+    "mask-greedy",
+    "mask-no-rl",
+    "mask",
+    "rotation",
+    "random-plan",
+    "greedy",
+    "mmr",
+    "popularity",
+    "heuristic-greedy",
+    "heuristic",
+)
 """Controls that a method with a language model has to beat, simplest first."""
-OURS = ("lerl", "lerl-pl", "billp", "no-reflection", "lerl-no-rl")
+OURS = ("lerl", "lerl-best", "lerl-pl", "billp", "no-reflection", "lerl-no-rl")
 """LERL and its variants: rows that a language model plans."""
 
 

@@ -25,7 +25,7 @@ from rapport.experiments.reproduce.grid import Grid, World
 from rapport.experiments.reproduce.methods import METHODS, NO_RL
 from rapport.experiments.results import MethodResult, write_atomically
 from rapport.experiments.satiation_controls import LookAhead
-from rapport.experiments.setup import Setup, planned
+from rapport.experiments.setup import planned
 from rapport.experiments.training import LOOK_BACK_EVERY, first_agent, train
 from rapport.experiments.watched import Watched
 
@@ -109,20 +109,22 @@ def serve(cell: Cell, progress: Progress = lambda _: None) -> Served:
     row = METHODS[cell.method]
     if row.baseline is not None:
         return _baseline(cell, progress)
-    setup = cell.world.setup
     training = cell.grid.training(cell.world, row.trained_as or cell.method, cell.seed)
-    if row.trained_as == NO_RL:
-        return Served(_slates(first_agent(training, progress), setup, cell.seed))
+    if row.trained_as == NO_RL:  # it explores as widely as those it is compared with
+        training = replace(training, low_level=cell.grid.low_level(cell.method))
+        return Served(_slates(first_agent(training, progress), cell))
     trained = train(training, progress)
-    act = _slates(trained.agent, setup, cell.seed)
+    act = _slates(trained.agent, cell)
     if row.trained_as is not None:
         return Served(act)
     cost = Cost(trained.agent.num_timesteps, trained.seconds, trained.meter, trained.capped)
     return Served(act, cost, tuple(trained.curve))
 
 
-def _slates(agent: PPO, setup: Setup, seed: int) -> Act:
-    return served_slates(agent, setup.session_data().catalog.category, setup.slate_size, seed)
+def _slates(agent: PPO, cell: Cell) -> Act:
+    setup = cell.world.setup
+    category = setup.session_data().catalog.category
+    return served_slates(agent, category, setup.slate_size, cell.seed, METHODS[cell.method].best)
 
 
 def _baseline(cell: Cell, progress: Progress) -> Served:

@@ -104,7 +104,7 @@ class Grid:
         config = {
             "environment": world.setup.identity(),
             "planner": _without_files(self.choice(world, method, 0)),
-            "low_level": asdict(self.base if trained_as == NO_RL else self.low_level(trained_as)),
+            "low_level": asdict(self.low_level(method if trained_as == NO_RL else trained_as)),
             "trained_as": trained_as,
             "settings": dict(self.settings(method)),
             "numbers": [self.transitions, self.sessions],

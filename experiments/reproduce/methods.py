@@ -33,7 +33,8 @@ class Method:
         rest: whether categories just shown are left out of the mask; None as the planner has it.
         baseline: how it learns, where it is not LERL's PPO; None for that, for controls and for bounds.
         trained_as: the method whose trained low level it is played with, where it has none of its own.
-        quick: whether a quick look has it.
+        best: whether LERL's low level serves its best slate in place of a draw.
+        quick: whether a quick look has it, and worlds other than the main one.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Method:
     rest: bool | None = None
     baseline: Baseline | None = None
     trained_as: str | None = None
+    best: bool = False
     quick: bool = False
 
     @property
@@ -62,7 +64,8 @@ HEURISTIC = "lasting preference"
 
 METHODS: dict[str, Method] = {
     "lerl": Method("LERL", "plan", LLM, quick=True),
-    "lerl-pl": Method("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo),
+    "lerl-pl": Method("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo, quick=True),
+    "lerl-best": Method("LERL, serving its best slates", "plan", LLM, trained_as="lerl", best=True, quick=True),
     "no-reflection": Method("LERL, no reflection", "plan", LLM_ONLY, quick=True),
     "billp": Method("LERL, BiLLP-style memory", "plan", SIMILAR),
     "heuristic": Method("heuristic planner", "plan", HEURISTIC, quick=True),
@@ -71,6 +74,12 @@ METHODS: dict[str, Method] = {
     "greedy-plan": Method("greedy planner", "plan", "greedy preference", trained_as="lerl"),
     "mask": Method("mask alone: what was just shown rests", "plan", "none", rest=True, quick=True),
     "lerl-no-rl": Method("LERL, no RL", "plan", LLM_ONLY, trained_as=NO_RL, quick=True),
+    "heuristic-greedy": Method(
+        "heuristic planner, greedy, no RL", "plan", HEURISTIC, baseline=reranking.greedy, quick=True
+    ),
+    "mask-greedy": Method(
+        "mask alone, greedy, no RL", "plan", "none", rest=True, baseline=reranking.greedy, quick=True
+    ),
     "mask-no-rl": Method("mask alone, no RL", "plan", "none", rest=True, trained_as=NO_RL, quick=True),
     "ppo": Method("PPO", "learned", "none", quick=True),
     "ppo-pl": Method("PPO, Plackett-Luce slates", "learned", baseline=plackett_luce_ppo, quick=True),
@@ -80,7 +89,7 @@ METHODS: dict[str, Method] = {
     "td3": Method("TD3", "learned", baseline=reinforcement.td3, quick=True),
     "sac": Method("SAC", "learned", baseline=reinforcement.sac),
     "dqn": Method("DQN over categories", "learned", baseline=reinforcement.dqn, quick=True),
-    "masked-ppo": Method("masked PPO over categories", "learned", baseline=reinforcement.masked_ppo),
+    "masked-ppo": Method("masked PPO over categories", "learned", baseline=reinforcement.masked_ppo, quick=True),
     "hac": Method("HAC", "learned", baseline=hac),
     "sac4ir": Method("SAC4IR", "learned", baseline=reinforcement.sac4ir),
     "dnair": Method("DNaIR", "learned", baseline=reinforcement.dnair),

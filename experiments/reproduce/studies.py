@@ -57,7 +57,7 @@ STUDIES = {
     ),
     "size": Study("Number of categories", "most in a plan", (2, 4, 8, 12), 8, ("lerl",), _size),
     "reflections": Study("Reflections sampled", "shown to the model", (0, 1, 3, 6), 3, ("lerl",), _reflections),
-    "period": Study("Plan period", "slates a plan holds", (2, 5, 10, 20), 20, ("lerl",), _period),
+    "period": Study("Plan period", "slates a plan holds", (5, 10, 20), 20, ("lerl",), _period),
 }
 NEED_A_MODEL = ("size", "reflections", "period")
 """Studies of the language model: not run where there is none."""

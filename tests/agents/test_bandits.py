@@ -409,7 +409,7 @@ def test_luck_comes_from_the_seed_and_learning_ends(name: str, model: LogModel, 
 
 @pytest.mark.parametrize("name", ALL)
 def test_an_unknown_setting_is_named(name: str, model: LogModel, sessions: Sessions) -> None:
-    with pytest.raises(ValueError, match="settings: boldness=2 is unknown"):
+    with pytest.raises(ValueError, match="there is no setting 'boldness'"):
         ALL[name](Lesson(sessions(2), model, 0, 0, {"boldness": 2}))
 
 

@@ -1,8 +1,10 @@
-"""Slates with their exact likelihood: against enumeration, plain loops and frequencies, and inside PPO."""
+"""Plackett-Luce slates: probabilities against enumeration, draws against probabilities, and PPO that learns on them."""
 
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,103 +13,250 @@ import torch
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import chisquare
+from scipy import stats
 from stable_baselines3 import PPO
 
-from rapport.agents.planning.controls import RandomPlanner
+from rapport.agents.baselines.lesson import Lesson
+from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
+from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
+from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
-from rapport.agents.policies.plackett_luce import EXCLUDED, PlackettLucePolicy, log_likelihood, sample
+from rapport.agents.policies.plackett_luce import EXCLUDED, PlackettLuce, PlackettLucePolicy
 from rapport.agents.sb3 import GymnasiumVecEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response import MatrixResponse
 
+pytestmark = pytest.mark.filterwarnings("error")
 
-def plain_log_likelihood(logits: torch.Tensor, slate: tuple[int, ...]) -> torch.Tensor:
-    """The slow reference: place by place, a softmax over the items that are left."""
-    left, total = list(range(len(logits))), torch.zeros((), dtype=logits.dtype)
-    for item in slate:
-        total = total + logits[item] - logits[left].logsumexp(0)
-        left.remove(item)
-    return total
+ENCODER = EncoderSettings(item_width=8, width=16, feed_forward=16, heads=2, window=12)
 
 
-@settings(deadline=None, max_examples=40)
-@given(seed=st.integers(0, 10_000), n=st.integers(3, 6), k=st.integers(1, 3), spread=st.floats(0.1, 8.0))
-def test_the_probabilities_of_all_ordered_slates_add_up_to_one(seed: int, n: int, k: int, spread: float) -> None:
-    logits = spread * torch.randn(n, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    slates = list(itertools.permutations(range(n), k))
-    found = log_likelihood(logits.expand(len(slates), n), torch.tensor(slates))
-    assert found.exp().sum() == pytest.approx(1.0)
-    torch.testing.assert_close(found, torch.stack([plain_log_likelihood(logits, slate) for slate in slates]))
-
-
-def test_excluded_items_have_no_probability_and_gradients_are_numbers() -> None:
-    logits = torch.tensor([[1.0, EXCLUDED, 0.5, EXCLUDED, -1.0]], requires_grad=True)
-    slates = list(itertools.permutations((0, 2, 4), 3))
-    found = torch.cat([log_likelihood(logits, torch.tensor([slate])) for slate in slates])
-    assert found.exp().sum().item() == pytest.approx(1.0)
-    found.sum().backward()
-    assert logits.grad is not None and torch.isfinite(logits.grad).all()
-    assert sample(logits.detach().expand(500, 5), 3).unique().tolist() == [0, 2, 4]
-
-
-def test_the_gradient_is_that_of_the_plain_loop() -> None:
-    start = torch.randn(7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    fast, slow = start.clone().requires_grad_(), start.clone().requires_grad_()
-    log_likelihood(fast[None], torch.tensor([[4, 0, 6]])).sum().backward()
-    plain_log_likelihood(slow, (4, 0, 6)).backward()
-    torch.testing.assert_close(fast.grad, slow.grad)
-
-
-def test_draws_are_as_frequent_as_they_are_likely() -> None:
-    logits = torch.tensor([0.3, -0.8, 1.1, 0.0])
-    slates = list(itertools.permutations(range(4), 2))
-    chance = log_likelihood(logits.expand(len(slates), 4), torch.tensor(slates)).exp().double().numpy()
-    drawn = sample(logits.expand(20_000, 4), 2, torch.Generator().manual_seed(1))
-    counts = [int((drawn == torch.tensor(slate)).all(dim=1).sum()) for slate in slates]
-    assert chisquare(counts, chance / chance.sum() * 20_000).pvalue > 0.01
+Sessions = Callable[..., PlannedVectorEnv]
 
 
 @pytest.fixture
-def agent(small_data: SessionData, matrix_response: MatrixResponse) -> PPO:
-    core = kuairand_core(4, data=small_data, response=matrix_response, history=18)
-    planner = RandomPlanner(small_data.catalog.category_sizes, np.random.default_rng(0))
-    planned = PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
+def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessions:
+    def make(n: int = 4, response: MatrixResponse = matrix_response, planned: bool = True) -> PlannedVectorEnv:
+        core = kuairand_core(n, data=small_data, response=response, history=18)
+        sizes = small_data.catalog.category_sizes
+        planner = RandomPlanner(sizes, np.random.default_rng(0)) if planned else NoPlanner(sizes)
+        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
+
+    return make
+
+
+@pytest.fixture
+def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
+    settings = LowLevel(encoder=ENCODER, warm_start=None, batch_size=20)
+    agent = new_agent(sessions(), settings, seed=0)
+    first_policy(agent, small_data, settings, seed=0)
+    return LogModel(slate_policy(agent), small_data, 6)
+
+
+def policy_on(env: PlannedVectorEnv, data: SessionData, temperature: float = 0.1) -> PPO:
     torch.manual_seed(0)
-    encoder = StateEncoder(small_data, EncoderSettings(item_width=8, width=16, feed_forward=16, window=12, dropout=0.0))
-    arguments: dict[str, Any] = {"encoder": encoder, "category": small_data.catalog.category, "temperature": 0.5}
+    arguments = {
+        "encoder": StateEncoder(data, EncoderSettings(item_width=8, width=16, feed_forward=16, window=12, dropout=0.0)),
+        "category": data.catalog.category,
+        "temperature": temperature,
+    }
     return PPO(
         PlackettLucePolicy,
-        GymnasiumVecEnv(planned),
+        GymnasiumVecEnv(env),
         n_steps=8,
         batch_size=16,
+        n_epochs=2,
         policy_kwargs=arguments,
         seed=0,
         device="cpu",
     )
 
 
-def test_ppo_weighs_what_was_shown(agent: PPO, small_data: SessionData) -> None:
-    """Before any update the ratio of new to old likelihood is one, and no slate leaves its plan."""
-    agent.learn(0)
-    agent._setup_learn(32)
-    assert agent.env is not None
-    agent.collect_rollouts(agent.env, agent._init_callback(None), agent.rollout_buffer, n_rollout_steps=8)
-    buffer: Any = agent.rollout_buffer
-    for batch in buffer.get(16):
-        _, log_prob, _ = agent.policy.evaluate_actions(batch.observations, batch.actions)
-        torch.testing.assert_close(log_prob, batch.old_log_prob, atol=1e-4, rtol=1e-4)
-        shown = small_data.catalog.category[batch.actions.long().numpy()]
-        assert np.take_along_axis(batch.observations["plan"].numpy(), shown.astype(np.int64), axis=1).all()
-        assert all(len(set(slate)) == 6 for slate in batch.actions.long().tolist())
+# --- the distribution -------------------------------------------------------------------------------------------------
 
 
-def test_training_moves_actor_temperature_and_critic(agent: PPO) -> None:
-    before = {name: weight.clone() for name, weight in agent.policy.state_dict().items()}
+def slow_log_prob(logits: torch.Tensor, slate: tuple[int, ...]) -> torch.Tensor:
+    """The definition, place by place over a list of the items that are left."""
+    left, total = list(range(len(logits))), logits.new_zeros(())
+    for item in slate:
+        total = total + logits[item] - torch.stack([logits[i] for i in left]).logsumexp(0)
+        left.remove(item)
+    return total
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(2, 6),
+    k=st.integers(1, 3),
+    excluded=st.integers(0, 3),
+    spread=st.floats(0.1, 30.0),
+)
+def test_probabilities_of_all_slates_sum_to_one(seed: int, n: int, k: int, excluded: int, spread: float) -> None:
+    k = min(k, n)
+    excluded = min(excluded, n - k)
+    rng = np.random.default_rng(seed)
+    row = torch.tensor(rng.normal(size=n) * spread)
+    out = rng.choice(n, excluded, replace=False)
+    row[out] = EXCLUDED
+    inside = [i for i in range(n) if i not in out]
+    slates = list(itertools.permutations(inside, k))
+    got = PlackettLuce(row.expand(len(slates), n)).log_prob(torch.tensor(slates))
+    assert float(got.exp().sum()) == pytest.approx(1.0, abs=1e-9)
+    alone = row[inside]  # items that are excluded are as if they were not there
+    wanted = [slow_log_prob(alone, tuple(inside.index(i) for i in slate)) for slate in slates]
+    torch.testing.assert_close(got, torch.stack(wanted), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("outside", [0, 1, 9])
+def test_gradients_are_those_of_the_definition(outside: int) -> None:
+    """Also where the slate is all there is, and where the items left over weigh next to nothing."""
+    rng = np.random.default_rng(outside)
+    start = torch.tensor(rng.normal(size=(3, 4 + outside)) * 3)
+    start[1, :4] += 60.0
+    slates = torch.tensor(np.stack([rng.permutation(4) for _ in range(3)]))
+    weigh = torch.tensor([1.0, -2.0, 0.5])
+    fast, slow = start.clone().requires_grad_(), start.clone().requires_grad_()
+    (PlackettLuce(fast).log_prob(slates) * weigh).sum().backward()
+    (torch.stack([slow_log_prob(slow[b], tuple(slates[b].tolist())) for b in range(3)]) * weigh).sum().backward()
+    torch.testing.assert_close(fast.grad, slow.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_excluded_items_have_no_gradient_and_the_others_a_finite_one() -> None:
+    logits = torch.randn(2, 7, generator=torch.Generator().manual_seed(0))
+    logits[:, 3:] = EXCLUDED  # three items are left, and shown
+    logits.requires_grad_()
+    PlackettLuce(logits).log_prob(torch.tensor([[0, 2, 1], [1, 0, 2]])).sum().backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert (logits.grad[:, 3:] == 0).all() and (logits.grad[:, :3] != 0).any()
+
+
+def test_draws_are_as_frequent_as_their_probabilities_say() -> None:
+    row = torch.tensor([0.5, -1.0, 1.2, EXCLUDED, 0.0])
+    slates = list(itertools.permutations([0, 1, 2, 4], 2))
+    expected = PlackettLuce(row.expand(len(slates), 5)).log_prob(torch.tensor(slates)).exp().double().numpy()
+    drawn = PlackettLuce(row.expand(20_000, 5)).sample(2, torch.Generator().manual_seed(1)).tolist()
+    counts = np.array([sum(1 for d in drawn if tuple(d) == slate) for slate in slates])
+    assert counts.sum() == 20_000  # the excluded item is never drawn, nor anything twice
+    assert stats.chisquare(counts, 20_000 * expected / expected.sum()).pvalue > 0.01
+
+
+def test_the_mode_is_the_likeliest_slate() -> None:
+    logits = torch.randn(1, 6, generator=torch.Generator().manual_seed(2))
+    slates = torch.tensor(list(itertools.permutations(range(6), 3)))
+    best = PlackettLuce(logits.expand(len(slates), 6)).log_prob(slates).argmax()
+    assert PlackettLuce(logits).mode(3)[0].tolist() == slates[best].tolist()
+
+
+def test_the_entropy_is_that_of_the_first_place() -> None:
+    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(3)) * 2
+    logits[0, 4:] = EXCLUDED
+    got = PlackettLuce(logits).entropy()
+    wanted = torch.tensor(stats.entropy(logits.double().softmax(1).numpy(), axis=1)).float()
+    torch.testing.assert_close(got, wanted)
+    assert float(PlackettLuce(torch.zeros(1, 8)).entropy()) == pytest.approx(math.log(8))
+
+
+# --- the policy -------------------------------------------------------------------------------------------------------
+
+
+def test_the_logits_are_the_log_models_scores_over_the_temperature(
+    small_data: SessionData, sessions: Sessions, log_model: LogModel
+) -> None:
+    env = sessions()
+    policy = PlackettLucePolicy(
+        env.single_observation_space,
+        env.single_action_space,
+        lambda _: 1e-3,
+        StateEncoder(small_data, ENCODER),
+        small_data.catalog.category,
+        0.25,
+    )
+    weights = {k: v for k, v in log_model.policy.state_dict().items() if k != "log_std"}
+    policy.load_state_dict({**weights, "log_temperature": policy.log_temperature})
+    policy.set_training_mode(False)
+    observations, _ = env.reset(seed=0)
+    seen: Any = policy.obs_to_tensor(observations)[0]
+    allowed = torch.from_numpy(observations["plan"] == 1)[:, log_model.category]
+    assert (~allowed).any()
+    with torch.no_grad():
+        logits = policy.slates(policy.extract_features(seen), seen["plan"]).logits  # type: ignore[arg-type]
+    torch.testing.assert_close(logits[allowed], (log_model.click_scores(observations) / 0.25)[allowed])
+    assert (logits[~allowed] == EXCLUDED).all()
+
+
+def test_ppos_ratio_is_one_before_its_first_update(small_data: SessionData, sessions: Sessions) -> None:
+    """What was collected, stored as floats and read back has the likelihood it was drawn with."""
+    agent = policy_on(sessions(), small_data)
+    agent.learn(32)
+    # and again, with the policy that this has made:
+    agent.collect_rollouts(agent.env, agent._init_callback(None), agent.rollout_buffer, 8)  # type: ignore[arg-type]
+    agent.policy.set_training_mode(True)
+    for batch in agent.rollout_buffer.get(16):
+        _, now, _ = agent.policy.evaluate_actions(batch.observations, batch.actions.long())
+        torch.testing.assert_close(now, batch.old_log_prob, rtol=0, atol=1e-4)
+        assert (batch.old_log_prob < 0).all()
+
+
+def test_every_slate_keeps_to_the_plan(small_data: SessionData, sessions: Sessions) -> None:
+    """Also at a temperature that draws almost uniformly."""
+    env = sessions(64)
+    agent = policy_on(env, small_data, temperature=50.0)
+    observations, _ = env.reset(seed=0)
+    for step in range(12):
+        slates, _ = agent.predict(observations, deterministic=step % 2 == 0)
+        assert observations["plan"][np.arange(64)[:, None], small_data.catalog.category[slates]].all()
+        assert all(len(set(slate)) == 6 for slate in slates.tolist())
+        observations, *_ = env.step(slates)
+
+
+def test_actor_temperature_and_critic_learn(small_data: SessionData, sessions: Sessions) -> None:
+    agent = policy_on(sessions(), small_data)
+    before = {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
     agent.learn(64)
-    after = agent.policy.state_dict()
-    for name in ("log_temperature", "action_net.weight", "value_net.weight", "features_extractor.encoder.norm.weight"):
-        assert not torch.equal(before[name], after[name]), name
+    still = [name for name, p in agent.policy.named_parameters() if torch.equal(p, before[name])]
+    assert [name for name in still if not name.endswith("log_std")] == []
+
+
+# --- the baseline -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_makes_the_same_slates_for_any_number_of_users(sessions: Sessions, log_model: LogModel) -> None:
+    before = {k: v.clone() for k, v in log_model.policy.state_dict().items()}
+    shown = []
+    for seed in (3, 3, 4):
+        lesson = Lesson(sessions(), log_model, 64, seed, {"n_steps": 8, "batch_size": 16})
+        act = plackett_luce_ppo(lesson)
+        torch.manual_seed(len(shown))  # what anybody else draws does not matter
+        many, _ = sessions(9).reset(seed=1)
+        few, _ = sessions(2).reset(seed=1)
+        shown.append([act(many).tolist(), act(few).tolist()])
+        assert [len(slates) for slates in shown[-1]] == [9, 2]
+    assert shown[0] == shown[1] != shown[2]
+    assert all(torch.equal(v, before[k]) for k, v in log_model.policy.state_dict().items())
+
+
+def test_an_unknown_setting_is_named(sessions: Sessions, log_model: LogModel) -> None:
+    with pytest.raises(ValueError, match="there is no setting 'warmth'; choose of: learning_rate"):
+        plackett_luce_ppo(Lesson(sessions(), log_model, 64, 0, {"warmth": 1}))
+
+
+def test_it_learns_which_items_people_click(small_data: SessionData, sessions: Sessions, log_model: LogModel) -> None:
+    """People who click on items of some categories only; the log model knows nothing of it."""
+    liked = small_data.catalog.category % 3 == 0
+    shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))
+    response = MatrixResponse(
+        np.broadcast_to(np.where(liked, 0.9, 0.05)[None, :, None], shape), small_data.log.behaviours
+    )
+    settings = {"temperature": 0.5, "learning_rate": 3e-3, "n_steps": 10, "batch_size": 80, "gamma": 0.0}
+    shares = []
+    for transitions in (0, 2_400):
+        lesson = Lesson(sessions(16, response, planned=False), log_model, transitions, 0, settings)
+        act = plackett_luce_ppo(lesson)
+        observations, _ = sessions(100, response, planned=False).reset(seed=5)
+        shares.append(liked[act(observations)].mean())
+    assert shares[1] > shares[0] + 0.2

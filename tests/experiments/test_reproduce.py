@@ -252,3 +252,34 @@ def test_worlds_are_the_environments_they_name():
     assert official.profile == "official" and official.environment == "kuairand"
     assert reproduce_commands.setup_of("satiation", "twin", None).quit_rule == "satiation"
     assert reproduce_commands.setup_of("kuairec", "twin", None).data == "kuairec"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "setup",
+    [
+        Setup("synthetic", environment="kuairec"),
+        Setup("twin", quit_rule="satiation", environment="satiation", slate_size=1),
+    ],
+    ids=["kuairec", "single items"],
+)
+def test_rows_of_every_kind_play_in_every_world(setup, small, tmp_path):
+    rows = (
+        "mask",
+        "ppo",
+        "ppo-pl",
+        "td3",
+        "masked-ppo",
+        "hac",
+        "thompson",
+        "ucb-categories",
+        "mmr",
+        "dpp",
+        "popularity",
+    )
+    world = World("world", "A world", setup, (*rows, "oracle", "look-ahead"))
+    grid = Grid((world,), PlannerChoice(period=5), 1, 64, 8, str(tmp_path), base=small)
+    run_jobs(grid_jobs(grid), 1, Console(file=io.StringIO()))
+    assert [r.method for r in grid.results(world)] == list(world.methods)
+    served = {r.method: r.r_sin for r in grid.results(world)}
+    assert max(served["oracle"], served["look-ahead"]) == max(served.values())
