@@ -20,7 +20,7 @@ class GymnasiumVecEnv(VecEnv):
     return and length.
 
     Args:
-        env: made with ``AutoresetMode.SAME_STEP``; its observations are a Dict.
+        env: made with ``AutoresetMode.SAME_STEP``; its observations are a Dict or a Box.
 
     Raises:
         ValueError: the environment resets in another way.

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode
+from sb3_contrib import MaskablePPO
 
 from rapport.agents.baselines import reinforcement
 from rapport.agents.baselines.hac import DEFAULTS as HAC
-from rapport.agents.baselines.hac import Replay, hac, new_hac
+from rapport.agents.baselines.hac import hac
 from rapport.agents.baselines.lesson import Baseline, Lesson, settings_of
 from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.baselines.novelty import NoveltyReward, popularity_bonus, quality_bonus
@@ -31,6 +32,7 @@ from rapport.agents.planning.controls import NoPlanner, RotationPlanner
 from rapport.agents.planning.planner import Planner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings
+from rapport.agents.sb3 import GymnasiumVecEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
@@ -116,9 +118,7 @@ def test_last_states_are_those_of_the_sessions_that_ended(log_model: LogModel, s
     for _ in range(10):
         states, _, terminated, truncated, info = env.step(np.zeros((16, 9), np.float32))
     assert (terminated | truncated).all()
-    last = [row["history_items"] for row in seen["result"][4]["final_obs"]]
     for row in range(16):
-        assert (seen["result"][4]["final_obs"][row]["history_items"] == last[row]).all()
         own = {name: value[None] for name, value in seen["result"][4]["final_obs"][row].items()}
         np.testing.assert_allclose(info["final_obs"][row], log_model.states(own)[0].numpy(), rtol=1e-4, atol=1e-5)
     assert not np.allclose(np.stack(info["final_obs"]), states)
@@ -157,6 +157,23 @@ def test_masks_leave_out_what_was_just_shown_and_what_is_too_small(
     np.testing.assert_array_equal(env.action_masks(), np.tile(expected, (16, 1)))
     only = {**env._seen, "plan": np.eye(len(large), dtype=np.int8)[np.full(16, loved)]}
     assert (category_masks(log_model, only) == np.eye(len(large), dtype=bool)[loved]).all()
+
+
+def test_masked_ppo_never_chooses_outside_its_masks(log_model: LogModel, sessions: Sessions) -> None:
+    """Sb3-contrib reads the masks through the bridge: each row's own, at the time of its choice."""
+    env = StateEnv(sessions(), log_model, category_space(log_model), category_chooser(log_model))
+    inner, choices, differ = env.step, [], False
+
+    def step(actions: Any) -> Any:
+        nonlocal differ
+        masks = env.action_masks()
+        differ |= bool((masks != masks[0]).any())
+        choices.append(masks[np.arange(16), actions])
+        return inner(actions)
+
+    env.step = step  # type: ignore[method-assign]
+    MaskablePPO("MlpPolicy", GymnasiumVecEnv(env), n_steps=20, batch_size=80, seed=0, device="cpu").learn(320)
+    assert len(choices) == 20 and differ and np.stack(choices).all()
 
 
 def test_novelty_bonuses_are_those_of_the_released_code(small_data: SessionData) -> None:
@@ -221,49 +238,3 @@ def test_it_learns_what_is_clicked_and_repeats_itself_for_a_seed(
 def test_a_setting_there_is_not_is_named() -> None:
     with pytest.raises(ValueError, match="hac: there is no setting 'learning_speed'; choose of: learning_rate"):
         settings_of("hac", HAC, {"learning_speed": 1.0})
-
-
-def test_hacs_losses_are_the_papers(log_model: LogModel) -> None:
-    rng = np.random.default_rng(0)
-    settings = {**HAC, "gamma": 0.9, "align": 0.3, "supervise": 0.7, "radius": 1.5}
-    agent = new_hac(log_model, settings, seed=0)
-    replay = Replay(8, log_model.width, 9, 6)
-    state, after = (rng.normal(size=(5, log_model.width)).astype(np.float32) for _ in range(2))
-    action = rng.uniform(-1, 1, (5, 9)).astype(np.float32)
-    slate = rng.integers(0, log_model.items.shape[0], (5, 6))
-    clicks = rng.integers(0, 2, (5, 6))
-    reward, going_on = rng.random(5), np.array([1, 0, 1, 1, 0])
-    replay.add(state, action, slate, clicks, reward, after, going_on)
-    batch = tuple(torch.from_numpy(part[:5]) for part in replay._arrays)
-
-    def q(network: Any, s: Any, z: Any) -> float:
-        return float(network(torch.cat([torch.as_tensor(s), torch.as_tensor(z)]).float()))
-
-    with torch.no_grad():
-        critic, value, align, supervised = 0.0, 0.0, 0.0, 0.0
-        for i in range(5):
-            follow = q(agent.critic_target, after[i], agent.actor_target(torch.from_numpy(after[i])))
-            target = reward[i] + 0.9 * going_on[i] * follow
-            pooled = np.append(np.clip(log_model.items[slate[i]].numpy().mean(axis=0), -1, 1), 0.0)
-            errors = [q(agent.critic, state[i], action[i]) - target, q(agent.critic, state[i], pooled) - target]
-            critic += sum(e**2 for e in errors) / 5
-            z = agent.actor(torch.from_numpy(state[i])).numpy()
-            value += q(agent.critic, state[i], z) / 5
-            align += ((z - pooled) ** 2).mean() / 5
-            w = log_model.weights(torch.from_numpy(state[i])[None])[0].numpy() + 1.5 * z
-            for item, click in zip(slate[i], clicks[i], strict=True):
-                p = 1 / (1 + math.exp(-(log_model.items[item].numpy() @ w[:-1] / math.sqrt(8) + w[-1])))
-                supervised -= math.log(p if click else 1 - p) / 30
-        assert float(agent.critic_loss(batch)) == pytest.approx(critic, rel=1e-4)
-        assert float(agent.actor_loss(batch)) == pytest.approx(-value + 0.3 * align + 0.7 * supervised, rel=1e-4)
-
-
-def test_replay_keeps_the_newest() -> None:
-    replay = Replay(5, 1, 1, 1)
-    for at in range(4):
-        column = np.arange(2 * at, 2 * at + 2)
-        replay.add(*(column[:, None] for _ in range(4)), column, column[:, None], column)
-    assert replay.size == 5
-    assert sorted(replay._arrays[4].tolist()) == [3, 4, 5, 6, 7]
-    state, *_, going_on = replay.draw(100, np.random.default_rng(0))
-    assert set(state[:, 0].tolist()) == {3, 4, 5, 6, 7} and torch.equal(state[:, 0], going_on)
