@@ -141,6 +141,19 @@ def dnair(lesson: Lesson) -> Act:
     return _q_network(lesson, "dnair", lambda sessions: NoveltyReward(sessions, bonus))
 
 
+def random_category(lesson: Lesson) -> Act:
+    """Masked PPO's actions without its learning: any category but those just shown, its best items by the log model."""
+    settings_of("random-category", {}, lesson.settings)
+    log_model, rng = lesson.log_model, np.random.default_rng(lesson.seed)
+
+    def any_allowed(states: NDArray[np.float32], observations: dict[str, Any]) -> NDArray[np.int64]:
+        masks = category_masks(log_model, observations)
+        drawn: NDArray[np.int64] = np.where(masks, rng.random(masks.shape), -1.0).argmax(axis=1)
+        return drawn
+
+    return on_states(log_model, category_chooser(log_model), any_allowed)
+
+
 def masked_ppo(lesson: Lesson) -> Act:
     """PPO over categories with invalid ones masked (Huang and Ontañón, 2022): too small ones, and those just shown."""
     settings = settings_of("masked-ppo", DEFAULTS["masked-ppo"], lesson.settings)

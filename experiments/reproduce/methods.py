@@ -104,6 +104,9 @@ METHODS: dict[str, Method] = {
     "greedy": Method("greedy", "log", baseline=reranking.greedy, quick=True),
     "mmr": Method("greedy, re-ranked by MMR", "log", baseline=reranking.mmr, quick=True),
     "dpp": Method("greedy, re-ranked by a DPP", "log", baseline=reranking.dpp),
+    "random-category": Method(
+        "random category, not the last", "log", baseline=reinforcement.random_category, quick=True
+    ),
     "no-rl": Method("first policy, no RL", "log", "none", trained_as=NO_RL, quick=True),
     "popularity": Method("popularity", "control", quick=True),
     "random": Method("random", "control", quick=True),

@@ -176,6 +176,21 @@ def test_masked_ppo_never_chooses_outside_its_masks(log_model: LogModel, session
     assert len(choices) == 20 and differ and np.stack(choices).all()
 
 
+def test_random_categories_are_drawn_alike_from_the_masks(
+    log_model: LogModel, sessions: Sessions, small_data: SessionData
+) -> None:
+    large = np.flatnonzero(small_data.catalog.category_sizes >= 6)
+    act, env = reinforcement.random_category(Lesson(sessions(), log_model, 0, 0)), sessions(400)
+    observations, _ = env.reset(seed=0)
+    last = np.full(400, -1)
+    for _ in range(3):
+        observations, _, _, _, info = env.step(act(observations))
+        chosen = info["categories"][:, 0]
+        assert (info["categories"] == chosen[:, None]).all() and (chosen != last).all()
+        assert set(chosen) == set(large)
+        last = chosen
+
+
 def test_novelty_bonuses_are_those_of_the_released_code(small_data: SessionData) -> None:
     log, held_out = small_data.log, small_data.held_out
     shown, clicked = np.zeros(small_data.catalog.n_items), np.zeros(small_data.catalog.n_items)

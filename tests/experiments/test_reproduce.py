@@ -69,7 +69,7 @@ def test_every_row_can_be_trained_tuned_and_placed():
     for name, row in METHODS.items():
         assert row.family in FAMILIES
         assert row.trained_as is None or row.trained_as == NO_RL or row.trained_as in METHODS
-        if row.baseline is not None and name != "greedy":
+        if row.baseline is not None and row.family != "log" and "greedy" not in name:
             assert name in SPACES
     assert set(SPACES) <= set(METHODS)
     assert {m for rows in PAPER.values() for m in rows} <= set(METHODS)
