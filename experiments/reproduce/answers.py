@@ -48,6 +48,8 @@ SIMPLE = (
     "heuristic",
 )
 """Controls that a method with a language model has to beat, simplest first."""
+MASKED = "masked-ppo"
+"""The planner-less learner that has the mask, too."""
 OURS = ("lerl", "lerl-best", "lerl-pl", "billp", "no-reflection", "lerl-no-rl")
 """LERL and its variants: rows that a language model plans."""
 
@@ -148,10 +150,17 @@ def aims(found: Found) -> list[str]:
     label, value = METHODS[ours].label, r_cum(found[ours])
     if rival is not None:
         above = value / r_cum(found[rival]) - 1
-        lines.append(
+        line = (
             f"Aim, 20 % above the best planner-less learned baseline in R_cum: {_met(above >= 0.2)}; {label} is "
-            f"{above:+.1%} above {METHODS[rival].label} ({value:.2f} against {r_cum(found[rival]):.2f})."
+            f"{above:+.1%} above {METHODS[rival].label} ({value:.2f} against {r_cum(found[rival]):.2f})"
         )
+        free = best(found, [m for m in learned if m != MASKED])
+        if rival == MASKED and free is not None:
+            line += (
+                f"; that one is masked, too. Of those that may show the last category again the best is "
+                f"{METHODS[free].label}, {value / r_cum(found[free]) - 1:+.1%} ({r_cum(found[free]):.2f})"
+            )
+        lines.append(f"{line}.")
     if bound is not None:
         share = value / r_cum(found[bound])
         lines.append(

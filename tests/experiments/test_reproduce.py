@@ -190,6 +190,8 @@ def test_aims_say_what_is_reached():
     assert "reached; LERL is +20.0% above PPO (12.00 against 10.00)" in lines[0]
     assert "reached; LERL has 96.0% of 12.50" in lines[1]
     assert "not reached; below are A2C" in lines[2]
+    lines = answers.aims(results(lerl=12.0, masked_ppo=11.5, ppo=10.0))
+    assert "not reached; LERL is +4.3% above masked PPO" in lines[0] and "the best is PPO, +20.0% (10.00)" in lines[0]
     lines = answers.aims(results(lerl=11.0, ppo=10.0, popularity=8.0, look_ahead=12.5))
     assert "not reached; LERL is +10.0%" in lines[0] and "not reached; LERL has 88.0%" in lines[1]
     assert "reached; all of them are" in lines[2]
