@@ -117,13 +117,16 @@ def headline(found: Found) -> str:
 
 
 def ladder_line(found: Found) -> str:
-    """Whose LERL's gain over PPO is, in one sentence."""
+    """What each part adds on the way from PPO to LERL, in one sentence."""
     steps = parts(found, LADDER)
-    known = [f"{part.share:.0%} {part.what}" for part in steps if part.share is not None]
+    known = [
+        f"{part.what} {part.added.point:+.2f}" + (f" ({part.share:.0%})" if part.share is not None else "")
+        for part in steps
+        if part.added is not None
+    ]
     if len(known) < len(steps):
-        return "Whose LERL's gain is: not known, as not all parts were run, or there is none."
-    shares = ", ".join(known)
-    return f"Of LERL's gain over planner-less PPO in R_cum: {shares}."
+        return "Whose LERL's gain is: not known, as not all of its parts were run."
+    return f"From planner-less PPO to LERL, in R_cum: {', '.join(known)}."
 
 
 def rotation_line(found: Found) -> str:

@@ -182,7 +182,12 @@ def test_the_ladders_parts_add_up():
     assert beside["merely rotating categories"].share == pytest.approx(3.0 / 5.4)
     assert beside["what LERL has beyond random plans"].added is None
     assert "gives 56% of LERL's gain" in answers.rotation_line(found_)
-    assert "74% the mask (what was just shown rests), 19% the hierarchy" in answers.ladder_line(found_)
+    line = answers.ladder_line(found_)
+    assert (
+        "the mask (what was just shown rests) +4.00 (74%), the hierarchy" in line and "reflections -0.10 (-2%)" in line
+    )
+    worse = answers.ladder_line(results(ppo=9.0, mask=9.5, heuristic=9.0, no_reflection=8.5, lerl=8.5))
+    assert "the mask (what was just shown rests) +0.50, the hierarchy" in worse and "%" not in worse
 
 
 def test_aims_say_what_is_reached():
