@@ -92,28 +92,30 @@ def best(found: Found, methods: Sequence[str]) -> str | None:
 
 
 def headline(found: Found) -> str:
-    """The finding, first line of the page: the simplest control that LERL does not beat, or how far it is above all."""
+    """The finding, first line of the page: the simplest control that beats LERL or is level, or how far LERL is above."""
     lerl = found.get("lerl", [])
     if not lerl:
         return "LERL was not run."
-    for control in SIMPLE:
-        difference = compare(found.get(control, []), lerl)
-        if difference is None or difference.high < 0:
-            continue
-        name = METHODS[control].label
-        interval = f"{difference.point:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}] in R_cum"
-        if difference.low > 0:
-            return f"A control beats LERL: {name}, by {interval}."
-        return f"A control does as well as LERL: {name} cannot be told apart from it, {interval}."
-    nearest = max((c for c in SIMPLE if found.get(c)), key=lambda c: r_cum(found[c]), default=None)
-    if nearest is None:
+    run = {name: d for name in SIMPLE if (d := compare(found.get(name, []), lerl)) is not None}
+    if not run:
         return "LERL was run without its controls."
-    d = compare(lerl, found[nearest])
-    assert d is not None
-    name = METHODS[nearest].label
+    for name, d in run.items():
+        if d.low > 0:
+            return f"A control beats LERL: {METHODS[name].label}, by {_signed(d)} in R_cum."
+    for name, d in run.items():
+        if d.high >= 0:
+            label = METHODS[name].label
+            return f"A control does as well as LERL: {label} cannot be told apart from it, {_signed(d)} in R_cum."
+    nearest = max(run, key=lambda name: run[name].point)
+    d = run[nearest]
     return (
-        f"LERL beats every control; the nearest is {name}, {d.point:.2f} [{d.low:.2f}, {d.high:.2f}] below it in R_cum."
+        f"LERL beats every control; the nearest is {METHODS[nearest].label}, {-d.point:.2f} [{-d.high:.2f}, "
+        f"{-d.low:.2f}] below it in R_cum."
     )
+
+
+def _signed(d: Estimate) -> str:
+    return f"{d.point:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
 
 
 def ladder_line(found: Found) -> str:
