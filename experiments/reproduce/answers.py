@@ -92,7 +92,7 @@ def best(found: Found, methods: Sequence[str]) -> str | None:
 
 
 def headline(found: Found) -> str:
-    """The finding, first line of the page: the simplest control that beats LERL or is level, or how far LERL is above."""
+    """The finding, first line of the page: the simplest control that beats LERL or is level, or LERL's lead."""
     lerl = found.get("lerl", [])
     if not lerl:
         return "LERL was not run."

@@ -119,9 +119,8 @@ def document(grid_: Grid, worlds: Sequence[WorldResults], main: WorldResults, mi
     findings = [answers.ladder_line(main.found), answers.rotation_line(main.found), *answers.aims(main.found)]
     for other in worlds:
         if other is not main:
-            findings.append(
-                f"{other.world.title}: {answers.headline(other.found)} {answers.rotation_line(other.found)}"
-            )
+            lines = [line(other.found) for line in (answers.headline, answers.ladder_line, answers.rotation_line)]
+            findings.append(f"{other.world.title}: {' '.join(lines)}")
     sections: list[Section | None] = [main_section(found) for found in worlds]
     sections.insert(1, paper_section(worlds, missing))
     sections += [gain_section(worlds), ablation_section(worlds), sensitivity_section(main)]
