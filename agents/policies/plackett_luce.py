@@ -53,11 +53,6 @@ class PlackettLuce:
         own = chosen.flip(1).logcumsumexp(dim=1).flip(1)
         return (chosen - torch.logaddexp(own, others)).sum(dim=1)
 
-    def entropy(self) -> Tensor:
-        """Entropy of the first place, shape (B,), in nats; a slate's own has no closed form short of all slates."""
-        total = self.logits.logsumexp(dim=1)
-        return total - ((self.logits - total[:, None]).exp() * self.logits).sum(dim=1)
-
 
 class PlackettLucePolicy(SlatePolicy):
     """Actor and critic of LERL's low level whose actions are the slates themselves, shape (B, K).

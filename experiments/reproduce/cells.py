@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
 from rapport.agents.lerl import served_slates, slate_policy
 from rapport.agents.llm.transcript import conversation
+from rapport.agents.planning.reflection import ReflectionPool
 from rapport.envs.session.core import SessionCore
 from rapport.experiments.evaluation import evaluation_users, play
 from rapport.experiments.methods import Cost, Evaluation, play_planned, result_of
@@ -140,8 +142,9 @@ def _baseline(cell: Cell, progress: Progress) -> Served:
     )
     choice = grid.choice(cell.world, cell.method, cell.seed)
     llm = choice.open(cell.seed)
-    if choice.pool is not None:  # of a training that was stopped
-        Path(choice.pool).unlink(missing_ok=True)
+    if choice.pool is not None:  # a training that was stopped may have left some
+        with closing(ReflectionPool(choice.pool)) as pool:
+            pool.restore([])
     rng = np.random.default_rng([cell.seed, 5])
     env = planned(watched, data, choice, llm, rng, learning=True, look_back_every=LOOK_BACK_EVERY)
     with conversation(llm, f"{cell.method}, seed {cell.seed}, training"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -150,15 +149,6 @@ def test_the_mode_is_the_likeliest_slate() -> None:
     slates = torch.tensor(list(itertools.permutations(range(6), 3)))
     best = PlackettLuce(logits.expand(len(slates), 6)).log_prob(slates).argmax()
     assert PlackettLuce(logits).mode(3)[0].tolist() == slates[best].tolist()
-
-
-def test_the_entropy_is_that_of_the_first_place() -> None:
-    logits = torch.randn(5, 9, generator=torch.Generator().manual_seed(3)) * 2
-    logits[0, 4:] = EXCLUDED
-    got = PlackettLuce(logits).entropy()
-    wanted = torch.tensor(stats.entropy(logits.double().softmax(1).numpy(), axis=1)).float()
-    torch.testing.assert_close(got, wanted)
-    assert float(PlackettLuce(torch.zeros(1, 8)).entropy()) == pytest.approx(math.log(8))
 
 
 # --- the policy -------------------------------------------------------------------------------------------------------
