@@ -13,14 +13,17 @@ import itertools
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +35,7 @@ LOSSES = 3
 """How often a job is sent again after it was lost with its worker or node."""
 _HEAD = "node:__internal_head__"
 """The resource by which Ray marks the head node; without that node there is no cluster."""
-_ANSWER = 30.0
+_ANSWER = 120.0
 """How long a cluster or a node may take to answer [s]."""
 _LOOK = 0.5
 """How often progress is told and read [s]."""
@@ -180,6 +183,27 @@ def _find(address: str) -> None:
         ) from error
 
 
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Set when an interrupt came: one that comes while Ray's own code runs can be lost there."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.set()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(frozen=True)
 class _Sent:
     """A job that was sent; ``ticket`` tells one sending from all others, ``losses`` counts those before it."""
@@ -259,16 +283,19 @@ class _Driver:
         """Run all jobs to their end."""
         import ray
 
-        try:
-            for job in jobs:
-                self._send(job)
-            while self.running:
-                finished, _ = ray.wait(list(self.running), timeout=_LOOK)
-                self._show()
-                for ref in finished:
-                    self._take(ref)
-        finally:
-            self._cancel()
+        with _interrupts() as interrupted:
+            try:
+                for job in jobs:
+                    self._send(job)
+                while self.running:
+                    finished, _ = ray.wait(list(self.running), timeout=_LOOK)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+                    self._show()
+                    for ref in finished:
+                        self._take(ref)
+            finally:
+                self._cancel()
 
     def _send(self, named: Named, losses: int = 0) -> None:
         ticket = next(self.tickets)
