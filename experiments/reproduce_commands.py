@@ -7,7 +7,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 
@@ -149,7 +149,8 @@ class ReproduceSearch:
     methods: tuple[str, ...] = ()
     """Methods; by default all that have settings."""
     write: Path | None = None
-    """File to write what was found to, e.g. experiments/reproduce/tuned.json, from where the grid takes it."""
+    """File to write what was found to, e.g. experiments/reproduce/tuned.json, from where the grid takes it. What it has
+    of other methods stays."""
     workers: int | None = None
     """Processes; by default one per core."""
 
@@ -163,6 +164,10 @@ class ReproduceSearch:
             raise ValueError(f"--methods {unknown[0]}: it has no settings to search; choose of {', '.join(SPACES)}")
         data = find_run_data(self.data, self.data_dir, console)
         setup = setup_of("kuairand", data, None if self.data_dir is None else str(self.data_dir))
+        budget = {"trials": self.trials, "transitions": self.transitions, "sessions": self.sessions}
+        note = {"made by": "rapport reproduce search", "data": setup.session_data().name, **budget}
+        if self.write is not None:
+            _with_others(self.write, note, {}, {})  # what it would refuse is refused before the search
         fit_simulator(setup, console)
         methods = self.methods or tuple(SPACES)
         search = Search(setup, self.trials, self.transitions, self.sessions, str(self.out.resolve()))
@@ -177,12 +182,27 @@ class ReproduceSearch:
                 soft_wrap=True,
             )
         if self.write is not None:
-            budget = {"trials": self.trials, "transitions": self.transitions, "sessions": self.sessions}
-            note = {"made by": "rapport reproduce search", "data": setup.session_data().name, **budget}
-            kept = {"settings": {m: r["settings"] for m, r in found.items() if r["settings"]}}
+            kept = {m: r["settings"] for m, r in found.items() if r["settings"]}
             values = {m: {k: round(r[k], 3) for k in ("value", "defaults")} for m, r in found.items()}
-            wrote(console, self.write, json.dumps({**note, "R_cum": values, **kept}, indent=1) + "\n")
+            wrote(console, self.write, json.dumps(_with_others(self.write, note, values, kept), indent=1) + "\n")
         return 0
+
+
+def _with_others(path: Path, note: dict[str, Any], values: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """What was found now, beside what the file has of other methods.
+
+    Raises:
+        ValueError: the file's search had another budget.
+    """
+    old = json.loads(path.read_text("utf-8")) if path.exists() else {"R_cum": {}, "settings": {}}
+    if differs := [name for name in note if path.exists() and old.get(name) != note[name]]:
+        name = differs[0]
+        raise ValueError(
+            f"--write {path}: its search had {name} {old.get(name)}, this one {note[name]}; search with that, search "
+            "all methods anew into another file, or delete it"
+        )
+    others = {name: kept for name, kept in old["settings"].items() if name not in values}
+    return {**note, "R_cum": {**old["R_cum"], **values}, "settings": {**others, **settings}}
 
 
 def setup_of(name: WorldName, data: str, root: str | None) -> Setup:

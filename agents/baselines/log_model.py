@@ -5,6 +5,7 @@ Every agent that learns begins with it, LERL included, so that none is ahead by 
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -36,11 +37,26 @@ class LogModel:
     def __init__(self, policy: SlatePolicy, data: SessionData, slate_size: int) -> None:
         policy.set_training_mode(False)
         self.policy, self.data, self.slate_size = policy, data, slate_size
-        with torch.no_grad():
-            self.items = policy.encoder.items()
+        self.encode_items()
         self.width = policy.encoder.features_dim + 1 + data.catalog.n_categories
         self.category = torch.from_numpy(data.catalog.category.astype(np.int64))
         self._longest = float(policy.observation_space["step"].high[0])  # type: ignore[index]
+
+    def copy(self) -> LogModel:
+        """Another one, whose policy may be changed."""
+        return LogModel(copy.deepcopy(self.policy), self.data, self.slate_size)
+
+    @torch.no_grad()
+    def encode_items(self) -> None:
+        """Encode the items, anew where the policy was changed."""
+        self.items = self.policy.encoder.items()
+
+    def read(self, observations: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """What the encoder reads of B sessions: user features (B, G), newest items (B, W), their feedback (B, W, F)."""
+        window, seen = self.policy.encoder.settings.window, observations["history_items"]
+        items = torch.from_numpy(np.ascontiguousarray(seen[:, -window:])).long()
+        feedback = torch.from_numpy(observations["history_feedback"]).reshape(*seen.shape, -1)[:, -window:]
+        return torch.from_numpy(observations["user_features"]).long(), items, feedback
 
     @torch.no_grad()
     def states(self, observations: dict[str, Any]) -> Tensor:
@@ -48,11 +64,7 @@ class LogModel:
 
         The age is a share of the longest session; categories are 1 where the last slate showed them.
         """
-        encoder = self.policy.encoder
-        window, seen = encoder.settings.window, observations["history_items"]
-        items = torch.from_numpy(np.ascontiguousarray(seen[:, -window:])).long()
-        feedback = torch.from_numpy(observations["history_feedback"]).reshape(*seen.shape, -1)[:, -window:]
-        state = encoder.encode(torch.from_numpy(observations["user_features"]).long(), items, feedback)
+        state = self.policy.encoder.encode(*self.read(observations))
         age = torch.from_numpy(observations["step"]).float() / self._longest
         last = torch.from_numpy(self.last_categories(observations)).float()
         return torch.cat([state, age, last], dim=1)

@@ -33,6 +33,10 @@ BESIDE = (
     ("LERL's best slates beyond greedy under the mask alone", "lerl-best", "mask-greedy"),
     ("Plackett-Luce slates under LERL's plans", "lerl-pl", "lerl"),
     ("Plackett-Luce slates without a planner", "ppo-pl", "ppo"),
+    ("a click model learned online in PPO's place, under LERL's plans", "lerl-click", "lerl"),
+    ("LERL's plans over that click model, beyond the mask", "lerl-click", "mask-click"),
+    ("plans made by counting over that click model, beyond the mask", "heuristic-click", "mask-click"),
+    ("that click model without plan and mask", "click", "ppo"),
 )
 """Other comparisons that tell whose the gain is."""
 SIMPLE = (
@@ -46,11 +50,14 @@ SIMPLE = (
     "popularity",
     "heuristic-greedy",
     "heuristic",
+    "mask-linucb",
+    "mask-click",
+    "heuristic-click",
 )
 """Controls that a method with a language model has to beat, simplest first."""
 MASKED = "masked-ppo"
 """The planner-less learner that has the mask, too."""
-OURS = ("lerl", "lerl-best", "lerl-pl", "billp", "no-reflection", "lerl-no-rl")
+OURS = ("lerl", "lerl-best", "lerl-pl", "lerl-click", "billp", "no-reflection", "lerl-no-rl")
 """LERL and its variants: rows that a language model plans."""
 
 
@@ -99,9 +106,11 @@ def headline(found: Found) -> str:
     run = {name: d for name in SIMPLE if (d := compare(found.get(name, []), lerl)) is not None}
     if not run:
         return "LERL was run without its controls."
-    for name, d in run.items():
-        if d.low > 0:
-            return f"A control beats LERL: {METHODS[name].label}, by {_signed(d)} in R_cum."
+    if beat := {name: d for name, d in run.items() if d.low > 0}:
+        simplest, most = next(iter(beat)), max(beat, key=lambda name: beat[name].point)
+        line = f"A control beats LERL: {METHODS[simplest].label}, by {_signed(beat[simplest])} in R_cum"
+        more = f"; most of all {METHODS[most].label}, by {_signed(beat[most])}"
+        return f"{line}{more if most != simplest else ''}."
     for name, d in run.items():
         if d.high >= 0:
             label = METHODS[name].label
@@ -165,6 +174,8 @@ def aims(found: Found) -> list[str]:
                 f"; that one is masked, too. Of those that may show the last category again the best is "
                 f"{METHODS[free].label}, {value / r_cum(found[free]) - 1:+.1%} ({r_cum(found[free]):.2f})"
             )
+        if bound is not None and (most := r_cum(found[bound]) / r_cum(found[rival]) - 1) < 0.2:
+            line += f"; nobody can reach it: even a look-ahead that reads the simulator is only {most:+.1%} above"
         lines.append(f"{line}.")
     if bound is not None:
         share = value / r_cum(found[bound])

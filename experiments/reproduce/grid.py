@@ -69,7 +69,7 @@ class Grid:
 
     def settings(self, method: str) -> Mapping[str, Any]:
         """Hyper-parameters of a baseline."""
-        return self.tuned.get(method, {})
+        return self.tuned.get(METHODS[method].tuned_as or method, {})
 
     def choice(self, world: World, method: str, seed: int) -> PlannerChoice:
         """Who plans in a row, with this seed's own pool of reflections where there is one."""

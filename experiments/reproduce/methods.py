@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rapport.agents.baselines import bandits, linear_bandits, reinforcement, reranking
+from rapport.agents.baselines.click_learner import click_learner
 from rapport.agents.baselines.hac import hac
 from rapport.agents.baselines.lesson import Baseline
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
@@ -13,7 +14,7 @@ from rapport.experiments.setup import LEARNING_PLANNERS, SIMILAR
 
 Family = Literal["control", "log", "bandit", "learned", "plan", "bound"]
 FAMILIES: dict[Family, str] = {
-    "plan": "Under a plan: a category mask above, PPO below",
+    "plan": "Under a plan: a category mask above; below it PPO, where nothing else is said",
     "learned": "Without a planner: learned from sessions",
     "bandit": "Without a planner: bandits",
     "log": "Without a planner: learned from the log alone",
@@ -33,6 +34,7 @@ class Method:
         rest: whether categories just shown are left out of the mask; None as the planner has it.
         baseline: how it learns, where it is not LERL's PPO; None for that, for controls and for bounds.
         trained_as: the method whose trained low level it is played with, where it has none of its own.
+        tuned_as: the method whose settings were searched for it, where not for itself.
         best: whether LERL's low level serves its best slate in place of a draw.
         quick: whether a quick look has it, and worlds other than the main one.
     """
@@ -43,6 +45,7 @@ class Method:
     rest: bool | None = None
     baseline: Baseline | None = None
     trained_as: str | None = None
+    tuned_as: str | None = None
     best: bool = False
     quick: bool = False
 
@@ -65,6 +68,7 @@ HEURISTIC = "lasting preference"
 METHODS: dict[str, Method] = {
     "lerl": Method("LERL", "plan", LLM, quick=True),
     "lerl-pl": Method("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo, quick=True),
+    "lerl-click": Method("LERL, click model learned online", "plan", LLM, baseline=click_learner, quick=True),
     "lerl-best": Method("LERL, serving its best slates", "plan", LLM, trained_as="lerl", best=True, quick=True),
     "no-reflection": Method("LERL, no reflection", "plan", LLM_ONLY, quick=True),
     "billp": Method("LERL, BiLLP-style memory", "plan", SIMILAR),
@@ -80,6 +84,24 @@ METHODS: dict[str, Method] = {
     "mask-greedy": Method(
         "mask alone, greedy, no RL", "plan", "none", rest=True, baseline=reranking.greedy, quick=True
     ),
+    "mask-linucb": Method("mask alone, LinUCB", "plan", "none", rest=True, baseline=linear_bandits.lin_ucb),
+    "heuristic-click": Method(
+        "heuristic planner, click model learned online",
+        "plan",
+        HEURISTIC,
+        baseline=click_learner,
+        tuned_as="lerl-click",
+        quick=True,
+    ),
+    "mask-click": Method(
+        "mask alone, click model learned online",
+        "plan",
+        "none",
+        rest=True,
+        baseline=click_learner,
+        tuned_as="lerl-click",
+        quick=True,
+    ),
     "mask-no-rl": Method("mask alone, no RL", "plan", "none", rest=True, trained_as=NO_RL, quick=True),
     "ppo": Method("PPO", "learned", "none", quick=True),
     "ppo-pl": Method("PPO, Plackett-Luce slates", "learned", baseline=plackett_luce_ppo),
@@ -93,6 +115,7 @@ METHODS: dict[str, Method] = {
     "hac": Method("HAC", "learned", baseline=hac),
     "sac4ir": Method("SAC4IR", "learned", baseline=reinforcement.sac4ir),
     "dnair": Method("DNaIR", "learned", baseline=reinforcement.dnair),
+    "click": Method("click model learned online", "bandit", baseline=click_learner, quick=True),
     "linucb": Method("LinUCB", "bandit", baseline=linear_bandits.lin_ucb),
     "thompson": Method("Thompson sampling", "bandit", baseline=linear_bandits.thompson),
     "ucb-items": Method("UCB over items", "bandit", baseline=bandits.ucb_items, quick=True),

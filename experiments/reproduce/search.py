@@ -15,13 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rapport.agents.baselines import bandits, hac, linear_bandits, plackett_luce_ppo, reranking, search_spaces
+from rapport.agents.baselines import (
+    bandits,
+    click_learner,
+    hac,
+    linear_bandits,
+    plackett_luce_ppo,
+    reranking,
+    search_spaces,
+)
 from rapport.agents.baselines.lesson import Act, Lesson
 from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.lerl import LowLevel, served_slates, slate_policy
 from rapport.experiments.evaluation import play
 from rapport.experiments.pool import Named
-from rapport.experiments.reproduce.methods import METHODS
+from rapport.experiments.reproduce.methods import LLM, METHODS
 from rapport.experiments.results import config_hash, write_atomically
 from rapport.experiments.setup import PlannerChoice, Setup, planned
 from rapport.experiments.training import Training, first_agent, train
@@ -34,7 +42,7 @@ Progress = Callable[[float], None]
 SEED = 1_000
 """Of all trials: none that results are reported for."""
 STAND_IN = PlannerChoice(period=20)
-"""Who plans in trials of planned methods: the heuristic, so that the search does not depend on a language model."""
+"""Who plans in trials for the language model: the heuristic, so that the search does not depend on one."""
 
 
 def gaussian_space(trial: optuna.Trial) -> dict[str, Any]:
@@ -54,6 +62,9 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "ppo-pl": plackett_luce_ppo.space,
     "lerl-pl": plackett_luce_ppo.space,
     "hac": hac.space,
+    "click": click_learner.space,
+    "lerl-click": click_learner.space,
+    "mask-linucb": linear_bandits.space_lin_ucb,
     **search_spaces.SPACES,
     **linear_bandits.SPACES,
     **bandits.SPACES,
@@ -87,9 +98,15 @@ class Search:
 
     def training(self, method: str, low_level: LowLevel, folder: Path) -> Training:
         """One trial's training of LERL's kind."""
-        planner = PlannerChoice("none") if METHODS[method].family == "learned" else STAND_IN
         return Training(
-            self.setup, method, SEED, self.transitions, str(folder), planner, low_level, first_folder=self.folder
+            self.setup,
+            method,
+            SEED,
+            self.transitions,
+            str(folder),
+            planner_of(method),
+            low_level,
+            first_folder=self.folder,
         )
 
     def result(self, method: str) -> dict[str, Any] | None:
@@ -167,6 +184,12 @@ def trial_value(search: Search, method: str, settings: dict[str, Any]) -> float:
     return float(play(env, act, users, SEED).returns.mean())
 
 
+def planner_of(method: str) -> PlannerChoice:
+    """Who plans in a method's trials."""
+    row = METHODS[method]
+    return STAND_IN if row.planner is not None and row.planner.startswith(LLM) else PlannerChoice("none", rest=row.rest)
+
+
 def _learn(search: Search, method: str, settings: dict[str, Any]) -> tuple[Act, PlannerChoice]:
     data, setup = search.setup.session_data(), search.setup
     baseline = METHODS[method].baseline
@@ -176,7 +199,7 @@ def _learn(search: Search, method: str, settings: dict[str, Any]) -> tuple[Act, 
         task = search.training(method, low_level, trial)
         agent = train(task, lambda _: None).agent
         return served_slates(agent, data.catalog.category, setup.slate_size, SEED), task.planner
-    choice = STAND_IN if METHODS[method].family == "plan" else PlannerChoice("none")
+    choice = planner_of(method)
     first = first_agent(search.training("ppo", LowLevel(), Path(search.folder)), lambda _: None)
     watched = Watched(setup.sessions(LowLevel().n_envs, "train"), lambda _: None)
     env = planned(watched, data, choice, None, np.random.default_rng([SEED, 5]))

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -29,13 +28,8 @@ from rapport.agents.baselines.linear_bandits import Ridge, features, posterior_d
 from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.baselines.reranking import greedy
 from rapport.agents.baselines.slates import PRIOR, PopularSlates
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
-from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
-from rapport.agents.policies.encoder import EncoderSettings
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response import MatrixResponse
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -43,31 +37,6 @@ pytestmark = pytest.mark.filterwarnings("error")
 ALL = {**bandits.BASELINES, **linear_bandits.BASELINES}
 SEEDS = st.integers(0, 2**31)
 Sessions = Callable[..., PlannedVectorEnv]
-
-
-@pytest.fixture
-def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessions:
-    def made(
-        n: int, random_plans: bool = False, response: MatrixResponse | None = None, **arguments: Any
-    ) -> PlannedVectorEnv:
-        arguments = {"history": 130, **arguments}  # a whole session and more
-        core = kuairand_core(n, data=small_data, response=response or matrix_response, **arguments)
-        sizes = small_data.catalog.category_sizes
-        planner = RandomPlanner(sizes, np.random.default_rng(0)) if random_plans else NoPlanner(sizes)
-        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
-
-    return made
-
-
-@pytest.fixture
-def model(small_data: SessionData, sessions: Sessions) -> LogModel:
-    encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
-    low_level = LowLevel(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
-    agent = new_agent(sessions(4), low_level, 0)
-    first_policy(agent, small_data, low_level, 0)
-    with torch.no_grad():
-        slate_policy(agent).action_net.weight.mul_(20.0)  # scores of an untrained policy hardly differ
-    return LogModel(slate_policy(agent), small_data, 6)
 
 
 def observed(env: PlannedVectorEnv, steps: int) -> dict[str, Any]:
@@ -95,10 +64,10 @@ def test_arms_begin_with_the_log(small_data: SessionData, log_weight: float) -> 
     np.testing.assert_allclose(arms.clicked, log_weight * clicked + PRIOR * clicked.sum() / shown.sum())
 
 
-def test_item_bandits_begin_as_popularity(small_data: SessionData, model: LogModel, sessions: Sessions) -> None:
+def test_item_bandits_begin_as_popularity(small_data: SessionData, log_model: LogModel, sessions: Sessions) -> None:
     popular = PopularSlates(small_data, 6)
     for learn in (bandits.epsilon_greedy_items, bandits.ucb_items):
-        act = learn(Lesson(sessions(4), model, 0, 0))
+        act = learn(Lesson(sessions(4), log_model, 0, 0))
         env = sessions(5)
         observations, _ = env.reset(seed=0)
         for _ in range(8):
@@ -186,11 +155,11 @@ def test_exploring_gives_a_share_of_places_to_any_arm() -> None:
 
 @pytest.mark.parametrize("learn", [bandits.epsilon_greedy_categories, bandits.ucb_categories])
 def test_category_bandits_serve_the_best_item_of_each(
-    learn: Callable[[Lesson], Any], small_data: SessionData, model: LogModel, sessions: Sessions
+    learn: Callable[[Lesson], Any], small_data: SessionData, log_model: LogModel, sessions: Sessions
 ) -> None:
     category = small_data.catalog.category
     items, kinds = click_rates(Arms(small_data, np.arange(150))), click_rates(Arms(small_data, category))
-    act, env = learn(Lesson(sessions(4), model, 0, 0)), sessions(5)
+    act, env = learn(Lesson(sessions(4), log_model, 0, 0)), sessions(5)
     observations, _ = env.reset(seed=0)
     for _ in range(15):
         slates, free = act(observations), unshown(observations, 150, 6)
@@ -206,27 +175,28 @@ def test_category_bandits_serve_the_best_item_of_each(
 # --- linear bandits ---------------------------------------------------------------------------------------------------
 
 
-def plain_features(model: LogModel, observations: dict[str, Any], row: int, item: int) -> NDArray[Any]:
-    weights = model.weights(model.states(observations))[row].numpy()
-    category = model.data.catalog.category
+def plain_features(log_model: LogModel, observations: dict[str, Any], row: int, item: int) -> NDArray[Any]:
+    weights = log_model.weights(log_model.states(observations))[row].numpy()
+    category = log_model.data.catalog.category
     last = observations["history_items"][row, -6:] - 1 if observations["step"][row, 0] else []
-    one_hot = np.zeros(model.data.catalog.n_categories)
+    one_hot = np.zeros(log_model.data.catalog.n_categories)
     one_hot[category[item]] = 1.0
     again = float(category[item] in set(category[last])) if len(last) else 0.0
-    return np.concatenate([weights[:-1] * model.items[item].numpy() / math.sqrt(8), weights[-1:], one_hot, [again, 1]])
+    products = weights[:-1] * log_model.items[item].numpy() / math.sqrt(8)
+    return np.concatenate([products, weights[-1:], one_hot, [again, 1]])
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_features_are_what_they_say(model: LogModel, sessions: Sessions, steps: int) -> None:
+def test_features_are_what_they_say(log_model: LogModel, sessions: Sessions, steps: int) -> None:
     observations = observed(sessions(3), steps)
-    weights = model.weights(model.states(observations))
+    weights = log_model.weights(log_model.states(observations))
     items = torch.tensor(np.random.default_rng(0).integers(150, size=(3, 10)))
-    got = features(model, weights, observations, items)
+    got = features(log_model, weights, observations, items)
     for row in range(3):
         for place, item in enumerate(items[row].tolist()):
-            expected = plain_features(model, observations, row, item)
+            expected = plain_features(log_model, observations, row, item)
             np.testing.assert_allclose(got[row, place], expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got[:, :, :9].sum(dim=2), model.click_scores(observations).gather(1, items))
+    torch.testing.assert_close(got[:, :, :9].sum(dim=2), log_model.click_scores(observations).gather(1, items))
     again = got[:, :, -2]
     assert again.any() == (steps > 0) and not again.all()
 
@@ -279,14 +249,14 @@ def test_draws_are_from_the_posterior_one_for_each_session() -> None:
     assert np.abs(correlation).max() < 0.05
 
 
-def test_linucb_begins_as_greedy(model: LogModel, sessions: Sessions) -> None:
-    lesson = Lesson(sessions(4), model, 0, 0)
+def test_linucb_begins_as_greedy(log_model: LogModel, sessions: Sessions) -> None:
+    lesson = Lesson(sessions(4), log_model, 0, 0)
     observations = observed(sessions(6, random_plans=True), 2)
     assert np.array_equal(linear_bandits.lin_ucb(lesson)(observations), greedy(lesson)(observations))
 
 
 def test_linucb_learns_the_closed_form_of_its_sessions(
-    model: LogModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    log_model: LogModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From what went in and out of the environment alone: the features, clicks and slates of every step."""
     env, ridges = sessions(4), []
@@ -304,18 +274,18 @@ def test_linucb_learns_the_closed_form_of_its_sessions(
         result = step(slates)
         for row in range(4):
             for place, item in enumerate(slates[row]):
-                rows.append(plain_features(model, seen, row, int(item)))
+                rows.append(plain_features(log_model, seen, row, int(item)))
                 targets.append(result[4]["feedback"][row, place, 0])
         seen.update(result[0])
         return result
 
     monkeypatch.setattr(env, "reset", watched_reset)
     monkeypatch.setattr(env, "step", watched_step)
-    linear_bandits.lin_ucb(Lesson(env, model, 60, 0, {"strength": 5.0}))
+    linear_bandits.lin_ucb(Lesson(env, log_model, 60, 0, {"strength": 5.0}))
     x = np.array(rows)
-    assert x.shape == (15 * 4 * 6, 8 + 1 + model.data.catalog.n_categories + 2)
+    assert x.shape == (15 * 4 * 6, 8 + 1 + log_model.data.catalog.n_categories + 2)
     np.testing.assert_allclose(ridges[0].precision, 5.0 * np.eye(x.shape[1]) + x.T @ x, rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(ridges[0].moment, 5.0 * prior_mean(model) + x.T @ targets, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(ridges[0].moment, 5.0 * prior_mean(log_model) + x.T @ targets, rtol=1e-3, atol=1e-2)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -323,7 +293,7 @@ def test_linucb_learns_the_closed_form_of_its_sessions(
 
 @pytest.mark.parametrize(("transitions", "steps"), [(0, 0), (1, 1), (8, 2), (9, 3)])
 def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
-    model: LogModel, sessions: Sessions, small_data: SessionData, transitions: int, steps: int
+    log_model: LogModel, sessions: Sessions, small_data: SessionData, transitions: int, steps: int
 ) -> None:
     """What is learned from is what was chosen on: sure answers tell whose slate it was."""
     table = (np.random.default_rng(0).random((200, 150, 7)) < 0.5).astype(np.float32)
@@ -335,7 +305,7 @@ def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
         chosen.append((users, {k: v.copy() for k, v in observations.items()}))
         return rng.integers(150, size=(4, 6))
 
-    learn_online(Lesson(env, model, transitions, 0), choose, lambda *learned: told.append(learned), rng)
+    learn_online(Lesson(env, log_model, transitions, 0), choose, lambda *learned: told.append(learned), rng)
     assert len(chosen) == len(told) == steps
     for (users, observations), (learned_on, slates, clicks) in zip(chosen, told, strict=True):
         assert np.array_equal(clicks, table[users[:, None], slates, 0])
@@ -344,9 +314,9 @@ def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
 
 @pytest.mark.parametrize("name", ALL)
 def test_slates_keep_to_plans_and_repeat_nothing(
-    name: str, model: LogModel, sessions: Sessions, small_data: SessionData
+    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
 ) -> None:
-    act = ALL[name](Lesson(sessions(4, random_plans=True), model, 40, 0))
+    act = ALL[name](Lesson(sessions(4, random_plans=True), log_model, 40, 0))
     category = small_data.catalog.category
     for n in (1, 7):
         env = sessions(n, random_plans=True)
@@ -363,8 +333,10 @@ def test_slates_keep_to_plans_and_repeat_nothing(
 
 
 @pytest.mark.parametrize("name", bandits.BASELINES)
-def test_context_free_bandits_show_nothing_twice_in_a_session(name: str, model: LogModel, sessions: Sessions) -> None:
-    act, env = ALL[name](Lesson(sessions(4), model, 80, 0)), sessions(5)
+def test_context_free_bandits_show_nothing_twice_in_a_session(
+    name: str, log_model: LogModel, sessions: Sessions
+) -> None:
+    act, env = ALL[name](Lesson(sessions(4), log_model, 80, 0)), sessions(5)
     observations, _ = env.reset(seed=0)
     seen: list[set[int]] = [set() for _ in range(5)]
     for _ in range(30):
@@ -376,7 +348,9 @@ def test_context_free_bandits_show_nothing_twice_in_a_session(name: str, model: 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_they_find_what_people_like(name: str, model: LogModel, sessions: Sessions, small_data: SessionData) -> None:
+def test_they_find_what_people_like(
+    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
+) -> None:
     """Everybody clicks on six categories that the log has as no better than the others, and on nothing else."""
     category = small_data.catalog.category
     worst = np.argsort(click_rates(Arms(small_data, category)))
@@ -385,22 +359,22 @@ def test_they_find_what_people_like(name: str, model: LogModel, sessions: Sessio
     response = MatrixResponse(np.ascontiguousarray(table), small_data.log.behaviours)
     chosen: dict[str, Any] = {"log_weight": 0.01} if name in bandits.BASELINES else {"strength": 1.0}
     chosen |= {"width": 0.5} if "ucb" in name else {"epsilon": 0.3} if "epsilon" in name else {"scale": 0.5}
-    before = ALL[name](Lesson(sessions(8), model, 0, 0, chosen))
+    before = ALL[name](Lesson(sessions(8), log_model, 0, 0, chosen))
     env = sessions(8, response=response, quit_rule="never")
-    after = ALL[name](Lesson(env, model, 1600, 0, chosen))
+    after = ALL[name](Lesson(env, log_model, 1600, 0, chosen))
     observations, _ = sessions(8).reset(seed=1)
     assert liked[after(observations)].mean() > 0.9 > 0.7 > liked[before(observations)].mean()
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_luck_comes_from_the_seed_and_learning_ends(name: str, model: LogModel, sessions: Sessions) -> None:
+def test_luck_comes_from_the_seed_and_learning_ends(name: str, log_model: LogModel, sessions: Sessions) -> None:
     def served(seed: int) -> NDArray[Any]:
-        act = ALL[name](Lesson(sessions(4), model, 60, seed))
+        act = ALL[name](Lesson(sessions(4), log_model, 60, seed))
         return np.concatenate([act(observed(sessions(n), 2)) for n in (3, 5)])
 
     first = served(0)
     assert np.array_equal(first, served(0))
-    act = ALL[name](Lesson(sessions(4), model, 60, 0))
+    act = ALL[name](Lesson(sessions(4), log_model, 60, 0))
     observations = observed(sessions(3), 2)
     again = [act(observations) for _ in range(5)]
     alike = all(np.array_equal(slates, again[0]) for slates in again)
@@ -408,12 +382,12 @@ def test_luck_comes_from_the_seed_and_learning_ends(name: str, model: LogModel, 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_unknown_setting_is_named(name: str, model: LogModel, sessions: Sessions) -> None:
+def test_an_unknown_setting_is_named(name: str, log_model: LogModel, sessions: Sessions) -> None:
     with pytest.raises(ValueError, match="there is no setting 'boldness'"):
-        ALL[name](Lesson(sessions(2), model, 0, 0, {"boldness": 2}))
+        ALL[name](Lesson(sessions(2), log_model, 0, 0, {"boldness": 2}))
 
 
-def test_what_is_searched_are_settings(model: LogModel, sessions: Sessions) -> None:
+def test_what_is_searched_are_settings(log_model: LogModel, sessions: Sessions) -> None:
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spaces = {**bandits.SPACES, **linear_bandits.SPACES}
@@ -421,4 +395,4 @@ def test_what_is_searched_are_settings(model: LogModel, sessions: Sessions) -> N
     for name, space in spaces.items():
         drawn = space(optuna.create_study().ask())
         assert drawn
-        ALL[name](Lesson(sessions(2), model, 0, 0, drawn))
+        ALL[name](Lesson(sessions(2), log_model, 0, 0, drawn))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,14 +15,8 @@ from numpy.typing import NDArray
 from rapport.agents.baselines.lesson import Lesson
 from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.baselines.reranking import BASELINES, SPACES, greedy_map, marginal_slates, unexplained
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
-from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
-from rapport.agents.policies.encoder import EncoderSettings
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import MatrixResponse
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -32,26 +25,8 @@ Array = NDArray[Any]
 
 
 @pytest.fixture
-def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Callable[..., PlannedVectorEnv]:
-    def made(n: int, random_plans: bool = False) -> PlannedVectorEnv:
-        core = kuairand_core(n, data=small_data, response=matrix_response, history=30)
-        sizes = small_data.catalog.category_sizes
-        planner = RandomPlanner(sizes, np.random.default_rng(0)) if random_plans else NoPlanner(sizes)
-        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
-
-    return made
-
-
-@pytest.fixture
-def lesson(small_data: SessionData, sessions: Callable[..., PlannedVectorEnv]) -> Callable[..., Lesson]:
-    encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
-    low_level = LowLevel(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
-    agent = new_agent(sessions(4), low_level, 0)
-    first_policy(agent, small_data, low_level, 0)
-    with torch.no_grad():
-        slate_policy(agent).action_net.weight.mul_(20.0)  # scores of an untrained policy hardly differ
-    model = LogModel(slate_policy(agent), small_data, 6)
-    return lambda **chosen: Lesson(sessions(4, random_plans=True), model, 0, 0, chosen)
+def lesson(log_model: LogModel, sessions: Callable[..., PlannedVectorEnv]) -> Callable[..., Lesson]:
+    return lambda **chosen: Lesson(sessions(4, random_plans=True), log_model, 0, 0, chosen)
 
 
 def observed(env: PlannedVectorEnv, steps: int) -> dict[str, Any]:

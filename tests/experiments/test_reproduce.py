@@ -70,7 +70,7 @@ def test_every_row_can_be_trained_tuned_and_placed():
         assert row.family in FAMILIES
         assert row.trained_as is None or row.trained_as == NO_RL or row.trained_as in METHODS
         if row.baseline is not None and row.family != "log" and "greedy" not in name:
-            assert name in SPACES
+            assert (row.tuned_as or name) in SPACES
     assert set(SPACES) <= set(METHODS)
     assert {m for rows in PAPER.values() for m in rows} <= set(METHODS)
     assert {m for study in STUDIES.values() for m in study.methods} <= set(METHODS)
@@ -164,6 +164,10 @@ def test_a_control_that_wins_is_the_headline():
     assert answers.headline(results(lerl=14.0, mask=13.0, mmr=14.5)).startswith(
         "A control beats LERL: greedy, re-ranked by MMR, by +0.50"
     )
+    assert answers.headline(results(lerl=14.0, mask=14.2, mask_click=15.0, mmr=14.5)) == (
+        "A control beats LERL: mask alone: what was just shown rests, by +0.20 [+0.20, +0.20] in R_cum; most of all "
+        "mask alone, click model learned online, by +1.00 [+1.00, +1.00]."
+    )
     assert answers.headline(results(lerl=14.0, mask=13.0, rotation=14.0)).startswith(
         "A control does as well as LERL: rotation planner cannot be told apart"
     )
@@ -197,6 +201,8 @@ def test_aims_say_what_is_reached():
     assert "not reached; below are A2C" in lines[2]
     lines = answers.aims(results(lerl=12.0, masked_ppo=11.5, ppo=10.0))
     assert "not reached; LERL is +4.3% above masked PPO" in lines[0] and "the best is PPO, +20.0% (10.00)" in lines[0]
+    lines = answers.aims(results(lerl=12.0, masked_ppo=11.5, look_ahead=13.0))
+    assert "even a look-ahead that reads the simulator is only +13.0% above" in lines[0]
     lines = answers.aims(results(lerl=11.0, ppo=10.0, popularity=8.0, look_ahead=12.5))
     assert "not reached; LERL is +10.0%" in lines[0] and "not reached; LERL has 88.0%" in lines[1]
     assert "reached; all of them are" in lines[2]
@@ -248,6 +254,11 @@ def test_a_search_goes_on_and_keeps_defaults_that_are_best(capsys, tmp_path, twi
     for method, values in written["R_cum"].items():
         assert values["value"] >= values["defaults"]
         assert (method in written["settings"]) == (values["value"] > values["defaults"])
+    again = ["--trials", "2", "--write", str(tmp_path / "tuned.json")]
+    assert main([*command[:-2], "mmr", *again]) == 0  # what is not searched again stays
+    assert json.loads((tmp_path / "tuned.json").read_text("utf-8")) == written
+    assert main([*command, "--trials", "3", *again[2:]]) == 2
+    assert "its search had trials 2, this one 3" in capsys.readouterr().err
     search = Search(twin_setup, 2, 128, 20, str(tmp_path))
     before = {method: search.result(method) for method in ("mmr", "ucb-items")}
     assert main([*command, "--trials", "2"]) == 0
@@ -279,6 +290,7 @@ def test_rows_of_every_kind_play_in_every_world(setup, small, tmp_path):
         "masked-ppo",
         "hac",
         "thompson",
+        "mask-click",
         "ucb-categories",
         "mmr",
         "dpp",

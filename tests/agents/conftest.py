@@ -1,0 +1,48 @@
+"""What agents are tested on: sessions under plans, and what an untrained first policy makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+
+from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
+from rapport.agents.planning.controls import NoPlanner, RandomPlanner
+from rapport.agents.planning.wrapper import PlannedVectorEnv
+from rapport.agents.policies.encoder import EncoderSettings
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.env import SessionVectorEnv
+from rapport.envs.session.kuairand import kuairand_core
+from rapport.envs.session.response import MatrixResponse
+
+Sessions = Callable[..., PlannedVectorEnv]
+
+
+@pytest.fixture
+def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessions:
+    def made(
+        n: int, random_plans: bool = False, response: MatrixResponse | None = None, **arguments: Any
+    ) -> PlannedVectorEnv:
+        arguments = {"history": 130, **arguments}  # a whole session and more
+        core = kuairand_core(n, data=small_data, response=response or matrix_response, **arguments)
+        sizes = small_data.catalog.category_sizes
+        planner = RandomPlanner(sizes, np.random.default_rng(0)) if random_plans else NoPlanner(sizes)
+        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
+
+    return made
+
+
+@pytest.fixture
+def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
+    encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
+    low_level = LowLevel(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
+    agent = new_agent(sessions(4), low_level, 0)
+    first_policy(agent, small_data, low_level, 0)
+    with torch.no_grad():
+        slate_policy(agent).action_net.weight.mul_(20.0)  # scores of an untrained policy hardly differ
+    return LogModel(slate_policy(agent), small_data, 6)
