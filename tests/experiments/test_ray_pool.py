@@ -41,13 +41,18 @@ class Work:
         path = self.folder / f"{self.name}.json"
         if path.exists():
             return
-        self.log("began")
-        before = 0.0 if self.needs is None else json.loads((self.folder / f"{self.needs}.json").read_text())
-        for step in range(8):
-            progress(step / 8)
-            time.sleep(1.25 if here() == self.stuck else self.pause)
-        write_atomically(path, json.dumps(before + np.random.default_rng(self.seed).normal()))
-        self.log("ended")
+        pid = self.folder / f"{self.name}.pid"
+        pid.write_text(str(os.getpid()))
+        try:
+            self.log("began")
+            before = 0.0 if self.needs is None else json.loads((self.folder / f"{self.needs}.json").read_text())
+            for step in range(8):
+                progress(step / 8)
+                time.sleep(1.25 if here() == self.stuck else self.pause)
+            write_atomically(path, json.dumps(before + np.random.default_rng(self.seed).normal()))
+            self.log("ended")
+        finally:
+            pid.unlink()
 
     def log(self, what):
         with (self.folder / f"{self.name}.log").open("a") as file:
@@ -89,6 +94,15 @@ class Tell:
 def here():
     ray = sys.modules.get("ray")
     return ray.get_runtime_context().get_node_id() if ray is not None and ray.is_initialized() else "here"
+
+
+def alive(pid):
+    """Whether a job is still at work; one whose worker was killed has not taken its file away."""
+    try:
+        os.kill(int(pid.read_text()), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return True
 
 
 def twelve(folder, pause=0.05, stuck=None):
@@ -225,8 +239,9 @@ def test_an_interrupt_cancels_what_runs(cluster, tmp_path):
 
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        ray_on(cluster, twelve(tmp_path, pause=0.5))
-    time.sleep(4.0)  # as long as a job takes
+        ray_on(cluster, twelve(tmp_path, pause=5.0))
+    while any(alive(pid) for pid in tmp_path.glob("*.pid")):
+        time.sleep(0.1)
     assert len(logs(tmp_path)) == 1
     assert not results(tmp_path)
     assert not sys.modules["ray"].is_initialized()
