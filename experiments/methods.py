@@ -22,6 +22,8 @@ from rapport.experiments.training import Trained
 
 LABELS = {
     "lerl": "LERL",
+    "lerl-click": "LERL, click model learned online",
+    "mask-click": "mask alone, click model learned online",
     "ppo": "PPO, no planner",
     "no-reflection": "LERL, no reflection",
     "heuristic": "heuristic planner",
@@ -50,7 +52,7 @@ def labels(llm_given: bool) -> dict[str, str]:
     """Shown names of all rows; where no language model planned, those that LERL's planner is part of say so."""
     if llm_given:
         return LABELS
-    return LABELS | {"lerl": "LERL (no LLM given)", "lerl-no-rl": "no RL (no LLM given)"}
+    return LABELS | {name: f"{LABELS[name]} (no LLM given)" for name in ("lerl", "lerl-click", "lerl-no-rl")}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
+from rapport.agents.baselines.click_learner import click_learner
+from rapport.agents.baselines.lesson import Settings
 from rapport.agents.lerl import LowLevel
 from rapport.agents.llm.base import Budget
 from rapport.agents.llm.hub import PREFIX as HUB
@@ -24,8 +26,18 @@ from rapport.datasets.fetch import fetch
 from rapport.datasets.schema import DataError
 from rapport.datasets.store import available
 from rapport.envs.session.fit import Profile
-from rapport.experiments.methods import NO_LLM, PLANNER_CONTROLS, SLATE_METHODS, Evaluation, play_agent, play_slates
+from rapport.experiments.lessons import learn_baseline
+from rapport.experiments.methods import (
+    NO_LLM,
+    PLANNER_CONTROLS,
+    SLATE_METHODS,
+    Evaluation,
+    play_agent,
+    play_planned,
+    play_slates,
+)
 from rapport.experiments.pool import Named, run_jobs
+from rapport.experiments.reproduce.grid import tuned_settings
 from rapport.experiments.results import ResultStore, config_hash
 from rapport.experiments.setup import PlannerChoice, Setup, model_label, with_language_model
 from rapport.experiments.summary import publish
@@ -35,7 +47,9 @@ LOGGER = logging.getLogger("rapport")
 Progress = Callable[[float], None]
 NO_MODEL = "none"
 
-QUICK = {"seeds": 2, "transitions": 25_600, "sessions": 500}
+CLICK_LEARNERS = ("lerl-click", "mask-click")
+"""Rows in which a click model that learns online takes PPO's place."""
+QUICK = {"seeds": 2, "transitions": 12_800, "sessions": 500}
 """What ``--quick`` makes of the settings that were not given."""
 
 
@@ -44,7 +58,7 @@ class Run:
     """Train LERL and a planner-less PPO on simulated sessions of real people, and compare them with the controls."""
 
     quick: bool = False
-    """A quick look: 2 seeds, 25,600 transitions, 500 sessions, unless these are given."""
+    """A quick look: 2 seeds, 12,800 transitions, 500 sessions, unless these are given."""
     llm: str = EMBEDDED
     """Language model that plans: `embedded`, the small one that comes with Rapport; a GGUF file;
     hf:OWNER/REPO/FILE.gguf; an OpenAI-compatible server such as http://localhost:8080/v1#model; replay:FILE, the
@@ -58,7 +72,7 @@ class Run:
     seeds: int | None = None
     """Seeds; 5 by default."""
     transitions: int | None = None
-    """Transitions each agent learns from; 102,400 by default."""
+    """Transitions each agent learns from; 51,200 by default."""
     sessions: int | None = None
     """Complete sessions of held-out users per method and seed; 1,000 by default."""
     quit_rule: Literal["positional", "set_overlap", "windowed_count", "satisfaction", "never"] = "positional"
@@ -95,11 +109,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run with all its settings decided."""
+    """A run with all its settings decided; ``low_level`` is of planned agents, ``flat`` of the planner-less one."""
 
     setup: Setup
     planner: PlannerChoice
     low_level: LowLevel
+    flat: LowLevel
+    click: Settings
     seeds: int
     transitions: int
     sessions: int
@@ -109,7 +125,7 @@ class Plan:
     @classmethod
     def of(cls, run: Run, data: str) -> Plan:
         """Decide what the command line left open, and see that it can be done."""
-        defaults = QUICK if run.quick else {"seeds": 5, "transitions": 102_400, "sessions": 1_000}
+        defaults = QUICK if run.quick else {"seeds": 5, "transitions": 51_200, "sessions": 1_000}
         given = {name: getattr(run, name) for name in defaults}
         numbers = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
         for name, number in (*numbers.items(), ("plan-period", run.plan_period)):
@@ -128,9 +144,11 @@ class Plan:
             planner.open(seed=0)
         elif run.llm_record is not None:
             raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record where no model plans")
-        low_level = LowLevel()
+        tuned = tuned_settings()
+        low_level, flat = (replace(LowLevel(), **tuned.get(name, {})) for name in ("lerl", "ppo"))
         workers = run.workers or (1 if fills_the_machine(run.llm) else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
-        return cls(setup, planner, low_level, **numbers, folder=folder, workers=workers)
+        click = tuned.get("lerl-click", {})
+        return cls(setup, planner, low_level, flat, click, **numbers, folder=folder, workers=workers)
 
     @property
     def planner_label(self) -> str:
@@ -142,19 +160,23 @@ class Plan:
         config = {
             "environment": self.setup.identity(),
             "planner": asdict(self.planner),
-            "low_level": asdict(self.low_level),
+            "low_level": [asdict(self.low_level), asdict(self.flat), self.click],
             "numbers": [self.transitions, self.sessions],
         }
         return ResultStore(self.folder / "results", config_hash(config))
 
     def training(self, method: str, seed: int) -> Training:
         """The training of one agent."""
-        planner = self.planner if method == "lerl" else PlannerChoice("none")
+        planner = self.planner if method in ("lerl", "lerl-click") else PlannerChoice("none")
         if method == "no-reflection":
             planner = self._without_reflection()
+        elif method == "mask-click":
+            planner = replace(planner, rest=True)
         elif planner.pool is not None:
-            planner = replace(planner, pool=f"{planner.pool.removesuffix('.sqlite')}-seed{seed}.sqlite")
-        return Training(self.setup, method, seed, self.transitions, str(self.folder), planner, self.low_level)
+            pool = f"{planner.pool.removesuffix('.sqlite')}{method.removeprefix('lerl')}-seed{seed}.sqlite"
+            planner = replace(planner, pool=pool)
+        low_level = self.flat if method == "ppo" else self.low_level
+        return Training(self.setup, method, seed, self.transitions, str(self.folder), planner, low_level)
 
     def untrained(self) -> PlannerChoice:
         """The planner before any session was looked back on."""
@@ -169,7 +191,7 @@ class Plan:
 
     def learners(self) -> tuple[str, ...]:
         """Methods that are trained."""
-        return ("lerl", "ppo") if self.planner.llm is None else ("lerl", "ppo", "no-reflection")
+        return ("lerl", "ppo", *CLICK_LEARNERS, *(("no-reflection",) if self.planner.llm is not None else ()))
 
     def jobs(self) -> list[Named]:
         """Per seed: the first policy, then all that is trained and played from it."""
@@ -206,6 +228,8 @@ class Plan:
             "sessions per seed": f"{self.sessions:,}",
             "seeds": str(self.seeds),
             "low level": str(self.low_level),
+            "low level without a planner": str(self.flat),
+            "click model": ", ".join(f"{name} {value}" for name, value in self.click.items()) or "the defaults",
         }
 
     def facts(self) -> Any:
@@ -252,8 +276,13 @@ class TrainAndPlay:
         if all(store.load(method, self.seed) is not None for method in (self.method, *controls)):
             return
         training = plan.training(self.method, self.seed)
-        trained = train(training, lambda share: progress(0.9 * share))
         task = Evaluation(plan.setup, self.seed, plan.sessions)
+        if self.method in CLICK_LEARNERS:
+            served = learn_baseline(training, click_learner, plan.click, lambda share: progress(0.9 * share))
+            result = play_planned(task, self.method, served.act, training.planner, served.cost)
+            store.save(replace(result, curve=served.curve))
+            return
+        trained = train(training, lambda share: progress(0.9 * share))
         store.save(play_agent(task, self.method, trained.agent, training.planner, trained))
         for method in controls:
             choice = plan.without_model() if method == "heuristic" else PlannerChoice(PLANNER_CONTROLS[method])

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from rapport.agents.checkpoint import CheckpointError, read_checkpoint
 from rapport.envs.session.card import simulator_card
 from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.simulator import load_simulator
 from rapport.experiments.card_tables import card_notes, card_tables
 from rapport.experiments.methods import NO_LLM, labels
 from rapport.experiments.report import Card, Curve, RunReport, write_report
-from rapport.experiments.results import ResultStore, write_atomically
+from rapport.experiments.results import MethodResult, ResultStore, write_atomically
 from rapport.experiments.setup import Setup
 from rapport.experiments.table import RunFacts, print_table, summarise, to_markdown
 
-LOGGER = logging.getLogger("rapport")
 TITLE = "LERL on simulated sessions"
 SHOWN_BEHAVIOURS = ("click", "long_view", "like")
 """Behaviours with enough positives to judge; the report leaves the others to the whole card."""
@@ -36,7 +34,7 @@ def publish(
     print_table(table)
     write_atomically(folder / "table.md", to_markdown(table))
     card, notes = trust(setup)
-    page = RunReport(TITLE, table, settings, curves(folder), card, notes)
+    page = RunReport(TITLE, table, settings, curves(results), card, notes)
     try:
         console.print(f"Report: {write_report(page, folder / 'report.html')}", highlight=False, soft_wrap=True)
     except ModuleNotFoundError as error:
@@ -49,18 +47,13 @@ def publish(
     )
 
 
-def curves(folder: Path) -> list[Curve]:
-    """The learning curves of all agents of a run, from their checkpoints."""
+def curves(results: Sequence[MethodResult]) -> list[Curve]:
+    """The learning curves of all agents of a run."""
     found = []
-    for path in sorted((folder / "checkpoints").glob("*.safetensors")):
-        try:
-            note = read_checkpoint(path)[1]
-        except CheckpointError as error:
-            LOGGER.warning("a learning curve is missing: %s", error)
-            continue
-        if note.get("curve"):
-            points = np.array(note["curve"])
-            found.append(Curve(note["method"], note["seed"], points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
+    for result in results:
+        if result.curve:
+            points = np.array(result.curve)
+            found.append(Curve(result.method, result.seed, points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
     return found
 
 

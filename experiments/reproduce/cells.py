@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.lesson import Act, Lesson
-from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.lesson import Act
 from rapport.agents.baselines.slates import OracleSlates, PopularSlates, RandomSlates
-from rapport.agents.lerl import served_slates, slate_policy
-from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.reflection import ReflectionPool
+from rapport.agents.lerl import served_slates
 from rapport.envs.session.core import SessionCore
 from rapport.experiments.evaluation import evaluation_users, play
+from rapport.experiments.lessons import Served, learn_baseline
 from rapport.experiments.methods import Cost, Evaluation, play_planned, result_of
 from rapport.experiments.recording import RecordedSession, record
 from rapport.experiments.reproduce.grid import Grid, World
@@ -28,28 +24,13 @@ from rapport.experiments.reproduce.methods import METHODS, NO_RL
 from rapport.experiments.results import MethodResult, write_atomically
 from rapport.experiments.satiation_controls import LookAhead
 from rapport.experiments.setup import planned
-from rapport.experiments.training import LOOK_BACK_EVERY, first_agent, train
-from rapport.experiments.watched import Watched
+from rapport.experiments.training import first_agent, train
 
 Progress = Callable[[float], None]
 CASES = 6
 """Held-out users whose sessions can be looked at."""
 VIEWED = ("lerl", "heuristic", "ppo", "ppo-pl", "dqn", "rotation", "popularity", "look-ahead")
 """Rows whose sessions can be looked at."""
-
-
-class Served(NamedTuple):
-    """Somebody ready to serve.
-
-    Attributes:
-        act: from observations with plans to slates; its luck begins anew whenever it is made.
-        cost: what its training took; None where it had none.
-        curve: its learning curve.
-    """
-
-    act: Act
-    cost: Cost | None = None
-    curve: tuple[tuple[int, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,9 +90,9 @@ def direct(method: str, core: SessionCore, seed: int) -> Act:
 def serve(cell: Cell, progress: Progress = lambda _: None) -> Served:
     """Train a row's low level, or read it from its checkpoint, and make it ready to serve."""
     row = METHODS[cell.method]
-    if row.baseline is not None:
-        return _baseline(cell, progress)
     training = cell.grid.training(cell.world, row.trained_as or cell.method, cell.seed)
+    if row.baseline is not None:
+        return learn_baseline(training, row.baseline, cell.grid.settings(cell.method), progress)
     if row.trained_as == NO_RL:  # it explores as widely as those it is compared with
         training = replace(training, low_level=cell.grid.low_level(cell.method))
         return Served(_slates(first_agent(training, progress), cell))
@@ -127,33 +108,6 @@ def _slates(agent: PPO, cell: Cell) -> Act:
     setup = cell.world.setup
     category = setup.session_data().catalog.category
     return served_slates(agent, category, setup.slate_size, cell.seed, METHODS[cell.method].best)
-
-
-def _baseline(cell: Cell, progress: Progress) -> Served:
-    baseline, begun = METHODS[cell.method].baseline, time.monotonic()
-    assert baseline is not None
-    grid, setup = cell.grid, cell.world.setup
-    data = setup.session_data()
-    first = first_agent(grid.training(cell.world, NO_RL, cell.seed), lambda _: None)
-    log_model = LogModel(slate_policy(first), data, setup.slate_size)
-    watched = Watched(
-        setup.sessions(grid.training(cell.world, NO_RL, 0).low_level.n_envs, "train"),
-        lambda done: progress(min(done / grid.transitions, 1.0)),
-    )
-    choice = grid.choice(cell.world, cell.method, cell.seed)
-    llm = choice.open(cell.seed)
-    if choice.pool is not None:  # a training that was stopped may have left some
-        with closing(ReflectionPool(choice.pool)) as pool:
-            pool.restore([])
-    rng = np.random.default_rng([cell.seed, 5])
-    env = planned(watched, data, choice, llm, rng, learning=True, look_back_every=LOOK_BACK_EVERY)
-    with conversation(llm, f"{cell.method}, seed {cell.seed}, training"):
-        act = baseline(Lesson(env, log_model, grid.transitions, cell.seed, grid.settings(cell.method)))
-    if not watched.transitions:
-        return Served(act)
-    meter = {} if llm is None else llm.meter.to_dict()
-    capped = None if llm is None else llm.meter.exhausted
-    return Served(act, Cost(watched.transitions, time.monotonic() - begun, meter, capped), tuple(watched.curve))
 
 
 def sessions_file(grid: Grid, world: World, method: str) -> Path:

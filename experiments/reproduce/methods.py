@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
     "mask-greedy": Method(
         "mask alone, greedy, no RL", "plan", "none", rest=True, baseline=reranking.greedy, quick=True
     ),
-    "mask-linucb": Method("mask alone, LinUCB", "plan", "none", rest=True, baseline=linear_bandits.lin_ucb),
+    "mask-linucb": Method("mask alone, LinUCB", "plan", "none", rest=True, baseline=linear_bandits.lin_ucb, quick=True),
     "heuristic-click": Method(
         "heuristic planner, click model learned online",
         "plan",

@@ -24,16 +24,15 @@ from rapport.agents.baselines import (
     reranking,
     search_spaces,
 )
-from rapport.agents.baselines.lesson import Act, Lesson
-from rapport.agents.baselines.log_model import LogModel
-from rapport.agents.lerl import LowLevel, served_slates, slate_policy
+from rapport.agents.baselines.lesson import Act
+from rapport.agents.lerl import LowLevel, served_slates
 from rapport.experiments.evaluation import play
+from rapport.experiments.lessons import learn_baseline
 from rapport.experiments.pool import Named
 from rapport.experiments.reproduce.methods import LLM, METHODS
 from rapport.experiments.results import config_hash, write_atomically
 from rapport.experiments.setup import PlannerChoice, Setup, planned
 from rapport.experiments.training import Training, first_agent, train
-from rapport.experiments.watched import Watched
 
 if TYPE_CHECKING:
     import optuna
@@ -191,20 +190,15 @@ def planner_of(method: str) -> PlannerChoice:
 
 
 def _learn(search: Search, method: str, settings: dict[str, Any]) -> tuple[Act, PlannerChoice]:
-    data, setup = search.setup.session_data(), search.setup
     baseline = METHODS[method].baseline
     if baseline is None:
-        low_level = LowLevel(**settings)
         trial = Path(search.folder) / f"{method}-{config_hash(settings)}"
-        task = search.training(method, low_level, trial)
+        task = search.training(method, LowLevel(**settings), trial)
         agent = train(task, lambda _: None).agent
-        return served_slates(agent, data.catalog.category, setup.slate_size, SEED), task.planner
-    choice = planner_of(method)
-    first = first_agent(search.training("ppo", LowLevel(), Path(search.folder)), lambda _: None)
-    watched = Watched(setup.sessions(LowLevel().n_envs, "train"), lambda _: None)
-    env = planned(watched, data, choice, None, np.random.default_rng([SEED, 5]))
-    log_model = LogModel(slate_policy(first), data, setup.slate_size)
-    return baseline(Lesson(env, log_model, search.transitions, SEED, settings)), choice
+        category = search.setup.session_data().catalog.category
+        return served_slates(agent, category, search.setup.slate_size, SEED), task.planner
+    task = search.training(method, LowLevel(), Path(search.folder))
+    return learn_baseline(task, baseline, settings).act, task.planner
 
 
 def _rounded(settings: dict[str, Any]) -> dict[str, Any]:
