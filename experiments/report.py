@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rapport.experiments import table as tables
 from rapport.experiments.cost import COST_COLUMNS
-from rapport.experiments.results import write_atomically
+from rapport.experiments.results import MethodResult, write_atomically
 
 LICENCE_KUAIRAND = (
     "Figures computed from KuaiRand (Gao et al., CIKM 2022), published by its authors under the licence CC BY-SA 4.0."
@@ -52,6 +52,16 @@ class Curve:
                 f"curve {self.method!r}, seed {self.seed}: transitions {self.transitions.shape}, "
                 f"t_int {self.t_int.shape} and r_cum {self.r_cum.shape} need one number per point"
             )
+
+
+def curves(results: Sequence[MethodResult]) -> list[Curve]:
+    """The learning curves that results have."""
+    found = []
+    for result in results:
+        if result.curve:
+            points = np.array(result.curve)
+            found.append(Curve(result.method, result.seed, points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,8 @@ from rapport.envs.session.fit import FitSettings
 from rapport.envs.session.simulator import load_simulator
 from rapport.experiments.card_tables import card_notes, card_tables
 from rapport.experiments.methods import NO_LLM, labels
-from rapport.experiments.report import Card, Curve, RunReport, write_report
-from rapport.experiments.results import MethodResult, ResultStore, write_atomically
+from rapport.experiments.report import Card, RunReport, curves, write_report
+from rapport.experiments.results import ResultStore, write_atomically
 from rapport.experiments.setup import Setup
 from rapport.experiments.table import RunFacts, print_table, summarise, to_markdown
 
@@ -45,16 +44,6 @@ def publish(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def curves(results: Sequence[MethodResult]) -> list[Curve]:
-    """The learning curves of all agents of a run."""
-    found = []
-    for result in results:
-        if result.curve:
-            points = np.array(result.curve)
-            found.append(Curve(result.method, result.seed, points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
-    return found
 
 
 def trust(setup: Setup) -> tuple[Card | None, list[str]]:

@@ -29,7 +29,7 @@ from rapport.experiments.training import first_agent, train
 Progress = Callable[[float], None]
 CASES = 6
 """Held-out users whose sessions can be looked at."""
-VIEWED = ("lerl", "heuristic", "ppo", "ppo-pl", "dqn", "rotation", "popularity", "look-ahead")
+VIEWED = ("lerl", "lerl-click", "heuristic", "ppo", "ppo-pl", "dqn", "rotation", "popularity", "look-ahead")
 """Rows whose sessions can be looked at."""
 
 

@@ -14,7 +14,7 @@ from rapport.experiments.cost import COST_COLUMNS, duration
 from rapport.experiments.groups import groupings
 from rapport.experiments.page import FigureBlock, Page, Section, TableBlock, write_page
 from rapport.experiments.profiles import performance_profile, profile_figure
-from rapport.experiments.report import Curve, forest, learning
+from rapport.experiments.report import curves, forest, learning
 from rapport.experiments.reproduce import answers
 from rapport.experiments.reproduce.cells import Cell, kept_sessions
 from rapport.experiments.reproduce.grid import Grid, World
@@ -42,11 +42,11 @@ COLUMNS = (
 """Name and unit of each column of a world's table."""
 SHOWN = COLUMNS[:4]
 """Those the terminal has room for."""
-PROFILED = ("lerl", "heuristic", "mask", "rotation", "ppo", "ppo-pl", "popularity", "look-ahead")
+PROFILED = ("lerl", "lerl-click", "heuristic", "mask", "rotation", "ppo", "popularity", "look-ahead")
 """Rows with a performance profile."""
-GROUPED = ("lerl", "heuristic", "mask", "rotation", "ppo", "popularity", "random")
+GROUPED = ("lerl", "lerl-click", "heuristic", "mask", "rotation", "ppo", "popularity", "random")
 """Rows shown by groups of users."""
-CURVED = ("lerl", "lerl-pl", "heuristic", "mask", "ppo", "ppo-pl", "td3", "dqn", "hac")
+CURVED = ("lerl", "lerl-pl", "lerl-click", "mask-click", "heuristic", "mask", "ppo", "ppo-pl", "td3", "dqn", "hac")
 """Rows whose learning curves are drawn."""
 ABLATIONS = {
     "lerl": "LERL",
@@ -187,11 +187,10 @@ def main_section(found_: WorldResults) -> Section:
     figures = (
         [FigureBlock(forest(found_.table, "r_cum", "R_cum [summed click rate]", longest=40))] if found_.results else []
     )
-    curves = _curves(found_)
-    if curves:
+    if drawn_curves := curves([r for method in CURVED for r in found_.found.get(method, [])]):
         caption = "Sessions of training users that ended lately, while exploring: not comparable with the table."
         drawn = replace(found_.table, rows=tuple(row for row in found_.table.rows if row.method in CURVED))
-        figures.append(FigureBlock(learning(drawn, curves, "r_cum"), caption))
+        figures.append(FigureBlock(learning(drawn, drawn_curves, "r_cum"), caption))
     if (profiles := _profiles(found_)) is not None:
         figures.append(profiles)
     setup = found_.world.setup
@@ -361,17 +360,6 @@ def not_run_section(missing: dict[str, str]) -> Section | None:
     rows = tuple((title, NOT_RUN, why) for title, why in missing.items())
     table = TableBlock((("environment", ""), ("results", ""), ("why", "")), rows)
     return Section("Not run", (), (table,), anchor="not-run")
-
-
-def _curves(found_: WorldResults) -> list[Curve]:
-    curves = []
-    for method in CURVED:
-        for result in found_.found.get(method, []):
-            if result.curve:
-                points = np.array(result.curve)
-                at = points[:, 0].astype(np.int64)
-                curves.append(Curve(method, result.seed, at, points[:, 1], points[:, 2]))
-    return curves
 
 
 def _profiles(found_: WorldResults) -> FigureBlock | None:
