@@ -20,6 +20,7 @@ from rapport.experiments.reproduce.document import write_document
 from rapport.experiments.reproduce.grid import Grid, World, tuned_settings
 from rapport.experiments.reproduce.jobs import grid_jobs
 from rapport.experiments.reproduce.methods import METHODS
+from rapport.experiments.reproduce.paper import PAPER
 from rapport.experiments.reproduce.search import SPACES, Search
 from rapport.experiments.results import wrote
 from rapport.experiments.run import NO_MODEL, fills_the_machine, find_run_data, fit_simulator
@@ -53,7 +54,8 @@ class ReproduceLerl:
     worlds: tuple[WorldName, ...] = ("kuairand", "satiation", "kuairand-official", "kuairec")
     """Environments. KuaiRec is left out, and named as not run, where its data is not there."""
     methods: tuple[str, ...] = ()
-    """Rows; by default all for KuaiRand under the paper's rule, and those of a quick look elsewhere."""
+    """Rows; by default all for KuaiRand under the paper's rule, those of a quick look elsewhere, and the paper's in its
+    own environments."""
     seeds: int | None = None
     """Seeds; 5 by default."""
     transitions: int | None = None
@@ -107,8 +109,8 @@ class ReproduceLerl:
             elif name == "kuairec" and not available("kuairec", self.data_dir):
                 missing[TITLES[name]] = "KuaiRec is not in the data directory; rapport data fetch kuairec gets it"
             else:
-                main = name == "kuairand"
-                worlds.append(World(name, TITLES[name], setup_of(name, data, root), self._methods(main), main))
+                setup = setup_of(name, data, root)
+                worlds.append(World(name, TITLES[name], setup, self._methods(name), main=name == "kuairand"))
         if not worlds:
             raise ValueError(
                 f"--worlds {' '.join(self.worlds)}: none of them can be run here; {'; '.join(missing.values())}"
@@ -116,9 +118,11 @@ class ReproduceLerl:
         sizes = (numbers["seeds"], numbers["transitions"], numbers["sessions"])
         return Grid(tuple(worlds), self._planner(folder), *sizes, str(folder), tuned_settings()), missing
 
-    def _methods(self, main: bool) -> tuple[str, ...]:
-        """All rows for the main world; for the others, and for a quick look, some of every kind."""
-        return self.methods or tuple(name for name, row in METHODS.items() if row.quick or (main and not self.quick))
+    def _methods(self, world: WorldName) -> tuple[str, ...]:
+        """All rows for KuaiRand; elsewhere, and for a quick look, some of every kind, and the paper's where it ran."""
+        papers = {"kuairand-official": set(PAPER["kuairand"]), "kuairec": set(PAPER["kuairec"])}
+        added = set() if self.quick else {"kuairand": set(METHODS), **papers}.get(world, set())
+        return self.methods or tuple(name for name, row in METHODS.items() if row.quick or name in added)
 
     def _planner(self, folder: Path) -> PlannerChoice:
         choice = PlannerChoice(period=self.plan_period)

@@ -209,10 +209,14 @@ def main_section(found_: WorldResults) -> Section:
 def paper_section(worlds: Sequence[WorldResults], missing: dict[str, str]) -> Section:
     """The paper's figures beside ours."""
     tables = []
-    for name, title in (("kuairand", "KuaiRand"), ("kuairec", "KuaiRec")):
+    for name, title, source in (
+        ("kuairand", "KuaiRand", "kuairand"),
+        ("kuairand-official", "KuaiRand, ours under the official profile", "kuairand"),
+        ("kuairec", "KuaiRec", "kuairec"),
+    ):
         ours = next((found_ for found_ in worlds if found_.world.name == name), None)
         rows = []
-        for method, paper in PAPER[name].items():
+        for method, paper in PAPER[source].items():
             row = ours.table.row(method) if ours is not None else None
             cells: list[str] = []
             for value, measure, digits in zip(paper, ("t_int", "r_cum", "r_sin"), (2, 2, 3), strict=True):

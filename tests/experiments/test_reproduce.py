@@ -265,6 +265,15 @@ def test_a_search_goes_on_and_keeps_defaults_that_are_best(capsys, tmp_path, twi
     assert {method: search.result(method) for method in ("mmr", "ucb-items")} == before
 
 
+def test_a_world_has_the_papers_rows_where_the_paper_ran():
+    whole, quick = reproduce_commands.ReproduceLerl(), reproduce_commands.ReproduceLerl(quick=True)
+    some = quick._methods("kuairand")
+    assert whole._methods("kuairand") == tuple(METHODS)
+    assert whole._methods("satiation") == quick._methods("kuairec") == some
+    assert set(whole._methods("kuairand-official")) == {*some, *PAPER["kuairand"]}
+    assert set(whole._methods("kuairec")) == {*some, *PAPER["kuairec"]}
+
+
 def test_worlds_are_the_environments_they_name():
     official = reproduce_commands.setup_of("kuairand-official", "twin", None)
     assert official.profile == "official" and official.environment == "kuairand"
