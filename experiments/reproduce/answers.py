@@ -154,7 +154,7 @@ def rotation_line(found: Found) -> str:
 
 
 def aims(found: Found) -> list[str]:
-    """The three aims, and what is reached of each."""
+    """The three aims, and what is reached of each; also by what has a plan or mask without a language model."""
     ours = best(found, OURS)
     if ours is None:
         return ["Aims: LERL was not run."]
@@ -162,12 +162,17 @@ def aims(found: Found) -> list[str]:
     learned = [m for m, row in METHODS.items() if row.family in ("learned", "bandit")]
     rival, bound = best(found, learned), best(found, ("look-ahead",))
     label, value = METHODS[ours].label, r_cum(found[ours])
+    plain = best(found, [m for m, row in METHODS.items() if row.family == "plan" and m not in OURS])
+    more = plain if plain is not None and r_cum(found[plain]) > value else None
     if rival is not None:
         above = value / r_cum(found[rival]) - 1
         line = (
             f"Aim, 20 % above the best planner-less learned baseline in R_cum: {_met(above >= 0.2)}; {label} is "
             f"{above:+.1%} above {METHODS[rival].label} ({value:.2f} against {r_cum(found[rival]):.2f})"
         )
+        if more is not None:
+            gain = r_cum(found[more]) / r_cum(found[rival]) - 1
+            line += f"; without a language model {METHODS[more].label} is {gain:+.1%} above it"
         free = best(found, [m for m in learned if m != MASKED])
         if rival == MASKED and free is not None:
             line += (
@@ -181,7 +186,8 @@ def aims(found: Found) -> list[str]:
         share = value / r_cum(found[bound])
         lines.append(
             f"Aim, 95 % of the look-ahead bound: {_met(share >= 0.95)}; {label} has {share:.1%} of "
-            f"{r_cum(found[bound]):.2f}, which a look-ahead reaches that reads the simulator."
+            f"{r_cum(found[bound]):.2f}, which a look-ahead reaches that reads the simulator"
+            + (f"; without a language model {_share(found, more, bound)}." if more is not None else ".")
         )
     popular = found.get("popularity")
     run = [m for m in learned if found.get(m)]
@@ -192,6 +198,10 @@ def aims(found: Found) -> list[str]:
             f"Aim, every learned baseline above popularity ({r_cum(popular):.2f}): {_met(not below)}; {names}."
         )
     return lines
+
+
+def _share(found: Found, method: str, bound: str) -> str:
+    return f"{METHODS[method].label} has {r_cum(found[method]) / r_cum(found[bound]):.1%}"
 
 
 def _met(reached: bool) -> str:
