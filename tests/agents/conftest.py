@@ -38,11 +38,16 @@ def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessio
 
 
 @pytest.fixture
-def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
+def untrained_model(small_data: SessionData, sessions: Sessions) -> LogModel:
     encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
     low_level = LowLevel(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
     agent = new_agent(sessions(4), low_level, 0)
     first_policy(agent, small_data, low_level, 0)
-    with torch.no_grad():
-        slate_policy(agent).action_net.weight.mul_(20.0)  # scores of an untrained policy hardly differ
     return LogModel(slate_policy(agent), small_data, 6)
+
+
+@pytest.fixture
+def log_model(untrained_model: LogModel) -> LogModel:
+    with torch.no_grad():  # scores of an untrained policy hardly differ
+        untrained_model.policy.action_net.weight.mul_(20.0)
+    return untrained_model

@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode
 
 from rapport.agents.baselines import hac as module
 from rapport.agents.baselines.hac import DEFAULTS, Hac, Replay, hac, new_hac
 from rapport.agents.baselines.lesson import Lesson
 from rapport.agents.baselines.log_model import LogModel
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
-from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
-from rapport.agents.policies.encoder import EncoderSettings
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response import MatrixResponse
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -31,23 +25,8 @@ Batch = tuple[torch.Tensor, ...]
 
 
 @pytest.fixture
-def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessions:
-    def make(n: int = 4, response: MatrixResponse = matrix_response, planned: bool = True) -> PlannedVectorEnv:
-        core = kuairand_core(n, data=small_data, response=response, history=18)
-        sizes = small_data.catalog.category_sizes
-        planner = RandomPlanner(sizes, np.random.default_rng(0)) if planned else NoPlanner(sizes)
-        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
-
-    return make
-
-
-@pytest.fixture
-def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
-    encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, heads=2, window=12)
-    settings = LowLevel(encoder=encoder, warm_start=None, batch_size=20)
-    agent = new_agent(sessions(), settings, seed=0)
-    first_policy(agent, small_data, settings, seed=0)
-    return LogModel(slate_policy(agent), small_data, 6)
+def log_model(untrained_model: LogModel) -> LogModel:
+    return untrained_model
 
 
 @pytest.fixture
@@ -146,7 +125,7 @@ def test_a_gradient_step_moves_each_network_by_its_own_loss(agent: Hac, batch: B
 
 def test_the_first_actions_are_the_logs_own(log_model: LogModel, sessions: Sessions) -> None:
     agent = new_hac(log_model, dict(DEFAULTS), seed=0)
-    states = log_model.states(sessions(9).reset(seed=0)[0])
+    states = log_model.states(sessions(9, random_plans=True).reset(seed=0)[0])
     assert agent.actor(states).abs().max() < 0.05
 
 
@@ -174,7 +153,7 @@ def test_it_remembers_sessions_as_they_were_lived(
         add(self, *parts)
 
     monkeypatch.setattr(module.Replay, "add", watched)
-    hac(Lesson(sessions(), log_model, 4 * 30, 0))
+    hac(Lesson(sessions(4, random_plans=True), log_model, 4 * 30, 0))
     age = log_model.policy.encoder.features_dim
     ends = 0
     for (_, _, slate, clicks, reward, after, going_on), (following, *_) in pairwise(added):
@@ -193,8 +172,10 @@ def test_the_same_seed_makes_the_same_slates_within_the_plans(
     before = {k: v.clone() for k, v in log_model.policy.state_dict().items()}
     shown = []
     for seed in (3, 3, 4):
-        act = hac(Lesson(sessions(), log_model, 100, seed, {"learning_rate": 1e-2, "batch_size": 16}))
-        observations, _ = sessions(20).reset(seed=1)
+        act = hac(
+            Lesson(sessions(4, random_plans=True), log_model, 100, seed, {"learning_rate": 1e-2, "batch_size": 16})
+        )
+        observations, _ = sessions(20, random_plans=True).reset(seed=1)
         slates = act(observations)
         assert observations["plan"][np.arange(20)[:, None], small_data.catalog.category[slates]].all()
         shown.append(slates.tolist())
@@ -204,7 +185,7 @@ def test_the_same_seed_makes_the_same_slates_within_the_plans(
 
 def test_an_unknown_setting_is_named(sessions: Sessions, log_model: LogModel) -> None:
     with pytest.raises(ValueError, match="there is no setting 'warmth'; choose of: learning_rate"):
-        hac(Lesson(sessions(), log_model, 64, 0, {"warmth": 1}))
+        hac(Lesson(sessions(4, random_plans=True), log_model, 64, 0, {"warmth": 1}))
 
 
 def test_it_learns_which_items_people_click(
@@ -219,6 +200,6 @@ def test_it_learns_which_items_people_click(
     settings = {"learning_rate": 3e-3, "gamma": 0.0, "noise": 0.5, "supervise": 1.0, "batch_size": 64}
     shares = []
     for transitions in (0, 1_600):
-        act = hac(Lesson(sessions(16, response, planned=False), log_model, transitions, 0, settings))
-        shares.append(liked[act(sessions(100, response, planned=False).reset(seed=5)[0])].mean())
+        act = hac(Lesson(sessions(16, response=response), log_model, transitions, 0, settings))
+        shares.append(liked[act(sessions(100, response=response).reset(seed=5)[0])].mean())
     assert shares[1] > shares[0] + 0.3

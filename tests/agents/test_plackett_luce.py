@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -18,42 +17,24 @@ from stable_baselines3 import PPO
 from rapport.agents.baselines.lesson import Lesson
 from rapport.agents.baselines.log_model import LogModel
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
-from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
 from rapport.agents.policies.plackett_luce import EXCLUDED, PlackettLuce, PlackettLucePolicy
 from rapport.agents.sb3 import GymnasiumVecEnv
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response import MatrixResponse
 
 pytestmark = pytest.mark.filterwarnings("error")
 
-ENCODER = EncoderSettings(item_width=8, width=16, feed_forward=16, heads=2, window=12)
+ENCODER = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
+
+
+@pytest.fixture
+def log_model(untrained_model: LogModel) -> LogModel:
+    return untrained_model
 
 
 Sessions = Callable[..., PlannedVectorEnv]
-
-
-@pytest.fixture
-def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessions:
-    def make(n: int = 4, response: MatrixResponse = matrix_response, planned: bool = True) -> PlannedVectorEnv:
-        core = kuairand_core(n, data=small_data, response=response, history=18)
-        sizes = small_data.catalog.category_sizes
-        planner = RandomPlanner(sizes, np.random.default_rng(0)) if planned else NoPlanner(sizes)
-        return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), small_data, planner)
-
-    return make
-
-
-@pytest.fixture
-def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
-    settings = LowLevel(encoder=ENCODER, warm_start=None, batch_size=20)
-    agent = new_agent(sessions(), settings, seed=0)
-    first_policy(agent, small_data, settings, seed=0)
-    return LogModel(slate_policy(agent), small_data, 6)
 
 
 def policy_on(env: PlannedVectorEnv, data: SessionData, temperature: float = 0.1) -> PPO:
@@ -157,7 +138,7 @@ def test_the_mode_is_the_likeliest_slate() -> None:
 def test_the_logits_are_the_log_models_scores_over_the_temperature(
     small_data: SessionData, sessions: Sessions, log_model: LogModel
 ) -> None:
-    env = sessions()
+    env = sessions(4, random_plans=True)
     policy = PlackettLucePolicy(
         env.single_observation_space,
         env.single_action_space,
@@ -181,7 +162,7 @@ def test_the_logits_are_the_log_models_scores_over_the_temperature(
 
 def test_ppos_ratio_is_one_before_its_first_update(small_data: SessionData, sessions: Sessions) -> None:
     """What was collected, stored as floats and read back has the likelihood it was drawn with."""
-    agent = policy_on(sessions(), small_data)
+    agent = policy_on(sessions(4, random_plans=True), small_data)
     agent.learn(32)
     # and again, with the policy that this has made:
     agent.collect_rollouts(agent.env, agent._init_callback(None), agent.rollout_buffer, 8)  # type: ignore[arg-type]
@@ -194,7 +175,7 @@ def test_ppos_ratio_is_one_before_its_first_update(small_data: SessionData, sess
 
 def test_every_slate_keeps_to_the_plan(small_data: SessionData, sessions: Sessions) -> None:
     """Also at a temperature that draws almost uniformly."""
-    env = sessions(64)
+    env = sessions(64, random_plans=True)
     agent = policy_on(env, small_data, temperature=50.0)
     observations, _ = env.reset(seed=0)
     for step in range(12):
@@ -205,7 +186,7 @@ def test_every_slate_keeps_to_the_plan(small_data: SessionData, sessions: Sessio
 
 
 def test_actor_temperature_and_critic_learn(small_data: SessionData, sessions: Sessions) -> None:
-    agent = policy_on(sessions(), small_data)
+    agent = policy_on(sessions(4, random_plans=True), small_data)
     before = {name: p.detach().clone() for name, p in agent.policy.named_parameters()}
     agent.learn(64)
     still = [name for name, p in agent.policy.named_parameters() if torch.equal(p, before[name])]
@@ -219,11 +200,11 @@ def test_the_same_seed_makes_the_same_slates_for_any_number_of_users(sessions: S
     before = {k: v.clone() for k, v in log_model.policy.state_dict().items()}
     shown = []
     for seed in (3, 3, 4):
-        lesson = Lesson(sessions(), log_model, 64, seed, {"n_steps": 8, "batch_size": 16})
+        lesson = Lesson(sessions(4, random_plans=True), log_model, 64, seed, {"n_steps": 8, "batch_size": 16})
         act = plackett_luce_ppo(lesson)
         torch.manual_seed(len(shown))  # what anybody else draws does not matter
-        many, _ = sessions(9).reset(seed=1)
-        few, _ = sessions(2).reset(seed=1)
+        many, _ = sessions(9, random_plans=True).reset(seed=1)
+        few, _ = sessions(2, random_plans=True).reset(seed=1)
         shown.append([act(many).tolist(), act(few).tolist()])
         assert [len(slates) for slates in shown[-1]] == [9, 2]
     assert shown[0] == shown[1] != shown[2]
@@ -232,7 +213,7 @@ def test_the_same_seed_makes_the_same_slates_for_any_number_of_users(sessions: S
 
 def test_an_unknown_setting_is_named(sessions: Sessions, log_model: LogModel) -> None:
     with pytest.raises(ValueError, match="there is no setting 'warmth'; choose of: learning_rate"):
-        plackett_luce_ppo(Lesson(sessions(), log_model, 64, 0, {"warmth": 1}))
+        plackett_luce_ppo(Lesson(sessions(4, random_plans=True), log_model, 64, 0, {"warmth": 1}))
 
 
 def test_it_learns_which_items_people_click(small_data: SessionData, sessions: Sessions, log_model: LogModel) -> None:
@@ -245,8 +226,8 @@ def test_it_learns_which_items_people_click(small_data: SessionData, sessions: S
     settings = {"temperature": 0.5, "learning_rate": 3e-3, "n_steps": 10, "batch_size": 80, "gamma": 0.0}
     shares = []
     for transitions in (0, 2_400):
-        lesson = Lesson(sessions(16, response, planned=False), log_model, transitions, 0, settings)
+        lesson = Lesson(sessions(16, response=response), log_model, transitions, 0, settings)
         act = plackett_luce_ppo(lesson)
-        observations, _ = sessions(100, response, planned=False).reset(seed=5)
+        observations, _ = sessions(100, response=response).reset(seed=5)
         shares.append(liked[act(observations)].mean())
     assert shares[1] > shares[0] + 0.2
