@@ -158,50 +158,56 @@ def aims(found: Found) -> list[str]:
     ours = best(found, OURS)
     if ours is None:
         return ["Aims: LERL was not run."]
-    lines = []
-    learned = [m for m, row in METHODS.items() if row.family in ("learned", "bandit")]
-    rival, bound = best(found, learned), best(found, ("look-ahead",))
-    label, value = METHODS[ours].label, r_cum(found[ours])
     plain = best(found, [m for m, row in METHODS.items() if row.family == "plan" and m not in OURS])
-    more = plain if plain is not None and r_cum(found[plain]) > value else None
-    if rival is not None:
-        above = value / r_cum(found[rival]) - 1
-        line = (
-            f"Aim, 20 % above the best planner-less learned baseline in R_cum: {_met(above >= 0.2)}; {label} is "
-            f"{above:+.1%} above {METHODS[rival].label} ({value:.2f} against {r_cum(found[rival]):.2f})"
+    better = plain if plain is not None and r_cum(found[plain]) > r_cum(found[ours]) else None
+    learned = [m for m, row in METHODS.items() if row.family in ("learned", "bandit") and found.get(m)]
+    lines = [_lead(found, ours, better, learned), _nearness(found, ours, better), _above_popularity(found, learned)]
+    return [line for line in lines if line is not None]
+
+
+def _lead(found: Found, ours: str, better: str | None, learned: Sequence[str]) -> str | None:
+    rival = best(found, learned)
+    if rival is None:
+        return None
+    value, theirs, name = r_cum(found[ours]), r_cum(found[rival]), METHODS[rival].label
+    line = (
+        f"Aim, 20 % above the best planner-less learned baseline in R_cum: {_met(value / theirs >= 1.2)}; "
+        f"{METHODS[ours].label} is {value / theirs - 1:+.1%} above {name} ({value:.2f} against {theirs:.2f})"
+    )
+    if better is not None:
+        line += f", without a language model {METHODS[better].label} {r_cum(found[better]) / theirs - 1:+.1%}"
+    if found.get("look-ahead") and (most := r_cum(found["look-ahead"]) / theirs) < 1.2:
+        line += f", a look-ahead that reads the simulator {most - 1:+.1%}"
+    free = best(found, [m for m in learned if m != MASKED])
+    if rival == MASKED and free is not None:
+        line += (
+            f". It has the mask, too; above {METHODS[free].label}, the best of those that may show the last category "
+            f"again ({r_cum(found[free]):.2f}), {METHODS[ours].label} is {value / r_cum(found[free]) - 1:+.1%}"
         )
-        if more is not None:
-            gain = r_cum(found[more]) / r_cum(found[rival]) - 1
-            line += f"; without a language model {METHODS[more].label} is {gain:+.1%} above it"
-        free = best(found, [m for m in learned if m != MASKED])
-        if rival == MASKED and free is not None:
-            line += (
-                f"; that one is masked, too. Of those that may show the last category again the best is "
-                f"{METHODS[free].label}, {value / r_cum(found[free]) - 1:+.1%} ({r_cum(found[free]):.2f})"
-            )
-        if bound is not None and (most := r_cum(found[bound]) / r_cum(found[rival]) - 1) < 0.2:
-            line += f"; nobody can reach it: even a look-ahead that reads the simulator is only {most:+.1%} above"
-        lines.append(f"{line}.")
-    if bound is not None:
-        share = value / r_cum(found[bound])
-        lines.append(
-            f"Aim, 95 % of the look-ahead bound: {_met(share >= 0.95)}; {label} has {share:.1%} of "
-            f"{r_cum(found[bound]):.2f}, which a look-ahead reaches that reads the simulator"
-            + (f"; without a language model {_share(found, more, bound)}." if more is not None else ".")
-        )
+    return f"{line}."
+
+
+def _nearness(found: Found, ours: str, better: str | None) -> str | None:
+    if not found.get("look-ahead"):
+        return None
+    bound = r_cum(found["look-ahead"])
+    share = r_cum(found[ours]) / bound
+    line = (
+        f"Aim, 95 % of the look-ahead bound: {_met(share >= 0.95)}; {METHODS[ours].label} has {share:.1%} of "
+        f"{bound:.2f}, which a look-ahead reaches that reads the simulator"
+    )
+    if better is not None:
+        line += f"; without a language model {METHODS[better].label} has {r_cum(found[better]) / bound:.1%}"
+    return f"{line}."
+
+
+def _above_popularity(found: Found, learned: Sequence[str]) -> str | None:
     popular = found.get("popularity")
-    run = [m for m in learned if found.get(m)]
-    if popular and run:
-        below = [METHODS[m].label for m in run if r_cum(found[m]) <= r_cum(popular)]
-        names = f"below are {', '.join(below)}" if below else "all of them are"
-        lines.append(
-            f"Aim, every learned baseline above popularity ({r_cum(popular):.2f}): {_met(not below)}; {names}."
-        )
-    return lines
-
-
-def _share(found: Found, method: str, bound: str) -> str:
-    return f"{METHODS[method].label} has {r_cum(found[method]) / r_cum(found[bound]):.1%}"
+    if not popular or not learned:
+        return None
+    below = [METHODS[m].label for m in learned if r_cum(found[m]) <= r_cum(popular)]
+    names = f"below are {', '.join(below)}" if below else "all of them are"
+    return f"Aim, every learned baseline above popularity ({r_cum(popular):.2f}): {_met(not below)}; {names}."
 
 
 def _met(reached: bool) -> str:

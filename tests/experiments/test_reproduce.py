@@ -200,11 +200,12 @@ def test_aims_say_what_is_reached():
     assert "reached; LERL has 96.0% of 12.50" in lines[1]
     assert "not reached; below are A2C" in lines[2]
     lines = answers.aims(results(lerl=12.0, masked_ppo=11.5, ppo=10.0))
-    assert "not reached; LERL is +4.3% above masked PPO" in lines[0] and "the best is PPO, +20.0% (10.00)" in lines[0]
+    assert "not reached; LERL is +4.3% above masked PPO" in lines[0]
+    assert "above PPO, the best of those that may show the last category again (10.00), LERL is +20.0%." in lines[0]
     lines = answers.aims(results(lerl=12.0, masked_ppo=11.5, look_ahead=13.0))
-    assert "even a look-ahead that reads the simulator is only +13.0% above" in lines[0]
+    assert "(12.00 against 11.50), a look-ahead that reads the simulator +13.0%." in lines[0]
     lines = answers.aims(results(lerl=11.0, ppo=10.0, mask_click=11.8, mask=10.5, look_ahead=12.0))
-    assert "without a language model mask alone, click model learned online is +18.0% above it" in lines[0]
+    assert "10.00), without a language model mask alone, click model learned online +18.0%" in lines[0]
     assert lines[1].endswith("; without a language model mask alone, click model learned online has 98.3%.")
     lines = answers.aims(results(lerl=11.0, ppo=10.0, popularity=8.0, look_ahead=12.5))
     assert "not reached; LERL is +10.0%" in lines[0] and "not reached; LERL has 88.0%" in lines[1]
