@@ -250,13 +250,18 @@ class FirstAndControls:
     def __call__(self, progress: Progress) -> None:
         """Do what is not done yet."""
         plan, store = self.plan, self.plan.store()
-        agent = first_agent(plan.training("ppo", self.seed), lambda share: progress(0.8 * share))
+        first_agent(plan.training("ppo", self.seed), lambda share: progress(0.8 * share))
         task = Evaluation(plan.setup, self.seed, plan.sessions)
         for method in SLATE_METHODS:
             if store.load(method, self.seed) is None:
                 store.save(play_slates(task, method))
-        for method, choice in (("no-rl", PlannerChoice("none")), ("lerl-no-rl", plan.untrained())):
+        for method, learned, choice in (
+            ("no-rl", "ppo", PlannerChoice("none")),
+            ("lerl-no-rl", "lerl", plan.untrained()),
+        ):
             if store.load(method, self.seed) is None:
+                # It explores as widely as the one it is compared with: what they differ in is learning.
+                agent = first_agent(plan.training(learned, self.seed), lambda _: None)
                 store.save(play_agent(task, method, agent, choice))
 
 
