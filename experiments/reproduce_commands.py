@@ -120,8 +120,12 @@ class ReproduceLerl:
 
     def _methods(self, world: WorldName) -> tuple[str, ...]:
         """All rows for KuaiRand; elsewhere, and for a quick look, some of every kind, and the paper's where it ran."""
-        papers = {"kuairand-official": set(PAPER["kuairand"]), "kuairec": set(PAPER["kuairec"])}
-        added = set() if self.quick else {"kuairand": set(METHODS), **papers}.get(world, set())
+        published = {"lerl-published"}
+        added = {
+            "kuairand": set(METHODS) - published,
+            "kuairand-official": set(PAPER["kuairand"]) | published,
+            "kuairec": set(PAPER["kuairec"]) | published,
+        }.get("" if self.quick else world, set())
         return self.methods or tuple(name for name, row in METHODS.items() if row.quick or name in added)
 
     def _planner(self, folder: Path) -> PlannerChoice:

@@ -27,6 +27,7 @@ BESIDE = (
     ("merely rotating categories", "rotation", "ppo"),
     ("what LERL has beyond a rotation", "lerl", "rotation"),
     ("what LERL has beyond random plans", "lerl", "random-plan"),
+    ("holding plans while what was just shown rests", "lerl", "lerl-published"),
     ("reinforcement learning under LERL's plans", "lerl", "lerl-no-rl"),
     ("reinforcement learning under the mask alone", "mask", "mask-no-rl"),
     ("serving LERL's best slates in place of draws", "lerl-best", "lerl"),
@@ -57,7 +58,7 @@ SIMPLE = (
 """Controls that a method with a language model has to beat, simplest first."""
 MASKED = "masked-ppo"
 """The planner-less learner that has the mask, too."""
-OURS = ("lerl", "lerl-best", "lerl-pl", "lerl-click", "billp", "no-reflection", "lerl-no-rl")
+OURS = ("lerl", "lerl-published", "lerl-best", "lerl-pl", "lerl-click", "billp", "no-reflection", "lerl-no-rl")
 """LERL and its variants: rows that a language model plans."""
 
 

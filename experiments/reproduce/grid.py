@@ -79,10 +79,11 @@ class Grid:
         if not row.planner.startswith(LLM):
             period = self.planner.period if row.rests_by_default else 1
             return PlannerChoice(row.planner, period=period, rest=row.rest)
-        if self.planner.llm is None:
-            return self.planner
+        planner = self.planner if row.period is None else replace(self.planner, period=row.period, rest=row.rest)
+        if planner.llm is None:
+            return planner
         pool = str(self.place(world) / f"reflections-{method}-seed{seed}.sqlite") if row.has_pool else None
-        return replace(self.planner, name=row.planner, pool=pool)
+        return replace(planner, name=row.planner, pool=pool)
 
     def training(self, world: World, method: str, seed: int) -> Training:
         """The training of a method of LERL's kind."""

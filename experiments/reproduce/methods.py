@@ -32,6 +32,7 @@ class Method:
         family: a key of :data:`FAMILIES`.
         planner: for those of the family "plan" who is above: ``"llm"``, or a control's name.
         rest: whether categories just shown are left out of the mask; None as the planner has it.
+        period: slates that a language model's plan holds; None as the grid has it.
         baseline: how it learns, where it is not LERL's PPO; None for that, for controls and for bounds.
         trained_as: the method whose trained low level it is played with, where it has none of its own.
         tuned_as: the method whose settings were searched for it, where not for itself.
@@ -43,6 +44,7 @@ class Method:
     family: Family
     planner: str | None = None
     rest: bool | None = None
+    period: int | None = None
     baseline: Baseline | None = None
     trained_as: str | None = None
     tuned_as: str | None = None
@@ -67,6 +69,7 @@ HEURISTIC = "lasting preference"
 
 METHODS: dict[str, Method] = {
     "lerl": Method("LERL", "plan", LLM, quick=True),
+    "lerl-published": Method("LERL as published: a plan every slate, no rest", "plan", LLM, rest=False, period=1),
     "lerl-pl": Method("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo, quick=True),
     "lerl-click": Method("LERL, click model learned online", "plan", LLM, baseline=click_learner, quick=True),
     "lerl-best": Method("LERL, serving its best slates", "plan", LLM, trained_as="lerl", best=True, quick=True),

@@ -145,6 +145,8 @@ def test_each_row_has_its_planner(grid):
     lerl = grid.choice(world, "lerl", 3)
     assert lerl.name == "llm" and lerl.rests and lerl.pool is not None and lerl.pool.endswith("lerl-seed3.sqlite")
     assert grid.choice(world, "no-reflection", 3).pool is None
+    published = grid.choice(world, "lerl-published", 3)
+    assert (published.name, published.period, published.rests) == ("llm", 1, False) and published.pool != lerl.pool
     assert grid.choice(world, "billp", 3).pool != lerl.pool
     mask, rotation, ppo = (grid.choice(world, m, 0) for m in ("mask", "rotation", "ppo"))
     assert (mask.name, mask.rests, rotation.name, rotation.rests, ppo.name, ppo.rests) == (
@@ -272,10 +274,11 @@ def test_a_search_goes_on_and_keeps_defaults_that_are_best(capsys, tmp_path, twi
 def test_a_world_has_the_papers_rows_where_the_paper_ran():
     whole, quick = reproduce_commands.ReproduceLerl(), reproduce_commands.ReproduceLerl(quick=True)
     some = quick._methods("kuairand")
-    assert whole._methods("kuairand") == tuple(METHODS)
+    published = "lerl-published"
+    assert whole._methods("kuairand") == tuple(name for name in METHODS if name != published)
     assert whole._methods("satiation") == quick._methods("kuairec") == some
-    assert set(whole._methods("kuairand-official")) == {*some, *PAPER["kuairand"]}
-    assert set(whole._methods("kuairec")) == {*some, *PAPER["kuairec"]}
+    assert set(whole._methods("kuairand-official")) == {*some, *PAPER["kuairand"], published}
+    assert set(whole._methods("kuairec")) == {*some, *PAPER["kuairec"], published}
 
 
 def test_worlds_are_the_environments_they_name():
