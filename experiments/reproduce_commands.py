@@ -54,8 +54,8 @@ class ReproduceLerl:
     worlds: tuple[WorldName, ...] = ("kuairand", "satiation", "kuairand-official", "kuairec")
     """Environments. KuaiRec is left out, and named as not run, where its data is not there."""
     methods: tuple[str, ...] = ()
-    """Rows; by default all for KuaiRand under the paper's rule, those of a quick look elsewhere, and the paper's in its
-    own environments."""
+    """Rows; by default all but LERL as published for KuaiRand under the paper's rule, those of a quick look elsewhere,
+    and the paper's with LERL as published in the paper's own environments."""
     seeds: int | None = None
     """Seeds; 5 by default."""
     transitions: int | None = None
@@ -200,17 +200,25 @@ def _with_others(path: Path, note: dict[str, Any], values: dict[str, Any], setti
     """What was found now, beside what the file has of other methods.
 
     Raises:
-        ValueError: the file's search had another budget.
+        ValueError: the file is of something else, or its search had another budget.
     """
-    old = json.loads(path.read_text("utf-8")) if path.exists() else {"R_cum": {}, "settings": {}}
-    if differs := [name for name in note if path.exists() and old.get(name) != note[name]]:
+    if not path.exists():
+        return {**note, "R_cum": values, "settings": settings}
+    try:
+        old = json.loads(path.read_text("utf-8"))
+        kept = old["R_cum"], old["settings"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--write {path}: it is there and no search's file ({error!r}); name another file, or delete it"
+        ) from error
+    if differs := [name for name in note if old.get(name) != note[name]]:
         name = differs[0]
         raise ValueError(
             f"--write {path}: its search had {name} {old.get(name)}, this one {note[name]}; search with that, search "
             "all methods anew into another file, or delete it"
         )
-    others = {name: kept for name, kept in old["settings"].items() if name not in values}
-    return {**note, "R_cum": {**old["R_cum"], **values}, "settings": {**others, **settings}}
+    others = {name: found for name, found in kept[1].items() if name not in values}
+    return {**note, "R_cum": {**kept[0], **values}, "settings": {**others, **settings}}
 
 
 def setup_of(name: WorldName, data: str, root: str | None) -> Setup:

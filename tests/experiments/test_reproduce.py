@@ -265,6 +265,11 @@ def test_a_search_goes_on_and_keeps_defaults_that_are_best(capsys, tmp_path, twi
     assert json.loads((tmp_path / "tuned.json").read_text("utf-8")) == written
     assert main([*command, "--trials", "3", *again[2:]]) == 2
     assert "its search had trials 2, this one 3" in capsys.readouterr().err
+    for text in ("no JSON", '{"settings": {}}', "[]"):
+        (tmp_path / "other.json").write_text(text, "utf-8")
+        assert main([*command, "--trials", "2", "--write", str(tmp_path / "other.json")]) == 2
+        assert "other.json: it is there and no search's file" in capsys.readouterr().err
+        assert (tmp_path / "other.json").read_text("utf-8") == text
     search = Search(twin_setup, 2, 128, 20, str(tmp_path))
     before = {method: search.result(method) for method in ("mmr", "ucb-items")}
     assert main([*command, "--trials", "2"]) == 0
