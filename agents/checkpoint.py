@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
+from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError
-from rapport.datasets.tensors import load_arrays, save_arrays
 
 FORMAT = 1
 

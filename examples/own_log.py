@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import rapport
-from rapport.datasets.described import describe
+from rapport.datasets.custom.manifest import describe
 
 DESCRIPTION = """
 name = "my-shop"

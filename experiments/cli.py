@@ -13,20 +13,20 @@ from rich.console import Console
 
 from rapport.agents.checkpoint import CheckpointError
 from rapport.datasets.schema import DataError
-from rapport.experiments.bench_commands import BenchEnvironment, BenchPlanner, BenchStreaming, BenchTraining
-from rapport.experiments.calibrate_commands import QuitRuleCommand
-from rapport.experiments.data_commands import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
-from rapport.experiments.evaluate import Evaluate
-from rapport.experiments.export_commands import Export
-from rapport.experiments.lm_commands import LmCard, LmImprove, LmTrain
-from rapport.experiments.planner_commands import PlannerCost, PlannerReflections
-from rapport.experiments.reflection_commands import Reflections
-from rapport.experiments.reproduce_commands import ReproduceLerl, ReproduceSearch
-from rapport.experiments.results import ResultError
-from rapport.experiments.run import Run
-from rapport.experiments.satiation_commands import SatiationInside, SatiationMeasure, SatiationSeparate
-from rapport.experiments.simulator_commands import SimulatorCardCommand, SimulatorCompare, SimulatorFit
-from rapport.experiments.transcript_commands import Transcript
+from rapport.experiments.commands.bench import BenchEnvironment, BenchPlanner, BenchStreaming, BenchTraining
+from rapport.experiments.commands.data import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
+from rapport.experiments.commands.evaluate import Evaluate
+from rapport.experiments.commands.export import Export
+from rapport.experiments.commands.lm import LmCard, LmImprove, LmTrain
+from rapport.experiments.commands.planner import PlannerCost, PlannerReflections
+from rapport.experiments.commands.quit_rule import QuitRuleCommand
+from rapport.experiments.commands.reflections import Reflections
+from rapport.experiments.commands.reproduce import ReproduceLerl, ReproduceSearch
+from rapport.experiments.commands.run import Run
+from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
+from rapport.experiments.commands.simulator import SimulatorCardCommand, SimulatorCompare, SimulatorFit
+from rapport.experiments.commands.transcript import Transcript
+from rapport.experiments.results.store import ResultError
 
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
 

@@ -14,8 +14,8 @@ import pytest
 
 if TYPE_CHECKING:
     from rapport.datasets.schema import SessionData
-    from rapport.envs.session.response import MatrixResponse
-    from rapport.envs.session.sequence_response import SequenceResponse
+    from rapport.envs.session.response.base import MatrixResponse
+    from rapport.envs.session.response.learned import SequenceResponse
 
 
 # Small models on threads that wait for each other are many times slower than on one; set before torch is imported.
@@ -64,7 +64,7 @@ def matrix_response(small_data: SessionData) -> MatrixResponse:
     """Random probabilities for every user, item and behaviour of the small twin."""
     import numpy as np
 
-    from rapport.envs.session.response import MatrixResponse
+    from rapport.envs.session.response.base import MatrixResponse
 
     shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))
     return MatrixResponse(np.random.default_rng(5).random(shape), small_data.log.behaviours)
@@ -75,9 +75,9 @@ def sequence_response(small_data: SessionData) -> SequenceResponse:
     """A user model of random weights for the small twin, its logits drawn apart so that history matters."""
     import torch
 
-    from rapport.envs.session.fit import Fitted, count_items, states_after
-    from rapport.envs.session.sequence_response import SequenceResponse
-    from rapport.envs.session.user_model import new_user_model
+    from rapport.envs.session.response.fit import Fitted, count_items, states_after
+    from rapport.envs.session.response.learned import SequenceResponse
+    from rapport.envs.session.response.user_model import new_user_model
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -146,7 +146,7 @@ def test_the_wheel_holds_every_module_and_data_file(distributions: tuple[Path, P
 def test_the_sdist_holds_the_licence_and_the_folders(distributions: tuple[Path, Path]) -> None:
     with tarfile.open(distributions[0]) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "experiments/stats.py"} <= held
+    assert {"LICENSE", "README.md", "pyproject.toml", "constraints.txt", "experiments/results/stats.py"} <= held
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.lesson import Act, Baseline, Lesson, settings_of
-from rapport.agents.baselines.log_model import top_items
-from rapport.agents.baselines.slates import PRIOR, exposures
+from rapport.agents.baselines.click_prior import top_items
+from rapport.agents.baselines.controls import PRIOR, exposures
+from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
 from rapport.datasets.schema import SessionData
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 What a slate does to people here is mostly whether they click it. PPO learns that from one number a slate, and from how
 a draw differs from what it would have drawn; a model of clicks learns it from every item shown. The model is the first
-policy itself (:class:`~rapport.agents.baselines.log_model.LogModel`), its items too: encoder, actor and item encodings
+policy itself (:class:`~rapport.agents.baselines.click_prior.LogModel`), its items too: encoder, actor and item encodings
 go on with the likelihood they began with, on what their own slates were answered. It explores by no device of its own:
 sessions differ enough to keep it from getting stuck (Bastani, Bayati & Khosravi, *Mostly exploration-free algorithms
 for contextual bandits*, Management Science 2021).
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rapport.agents.baselines.bandits import learn_online
-from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
-from rapport.agents.baselines.log_model import LogModel, top_items
+from rapport.agents.baselines.click_prior import LogModel, top_items
+from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
 from rapport.agents.policies.slate_policy import SlatePolicy
 
 if TYPE_CHECKING:

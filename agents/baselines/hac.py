@@ -23,9 +23,9 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
-from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
-from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.click_prior import LogModel
 from rapport.agents.baselines.state_env import StateEnv, hyper_action_chooser, hyper_action_space, on_states
+from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
 
 if TYPE_CHECKING:
     import optuna

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapport.agents.baselines.bandits import learn_online
-from rapport.agents.baselines.lesson import Act, Baseline, Lesson, settings_of
-from rapport.agents.baselines.log_model import LogModel, top_items
+from rapport.agents.baselines.click_prior import LogModel, top_items
+from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
 
 if TYPE_CHECKING:
     import optuna

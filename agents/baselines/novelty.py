@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.slates import exposures, smoothed
+from rapport.agents.baselines.controls import exposures, smoothed
 from rapport.datasets.schema import SessionData
 
 WEIGHT = 0.1

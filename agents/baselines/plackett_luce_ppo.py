@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
+from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.policies.plackett_luce import PlackettLucePolicy
 from rapport.agents.sb3 import GymnasiumVecEnv

@@ -24,8 +24,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor, nn
 
-from rapport.agents.baselines.lesson import Act, Lesson, Settings, settings_of
-from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.click_prior import LogModel
 from rapport.agents.baselines.novelty import NoveltyReward, popularity_bonus, quality_bonus
 from rapport.agents.baselines.state_env import (
     StateEnv,
@@ -36,6 +35,7 @@ from rapport.agents.baselines.state_env import (
     hyper_action_space,
     on_states,
 )
+from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
 from rapport.agents.lerl import served_slates
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.policies.hyper_action import HyperActionEnv

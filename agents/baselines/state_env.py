@@ -12,8 +12,8 @@ from gymnasium.vector import VectorWrapper
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.lesson import Act
-from rapport.agents.baselines.log_model import LogModel, top_items
+from rapport.agents.baselines.click_prior import LogModel, top_items
+from rapport.agents.baselines.task import Act
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 
 Chooser = Callable[[NDArray[np.float32], dict[str, Any], Any], NDArray[np.int64]]

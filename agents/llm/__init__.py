@@ -2,7 +2,7 @@
 
 from rapport.agents.llm.base import LLM, Budget, Completion, Meter, Sampling
 from rapport.agents.llm.cache import CachedLLM
-from rapport.agents.llm.open import open_llm
+from rapport.agents.llm.load import open_llm
 from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.llm.transcript import RecordedLLM, ReplayLLM, conversation

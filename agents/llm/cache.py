@@ -11,7 +11,7 @@ from dataclasses import replace
 from os import PathLike
 
 from rapport.agents.llm.base import LLM, Completion, Meter, Sampling, Schema, printable, request_settings
-from rapport.agents.llm.store import Store
+from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from rapport.agents.llm.backend import Backend
 from rapport.agents.llm.base import Budget, Completion, Sampling, Schema, printable
-from rapport.agents.llm.circuit import Circuit
+from rapport.agents.llm.circuit_breaker import Circuit
 
 if TYPE_CHECKING:
     from openai import OpenAI

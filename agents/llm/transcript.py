@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rapport.agents.llm.base import LLM, Budget, Completion, Meter, Sampling, Schema, request_settings
-from rapport.agents.llm.store import Store
+from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
 

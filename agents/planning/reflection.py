@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.agents.llm.base import printable
-from rapport.agents.llm.store import Store
+from rapport.agents.llm.sqlite import Store
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS reflections (

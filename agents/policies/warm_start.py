@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.datasets.schema import IntArray, SessionData
-from rapport.envs.session.fit import one_cycle
-from rapport.envs.session.sequences import SequenceBatch, sequence_batches
+from rapport.envs.session.response.batches import SequenceBatch, sequence_batches
+from rapport.envs.session.response.fit import one_cycle
 
 
 @dataclass(frozen=True)

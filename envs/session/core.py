@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
-from rapport.envs.session import noise
-from rapport.envs.session.quit import QuitRule, Slate
-from rapport.envs.session.response import MatrixResponse, ReadsHistories, ResponseModel
-from rapport.envs.session.starts import Histories, LogRows
+from rapport.envs.session import counter_rng as noise
+from rapport.envs.session.initial_histories import Histories, LogRows
+from rapport.envs.session.quit_rules import QuitRule, Slate
+from rapport.envs.session.response.base import MatrixResponse, ReadsHistories, ResponseModel
 
 Observation = dict[str, NDArray[np.generic]]
 Reward = Callable[[IntArray, Int32Array, Int8Array], NDArray[np.float64]]

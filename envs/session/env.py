@@ -20,9 +20,9 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray
-from rapport.envs.session import noise
+from rapport.envs.session import counter_rng as noise
 from rapport.envs.session.core import Observation, SessionCore, StepResult
-from rapport.envs.session.diary import Diary
+from rapport.envs.session.render.history import Diary
 
 Info = dict[str, Any]
 

@@ -13,23 +13,23 @@ from typing import Any, TypeVar
 
 from gymnasium.vector import AutoresetMode
 
-from rapport.datasets.directory import data_directory
+from rapport.datasets.files.directory import data_directory
+from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
-from rapport.datasets.store import available, load
 from rapport.datasets.twin import twin
-from rapport.envs.session.build import ByFingerprint, Users, pool, session_core
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.fit import FitSettings, Profile, Report
-from rapport.envs.session.official import (
+from rapport.envs.session.factory import ByFingerprint, Users, pool, session_core
+from rapport.envs.session.official.profile import (
     chosen_faults,
     misaligned,
     official_arguments,
     official_response,
     official_settings,
 )
-from rapport.envs.session.response import ResponseModel
-from rapport.envs.session.simulator import load_official, load_simulator, simulator_path
+from rapport.envs.session.response.base import ResponseModel
+from rapport.envs.session.response.fit import FitSettings, Profile, Report
+from rapport.envs.session.simulator_cache import load_official, load_simulator, simulator_path
 
 LOGGER = logging.getLogger("rapport")
 Loaded = TypeVar("Loaded")
@@ -133,9 +133,9 @@ def kuairand_env(render_mode: str | None = None, *, slate_size: int | None = 6, 
         slate_size: K; None: one item at a time, a ``Discrete`` action.
         **arguments: ``data`` and ``root`` as in :func:`find_data`; ``profile``: ``"corrected"`` or ``"official"``, the
             environment of LERL's released code; ``faults``: which of its faults, as of
-            :func:`~rapport.envs.session.official.chosen_faults`; ``response``: a response model in the simulator's
+            :func:`~rapport.envs.session.official.profile.chosen_faults`; ``response``: a response model in the simulator's
             place; ``device``: where torch computes the corrected profile's responses; the others as of
-            :func:`~rapport.envs.session.build.session_core`.
+            :func:`~rapport.envs.session.factory.session_core`.
 
     Raises:
         ValueError: as of :func:`kuairand_core`.

@@ -10,15 +10,15 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.build import ByFingerprint, pool
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.fit import FitSettings, Profile
+from rapport.envs.session.factory import ByFingerprint, pool
 from rapport.envs.session.kuairand import find_data, fitted_response, kuairand_core
-from rapport.envs.session.quit import QuitRule
-from rapport.envs.session.response import ResponseModel
-from rapport.envs.session.satiation import Boredom, SatiatedResponse, SatiationQuit
-from rapport.envs.session.satiation_parameters import SatiationParameters, Strength, shipped
+from rapport.envs.session.quit_rules import QuitRule
+from rapport.envs.session.response.base import ResponseModel
+from rapport.envs.session.response.fit import FitSettings, Profile
+from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit
+from rapport.envs.session.satiation.parameters import SatiationParameters, Strength, shipped
 
 SATIATION = "satiation"
 
@@ -47,11 +47,11 @@ def satiation_core(
         response: what people do when rested, in the inner simulator's place.
         quit_rule: ``"satiation"``, another rule's name, or a rule.
         strength: which end of the measured intervals; see
-            :func:`~rapport.envs.session.satiation_parameters.parameters_from`.
-        tolerance: of :class:`~rapport.envs.session.satiation.SatiationQuit`.
+            :func:`~rapport.envs.session.satiation.parameters.parameters_from`.
+        tolerance: of :class:`~rapport.envs.session.satiation.model.SatiationQuit`.
         device: where torch computes the inner responses.
         parameters: of how people tire, in the place of those that the package ships; ``strength`` is then not used.
-        **arguments: the others as of :func:`~rapport.envs.session.build.session_core`.
+        **arguments: the others as of :func:`~rapport.envs.session.factory.session_core`.
 
     Raises:
         ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.

@@ -11,15 +11,15 @@ from typing import Any, Literal, get_args
 
 from gymnasium.vector import AutoresetMode
 
-from rapport.datasets.directory import data_directory
-from rapport.datasets.kuairec import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
-from rapport.datasets.store import available
-from rapport.envs.session.build import session_core
+from rapport.datasets.files.directory import data_directory
+from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
+from rapport.datasets.registry.load import available
 from rapport.envs.session.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.response import MatrixResponse, ResponseModel
+from rapport.envs.session.factory import session_core
+from rapport.envs.session.response.base import MatrixResponse, ResponseModel
 from rapport.envs.session.reward import TableReward
-from rapport.envs.session.simulator import load_simulator
+from rapport.envs.session.simulator_cache import load_simulator
 
 LOGGER = logging.getLogger("rapport")
 
@@ -126,7 +126,7 @@ def kuairec_env(render_mode: str | None = None, *, slate_size: int | None = 6, *
             small matrix as truth, ``"learned"``, the user model fitted to the big matrix, or a response model;
             ``reward``: ``"click"`` or ``"watch_ratio"``; ``device``: where torch computes learned responses; the
             others as of
-            :func:`~rapport.envs.session.build.session_core`.
+            :func:`~rapport.envs.session.factory.session_core`.
 
     Raises:
         ValueError: as of :func:`kuairec_core`.

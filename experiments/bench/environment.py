@@ -14,10 +14,10 @@ from gymnasium.utils.performance import benchmark_step
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rapport.datasets.kuairec import KuaiRec, synthetic_kuairec
+from rapport.datasets.kuairec.load import KuaiRec, synthetic_kuairec
 from rapport.datasets.schema import SessionData
 from rapport.envs.registration import register_environments
-from rapport.envs.session.response import ResponseModel
+from rapport.envs.session.response.base import ResponseModel
 from rapport.experiments.bench.timing import Speed, Work, compare, peak_mb, torch_threads
 
 LEARNED, SLATES, ITEMS = "rapport/KuaiRand-v0", "rapport/KuaiRec-v0", "rapport/KuaiRecItem-v0"

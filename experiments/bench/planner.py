@@ -12,15 +12,15 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from rapport.agents.llm.base import Sampling
-from rapport.agents.llm.gguf_grammar import schema_to_gbnf
-from rapport.agents.llm.llama_cpp import LlamaCppLLM
+from rapport.agents.llm.gguf.backend import LlamaCppLLM
+from rapport.agents.llm.gguf.grammar import schema_to_gbnf
 from rapport.agents.planning.build import llm_planner
 from rapport.agents.planning.llm_planner import LLMPlanner, plan_schema
 from rapport.agents.planning.planner import SessionViews, session_views
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import ResponseModel
+from rapport.envs.session.response.base import ResponseModel
 from rapport.experiments.bench.timing import Speed, Work, compare
 
 SUBJECT = "LLMPlanner"

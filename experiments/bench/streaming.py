@@ -24,9 +24,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from rapport.datasets.kuairand import USER_FEATURES
-from rapport.datasets.kuairand_large import VERSIONS, Conversion, read
-from rapport.datasets.store import assemble
+from rapport.datasets.kuairand.large import VERSIONS, Conversion, read
+from rapport.datasets.kuairand.pure import USER_FEATURES
+from rapport.datasets.registry.load import assemble
 from rapport.experiments.bench.timing import STATUS, peak_mb, status_mb
 
 NAME = "kuairand-27k"

@@ -21,7 +21,7 @@ from rapport.agents.sb3 import GymnasiumVecEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import ResponseModel
+from rapport.envs.session.response.base import ResponseModel
 from rapport.experiments.bench.timing import Speed, torch_threads
 
 SUBJECT = "SlatePolicy"

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rapport.envs.registration import register_environments
 
 if TYPE_CHECKING:
-    from rapport.datasets.described import from_description as from_description
-    from rapport.datasets.frames import from_frames as from_frames
-    from rapport.datasets.store import load as load
+    from rapport.datasets.custom.frames import from_frames as from_frames
+    from rapport.datasets.custom.manifest import from_description as from_description
+    from rapport.datasets.registry.load import load as load
     from rapport.datasets.twin import twin as twin
-    from rapport.envs.session.own_log import register_log as register_log
+    from rapport.envs.session.custom_log import register_log as register_log
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "from_description", "from_frames", "load", "register_log", "twin"]
@@ -25,10 +25,10 @@ register_environments()
 
 
 _LATER = {
-    "from_description": "rapport.datasets.described",
-    "from_frames": "rapport.datasets.frames",
-    "load": "rapport.datasets.store",
-    "register_log": "rapport.envs.session.own_log",
+    "from_description": "rapport.datasets.custom.manifest",
+    "from_frames": "rapport.datasets.custom.frames",
+    "load": "rapport.datasets.registry.load",
+    "register_log": "rapport.envs.session.custom_log",
     "twin": "rapport.datasets.twin",
 }
 """Where each public name is imported from when it is first asked for: registering ids should cost nothing."""

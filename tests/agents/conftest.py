@@ -10,7 +10,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from rapport.agents.baselines.log_model import LogModel
+from rapport.agents.baselines.click_prior import LogModel
 from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
@@ -18,7 +18,7 @@ from rapport.agents.policies.encoder import EncoderSettings
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import MatrixResponse
+from rapport.envs.session.response.base import MatrixResponse
 
 Sessions = Callable[..., PlannedVectorEnv]
 

@@ -15,7 +15,7 @@ from rapport.agents.sb3 import GymnasiumVecEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.response import MatrixResponse
+from rapport.envs.session.response.base import MatrixResponse
 
 pytestmark = pytest.mark.filterwarnings("error")
 

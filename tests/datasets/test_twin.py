@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rapport.datasets.registry.load import load
 from rapport.datasets.schema import DataError, SessionData
-from rapport.datasets.store import load
 from rapport.datasets.twin import FIGURES_FILE, draw, measure, read_figures, twin
 
 

@@ -7,7 +7,7 @@ import pytest
 from rapport.agents.lerl import LowLevel
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.agents.policies.warm_start import WarmStart
-from rapport.experiments.setup import Setup
+from rapport.experiments.lerl.config import Setup
 
 
 @pytest.fixture

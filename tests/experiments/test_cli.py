@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import rapport.experiments.run as runs
+import rapport.experiments.commands.run as runs
 from rapport.datasets.schema import DataError
 from rapport.experiments.cli import main, parse
-from rapport.experiments.results import ResultStore
-from rapport.experiments.run import Run
+from rapport.experiments.commands.run import Run
+from rapport.experiments.results.store import ResultStore
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""GGUF files run by llama.cpp: one context that many prompts share, grammars, seeded sampling."""

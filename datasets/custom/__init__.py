@@ -1,0 +1,1 @@
+"""Anybody's log: data frames, and files that a manifest describes."""

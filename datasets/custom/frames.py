@@ -1,0 +1,255 @@
+"""Anybody's interaction log as a data set, from pandas frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from rapport.datasets.custom import columns
+from rapport.datasets.custom.columns import Bins as Bins
+from rapport.datasets.custom.columns import Threshold as Threshold
+from rapport.datasets.custom.columns import TimeUnit as TimeUnit
+from rapport.datasets.custom.columns import row_ids as row_ids
+from rapport.datasets.files.csv_tables import encode_text
+from rapport.datasets.registry.load import assemble
+from rapport.datasets.schema import (
+    Catalog,
+    DataError,
+    Features,
+    Int32Array,
+    IntArray,
+    InteractionLog,
+    Population,
+    SessionData,
+    Tables,
+)
+
+Behaviours = Sequence[str] | Mapping[str, str | Threshold]
+"""Names of columns, or the name of each behaviour and where it is read."""
+
+FeatureNames = Sequence[str | Bins]
+"""Columns of features, numbers with fractions cut into :class:`Bins`."""
+
+HOUR_MS = 60 * 60 * 1000
+
+
+def from_frames(
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    users: pd.DataFrame | None = None,
+    *,
+    name: str,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str = "time",
+    time_unit: TimeUnit = "s",
+    category: str = "category",
+    behaviours: Behaviours = ("click",),
+    item_features: FeatureNames = (),
+    user_features: FeatureNames = (),
+    randomised: str | None = None,
+    test_share: float = 0.10,
+    valid_share: float = 0.05,
+    held_out_share: float = 0.20,
+    seed: int = 0,
+    utc_offset_hours: float = 0.0,
+) -> SessionData:
+    """Make a data set of anybody's log, fit for every environment that takes ``data=``.
+
+    Args:
+        interactions: one row for each time an item was shown to a user, in any order.
+        items: one row per item; all of them, also those never shown.
+        users: one row per user, also those without a row in the log; by default the users of the log.
+        name: of the data set: letters, digits, ``.``, ``_`` and ``-``.
+        user: column with the user's id, in ``interactions`` and ``users``. Ids are whole numbers or text.
+        item: column with the item's id, in ``interactions`` and ``items``.
+        time: column of ``interactions`` with the time: numbers, dates and times, or text in ISO 8601.
+        time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"`` since 1970, of times that are numbers.
+        category: column of ``items`` with the item's one category, a name or a number; may be empty.
+        behaviours: columns of ``interactions`` that hold 0 and 1, empty where not recorded; or a mapping from the
+            behaviour's name to its column or to a :class:`~rapport.datasets.custom.columns.Threshold` of one. The first is
+            the one that is rewarded.
+        item_features: categorical columns of ``items``, or :class:`~rapport.datasets.custom.columns.Bins` of numeric ones. A
+            missing value is a value of its own. The category need not be repeated.
+        user_features: the same of ``users``.
+        randomised: column of ``interactions`` that is 1 where the item was chosen at random; by default none was.
+        test_share: least share of the rows in the test days, the last ones.
+        valid_share: least share of the remaining rows in the validation days before them.
+        held_out_share: share of the users that no agent learns from.
+        seed: draws the held-out users.
+        utc_offset_hours: days begin at midnight of a clock so many hours ahead of UTC.
+
+    Returns:
+        The data. ``row_ids(items[item])[i]`` is the id of item i, ``row_ids(users[user])[u]`` that of user u.
+
+    Raises:
+        DataError: the frames lack a column, hold what cannot be used, or do not fit together.
+
+    >>> import pandas as pd
+    >>> items = pd.DataFrame({"item_id": ["tea", "cup"], "category": ["drinks", "kitchen"]})
+    >>> rows = [("ann", "tea", 0, 1), ("bob", "cup", 1, 0), ("ann", "cup", 2, 1), ("bob", "tea", 3, 0)]
+    >>> log = pd.DataFrame(rows, columns=["user_id", "item_id", "day", "click"])
+    >>> data = from_frames(log.assign(time=log["day"] * 86_400), items, name="shop", held_out_share=0.5)
+    >>> data.catalog.category_names, data.population.n_users, row_ids(items["item_id"])[0]
+    (('drinks', 'kitchen'), 2, 'cup')
+    """
+    check_name(name)
+    tables = frame_tables(
+        interactions,
+        items,
+        users,
+        user=user,
+        item=item,
+        time=time,
+        time_unit=time_unit,
+        category=category,
+        behaviours=behaviours,
+        item_features=item_features,
+        user_features=user_features,
+        randomised=randomised,
+    )
+    offset_ms = round(utc_offset_hours * HOUR_MS)
+    return assemble(name, tables, test_share, valid_share, held_out_share, seed, offset_ms)
+
+
+def check_name(name: str) -> None:
+    """Check the name of a data set, which becomes part of file names and of an environment's id.
+
+    Raises:
+        DataError: it has other characters than those allowed.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise DataError(f"name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
+
+
+def frame_tables(
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    users: pd.DataFrame | None,
+    *,
+    user: str,
+    item: str,
+    time: str,
+    time_unit: TimeUnit,
+    category: str,
+    behaviours: Behaviours,
+    item_features: FeatureNames,
+    user_features: FeatureNames,
+    randomised: str | None,
+) -> Tables:
+    """Check, join and encode frames; arguments and errors as of :func:`from_frames`."""
+    read = behaviour_columns(behaviours)
+    wanted = [user, item, time, *(column for column, _ in read.values()), *([randomised] if randomised else [])]
+    columns.check_columns(interactions, "interactions", wanted)
+    if len(interactions) == 0:
+        raise DataError("interactions: no row; give a log that has some")
+    item_ids, catalog = _catalog(items, item, category, item_features)
+    user_ids, population = _population(interactions, users, user, user_features)
+    where = "interactions" if users is None else "users"
+    person = columns.position(user_ids, interactions[user], "interactions", where)
+    shown = columns.position(item_ids, interactions[item], "interactions", "items")
+    times = columns.times_ms(interactions[time], time_unit, "interactions")
+    feedback = [columns.done(interactions[column], at_least, "interactions") for column, at_least in read.values()]
+    order = np.lexsort((times, person))
+    log = InteractionLog(
+        user=person[order],
+        item=shown[order],
+        time_ms=times[order],
+        feedback=np.stack(feedback, axis=1)[order],
+        behaviours=tuple(read),
+        randomised=_randomised(interactions, randomised)[order],
+    )
+    return Tables(catalog, population, log)
+
+
+def behaviour_columns(behaviours: Behaviours) -> dict[str, tuple[str, float | None]]:
+    """Return the column and the threshold, if any, of each behaviour.
+
+    Raises:
+        DataError: there is none, or they are given as one word.
+    """
+    if isinstance(behaviours, str) or not behaviours:
+        raise DataError(f"behaviours={behaviours!r}; give the columns as a tuple such as ('click', 'like')")
+    if not isinstance(behaviours, Mapping):
+        return {column: (column, None) for column in behaviours}
+    return {
+        name: (source.column, source.at_least) if isinstance(source, Threshold) else (source, None)
+        for name, source in behaviours.items()
+    }
+
+
+def feature_columns(features: FeatureNames) -> dict[str, int | None]:
+    """Return each feature's column and its number of bins, if it is cut.
+
+    Raises:
+        DataError: they are given as one word.
+    """
+    if isinstance(features, str):
+        raise DataError(f"features={features!r}; give the columns as a tuple such as ({features!r},)")
+    cut = [f if isinstance(f, str) else (f.column, f.bins) for f in features]
+    return dict((f, None) if isinstance(f, str) else f for f in cut)
+
+
+def _catalog(items: pd.DataFrame, item: str, category: str, features: FeatureNames) -> tuple[pd.Index[Any], Catalog]:
+    sources = feature_columns(features)
+    columns.check_columns(items, "items", [item, category, *sources])
+    ids, rows = _one_row_each(items, item, "items")
+    codes, names = columns.category(rows[category], "items")
+    return ids, Catalog(_numbered(ids), codes, names, _features(rows, sources, "items"))
+
+
+def _population(
+    interactions: pd.DataFrame, users: pd.DataFrame | None, user: str, features: FeatureNames
+) -> tuple[pd.Index[Any], Population]:
+    sources = feature_columns(features)
+    if users is None:
+        if sources:
+            raise DataError(f"user_features={list(sources)}, but no frame of users; give users=")
+        ids = row_ids(interactions[user], "interactions")
+        return ids, Population(_numbered(ids), _nothing_known(len(ids)))
+    columns.check_columns(users, "users", [user, *sources])
+    ids, rows = _one_row_each(users, user, "users")
+    return ids, Population(_numbered(ids), _features(rows, sources, "users") if sources else _nothing_known(len(ids)))
+
+
+def _one_row_each(frame: pd.DataFrame, column: str, what: str) -> tuple[pd.Index[Any], pd.DataFrame]:
+    """Return the ids and the frame in their order."""
+    if len(frame) == 0:
+        raise DataError(f"{what}: no row; give at least one")
+    ids = row_ids(frame[column], what)
+    place = columns.position(ids, frame[column], what, what)
+    if len(ids) < len(frame):
+        twice = ids[int(np.bincount(place).argmax())]
+        raise DataError(f"{what}: {column} {twice!r} occurs twice; keep one row per {column}")
+    return ids, frame.iloc[np.argsort(place)]
+
+
+def _numbered(ids: pd.Index[Any]) -> IntArray:
+    """Ids that are whole numbers as they are, others by their place."""
+    return ids.to_numpy(dtype=np.int64) if ids.dtype.kind in "iu" else np.arange(len(ids))
+
+
+def _features(rows: pd.DataFrame, sources: Mapping[str, int | None], what: str) -> Features:
+    if not sources:
+        return Features((), (), np.empty((len(rows), 0), dtype=np.int32))
+    return encode_text({name: columns.feature(rows[name], bins, what) for name, bins in sources.items()})
+
+
+def _nothing_known(n_users: int) -> Features:
+    """One feature in which all users are equal, since models and observations need at least one."""
+    codes: Int32Array = np.zeros((n_users, 1), dtype=np.int32)
+    return Features(("user",), (("anonymous", "known"),), codes)
+
+
+def _randomised(interactions: pd.DataFrame, column: str | None) -> NDArray[np.bool_]:
+    if column is None:
+        return np.zeros(len(interactions), dtype=np.bool_)
+    flags = columns.done(interactions[column], None, "interactions")
+    if (flags < 0).any():
+        raise DataError(f"interactions: column {column!r} is empty in {(flags < 0).sum()} row(s); give 0 or 1")
+    return flags.astype(np.bool_)

@@ -1,0 +1,265 @@
+"""Anybody's interaction log as a data set, from files and a short description of them in TOML.
+
+.. code-block:: toml
+
+    name = "my-shop"
+
+    [interactions]
+    path = "log.csv"
+    time = "when"
+
+    [interactions.behaviours]            # the first is the one that is rewarded
+    click = "clicked"
+    like = { column = "rating", at_least = 4 }
+
+    [items]
+    path = "items.parquet"
+    features = ["brand", { column = "price", bins = 5 }]
+
+Keys mean what the arguments of :func:`rapport.datasets.custom.frames.from_frames` mean; ``docs/own_log.md`` lists them all.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from rapport.datasets.custom.frames import (
+    HOUR_MS,
+    Bins,
+    Threshold,
+    behaviour_columns,
+    check_name,
+    feature_columns,
+    frame_tables,
+    row_ids,
+)
+from rapport.datasets.files import cache
+from rapport.datasets.files.atomic import read_columns, whole_numbers
+from rapport.datasets.files.directory import cache_directory
+from rapport.datasets.registry.load import assemble
+from rapport.datasets.schema import DataError, SessionData, Tables
+
+READER_VERSION = 1
+"""Raise it when the same files and description come out otherwise, so that caches are built again."""
+
+_TOP = {"name": str, "interactions": dict, "items": dict, "users": dict, "splits": dict, "environment": dict}
+_INTERACTIONS = {
+    **{key: str for key in ("path", "user", "item", "time", "time_unit", "randomised")},
+    "behaviours": dict,
+}
+_ITEMS = {"path": str, "id": str, "category": str, "features": list}
+_USERS = {"path": str, "id": str, "features": list}
+_SPLITS = {
+    **{key: float for key in ("test_share", "valid_share", "held_out_share", "utc_offset_hours")},
+    "seed": int,
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file and the column that holds its ids."""
+
+    path: Path
+    id: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a description says, checked as far as that is possible without reading the data.
+
+    Attributes:
+        file: the description.
+        name: of the data set.
+        interactions: the log; its ``id`` is the user's.
+        items: the items.
+        users: the users, if described.
+        reading: further arguments of :func:`rapport.datasets.custom.frames.from_frames`.
+        splits: arguments of :func:`rapport.datasets.registry.load.assemble`.
+        environment: what ``[environment]`` says, unchecked: arguments of the environment over this data.
+    """
+
+    file: Path
+    name: str
+    interactions: Table
+    items: Table
+    users: Table | None
+    reading: dict[str, Any]
+    splits: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files with the data."""
+        return [table.path for table in (self.interactions, self.items, self.users) if table is not None]
+
+    def item_ids(self) -> pd.Index[Any]:
+        """The id of item i at place i, as in the files."""
+        return row_ids(_ids_of(self.items))
+
+    def user_ids(self) -> pd.Index[Any]:
+        """The id of user u at place u, as in the files."""
+        return row_ids(_ids_of(self.users or self.interactions))
+
+
+def describe(path: str | Path) -> Description:
+    """Read and check a description.
+
+    Raises:
+        DataError: it is missing or no TOML, a key is unknown, missing or of the wrong type, or a file is not there.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise DataError(f"{file}: no such file; give the path of a description in TOML")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: {error}; descriptions are TOML, see docs/own_log.md") from error
+    top = _checked(content, _TOP, f"{file}", ("name", "interactions", "items"))
+    check_name(top["name"])
+    log = _checked(top["interactions"], _INTERACTIONS, f"{file}: [interactions]", ("path", "behaviours"))
+    items = _checked(top["items"], _ITEMS, f"{file}: [items]", ("path",))
+    users = _checked(top["users"], _USERS, f"{file}: [users]", ("path",)) if "users" in top else None
+    splits = _checked(top.get("splits", {}), _SPLITS, f"{file}: [splits]")
+    if "utc_offset_hours" in splits:
+        splits["offset_ms"] = round(splits.pop("utc_offset_hours") * HOUR_MS)
+    user, item = log.get("user", "user_id"), log.get("item", "item_id")
+    reading = {
+        "user": user,
+        "item": item,
+        "time": log.get("time", "time"),
+        "time_unit": log.get("time_unit", "s"),
+        "category": items.get("category", "category"),
+        "behaviours": _behaviours(log["behaviours"], f"{file}: [interactions.behaviours]"),
+        "item_features": _features(items, f"{file}: [items]"),
+        "user_features": _features(users or {}, f"{file}: [users]"),
+        "randomised": log.get("randomised"),
+    }
+    found = Description(
+        file=file,
+        name=top["name"],
+        interactions=Table(_path(file, log["path"]), user),
+        items=Table(_path(file, items["path"]), items.get("id", item)),
+        users=None if users is None else Table(_path(file, users["path"]), users.get("id", user)),
+        reading=reading,
+        splits={"offset_ms": 0} | splits,
+        environment=top.get("environment", {}),
+    )
+    for data in found.files:
+        if not data.is_file():
+            raise DataError(f"{file}: {data} is not there; paths are relative to the description")
+    return found
+
+
+def from_description(path: str | Path | Description, *, use_cache: bool = True) -> SessionData:
+    """Load the data set that a description describes.
+
+    Args:
+        path: the description, read or not.
+        use_cache: keep the encoded tables in the cache directory and use what is there.
+
+    Raises:
+        DataError: as of :func:`describe` and :func:`rapport.datasets.custom.frames.from_frames`.
+    """
+    described = path if isinstance(path, Description) else describe(path)
+
+    def build() -> Tables:
+        return _tables(described)
+
+    if use_cache:
+        digest = cache.key(described.files, repr((READER_VERSION, described.reading, *_ids(described))))
+        tables = cache.cached(cache_directory() / "tables" / f"{described.name}-{digest}", build)
+    else:
+        tables = build()
+    return assemble(described.name, tables, **described.splits)
+
+
+def _ids(described: Description) -> tuple[str, str | None]:
+    return described.items.id, described.users.id if described.users else None
+
+
+def _tables(described: Description) -> Tables:
+    """Read the files and make tables of them."""
+    reading = described.reading
+    user, item = reading["user"], reading["item"]
+    behaviours = [column for column, _ in behaviour_columns(reading["behaviours"]).values()]
+    random = [reading["randomised"]] if reading["randomised"] else []
+    log = read_columns(described.interactions.path, [user, item, reading["time"], *behaviours, *random], (user, item))
+    items = _read_table(described.items, [reading["category"], *feature_columns(reading["item_features"])], item)
+    users = None
+    if described.users is not None:
+        users = _read_table(described.users, [*feature_columns(reading["user_features"])], user)
+    whole_numbers(item, items, log)
+    whole_numbers(user, log, *([] if users is None else [users]))
+    try:
+        return frame_tables(log, items, users, **reading)
+    except DataError as error:
+        raise DataError(f"{described.file}: {error}") from error
+
+
+def _read_table(table: Table, columns: list[str], called: str) -> pd.DataFrame:
+    return read_columns(table.path, [table.id, *columns], (table.id,)).rename(columns={table.id: called})
+
+
+def _ids_of(table: Table) -> pd.Series[Any]:
+    frame = read_columns(table.path, [table.id], (table.id,))
+    whole_numbers(table.id, frame)
+    return frame[table.id]
+
+
+def _path(file: Path, path: str) -> Path:
+    return file.parent / Path(path).expanduser()
+
+
+def _behaviours(content: Mapping[str, Any], where: str) -> dict[str, str | Threshold]:
+    found: dict[str, str | Threshold] = {}
+    for name, source in content.items():
+        if isinstance(source, dict):
+            kinds = {"column": str, "at_least": float}
+            source = Threshold(**_checked(source, kinds, f"{where} {name}", ("column", "at_least")))
+        elif not isinstance(source, str):
+            raise DataError(f"{where}: {name} = {source!r}; give a column, or {{column = ..., at_least = ...}}")
+        found[name] = source
+    if not found:
+        raise DataError(f"{where}: empty; name at least one behaviour and its column")
+    return found
+
+
+def _features(content: Mapping[str, Any], where: str) -> tuple[str | Bins, ...]:
+    found: list[str | Bins] = []
+    for source in content.get("features", []):
+        if isinstance(source, dict):
+            found.append(Bins(**_checked(source, {"column": str, "bins": int}, f"{where} features", ("column",))))
+        elif isinstance(source, str):
+            found.append(source)
+        else:
+            raise DataError(f"{where}: features holds {source!r}; give columns, or {{column = ..., bins = ...}}")
+    return tuple(found)
+
+
+def _checked(
+    content: Mapping[str, Any], kinds: Mapping[str, type], where: str, required: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Check the keys of a table and the types of their values.
+
+    Raises:
+        DataError: a key is unknown or missing, or a value is of another type.
+    """
+    for key, value in content.items():
+        if key not in kinds:
+            raise DataError(f"{where}: unknown key {key!r}; known are {', '.join(kinds)}")
+        numeric = kinds[key] is float and isinstance(value, int)
+        if isinstance(value, bool) or not (numeric or isinstance(value, kinds[key])):
+            raise DataError(f"{where}: {key} = {value!r}; give {_KIND_NAMES[kinds[key]]}")
+    for key in required:
+        if key not in content:
+            raise DataError(f"{where}: no key {key!r}; give {_KIND_NAMES[kinds[key]]}")
+    return dict(content)
+
+
+_KIND_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list"}

@@ -1,0 +1,1 @@
+"""KuaiRand: Pure, 1K and 27K."""

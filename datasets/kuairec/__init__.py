@@ -1,0 +1,1 @@
+"""KuaiRec, and a synthetic stand-in."""

@@ -1,0 +1,1 @@
+"""The data sets that Rapport knows by name: fetch, check, load."""

@@ -1,0 +1,157 @@
+"""The engine where all that people do is looked up and the rule has a name: compiled, and the same to the last bit."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from rapport.datasets.schema import Int8Array, Int32Array, IntArray
+from rapport.envs.session.compiled import kernels
+from rapport.envs.session.compiled import step as compiled_step
+from rapport.envs.session.compiled.step import Plain, Tables
+from rapport.envs.session.core import Observation, SessionCore, StepResult
+from rapport.envs.session.quit_rules import Positional, SetOverlap, WindowedCount
+from rapport.envs.session.response.base import MatrixResponse
+from rapport.envs.session.reward import TableReward
+
+_NOBODY = np.empty(0, np.int64)
+_RULES = {Positional: kernels.POSITIONAL, SetOverlap: kernels.SET_OVERLAP, WindowedCount: kernels.WINDOWED_COUNT}
+
+
+class LookupCore(SessionCore):
+    """As :class:`SessionCore`, for the parts that :func:`~rapport.envs.session.compiled.select.engine_for` finds fit."""
+
+    def __init__(self, *parts: Any, **named: Any) -> None:
+        super().__init__(*parts, **named)
+        self._read_parts()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_tables", "_people")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._read_parts()  # views of the parts, which a pickle would hold twice
+
+    def _read_parts(self) -> None:
+        self._tables, self._people = tuple(tables_of(self)), people_of(self)
+        self._turned = isinstance(self.quit_rule, WindowedCount)
+
+    def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
+        """As the other engine's."""
+        if items.size <= 64:  # Python's own are quicker for a few numbers
+            return super().narrowed(items)
+        slates = np.empty((self.n_envs, self.slate_size), np.int32)
+        return slates, *kernels.narrow(items.ravel(), slates.reshape(-1))
+
+    def begin(self, rows: IntArray, users: IntArray | None = None) -> None:
+        """As the other engine's."""
+        chosen = _NOBODY if users is None else np.array(users)
+        start = self._cursor - self.length
+        compiled_step.begin(self._tables, self._slots(), self._beginnings(), rows, chosen, start)
+
+    def step(self, slates: Int32Array) -> StepResult:
+        """As the other engine's."""
+        at, shown, result = self._turn()
+        compiled_step.show(self._tables, self._slots(), slates, at, shown, result)
+        return StepResult(*result)
+
+    def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
+        """As the other engine's."""
+        at, shown, result = self._turn()
+        parts = self._tables, self._slots(), self._beginnings()
+        compiled_step.show_or_begin(*parts, slates, at, shown, ended, result)
+        return StepResult(*result)
+
+    def _turn(self) -> tuple[int, int, Plain]:
+        """Where slates go in the past, how many items stood before them, and room for what comes of them."""
+        n, places = self.n_envs, self.slate_size
+        self._make_room()
+        at, shown = self._cursor, self.tick * places
+        self._cursor += places
+        self.tick += 1
+        room = (
+            np.empty(n),
+            np.empty(n, np.bool_),
+            np.empty(n, np.bool_),
+            np.empty((n, places), np.int32),
+            np.empty((n, places, self._n_behaviours), np.int8),
+            np.empty(n),
+        )
+        return at, shown, room
+
+    def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
+        """As the other engine's."""
+        if not isinstance(rows, slice) or rows != slice(None):
+            return super().observation(rows)
+        items = np.empty((self.n_envs, self.length), np.int32)
+        feedback = np.empty((self.n_envs, self.length * self._n_behaviours), np.int8)
+        kernels.observe(self._items, self._feedback, self._cursor - self.length, items, feedback)
+        features, steps = self._features.copy(), self.steps[:, None].copy()
+        return {"history_feedback": feedback, "history_items": items, "step": steps, "user_features": features}
+
+    def _slots(self) -> Plain:
+        """In the order of :class:`~rapport.envs.session.compiled.step.Slots`."""
+        memory = self.memory.T if self._turned else self.memory
+        return self.user, self.budget, self.steps, memory, self._items, self._feedback
+
+    def _beginnings(self) -> Plain:
+        return *self._people, self.key, self.episode, self.luck, self._features
+
+
+def tables_of(core: SessionCore) -> Tables:
+    """The tables of an engine with fitting parts."""
+    response, rule = cast(MatrixResponse, core.response), core.quit_rule
+    first, answers = response.answer_table()
+    worth = core.reward if isinstance(core.reward, TableReward) else None
+    alike = worth is not None and _alike(worth.first, first)
+    click_at = _least_of_clicks(worth.table, answers) if worth is not None and alike else None
+    labels = rule.labels.T if isinstance(rule, WindowedCount) else np.empty((0, 0))
+    return Tables(
+        first=_fixed(first, np.int64),
+        answers=_fixed(answers if click_at is None else answers[:0], np.int8),
+        category=_fixed(core.data.catalog.category, np.int32),
+        worth_first=_fixed(_NOBODY if worth is None or alike else worth.first, np.int64),
+        worth=_fixed(np.empty(0, np.float32) if worth is None else worth.table),
+        click_at=np.inf if click_at is None else click_at,
+        rule=_RULES[type(rule)],
+        labels=_fixed(labels, np.int32),
+        counted=_fixed(np.where(labels >= 0, labels, -3), np.int32),
+        threshold=rule.threshold if isinstance(rule, WindowedCount) else 0,
+        max_steps=core.max_steps,
+    )
+
+
+def people_of(core: SessionCore) -> Plain:
+    """The first five of :class:`~rapport.envs.session.compiled.step.Beginnings`."""
+    histories = core.histories
+    return (
+        _fixed(core.users, np.int64),
+        core.start_budget,
+        _fixed(core.data.population.features.codes, np.int32),
+        _fixed(histories.items, np.int32),
+        _fixed(histories.feedback.reshape(len(histories.feedback), -1), np.int8),
+    )
+
+
+def _least_of_clicks(worth: NDArray[np.floating], answers: Int8Array) -> float | None:
+    """What those who click are given at least, where those who do not are given less; None where it tells nothing."""
+    if len(worth) != len(answers):
+        return None
+    clicks = answers > 0
+    least = float(worth.min(where=clicks, initial=np.inf))
+    return least if worth.max(where=~clicks, initial=-np.inf) < least else None
+
+
+def _alike(some: IntArray, first: IntArray) -> bool:
+    """Whether one table has its users' rows where the other has them, for users that the other has."""
+    has = np.flatnonzero(first < first.size * np.int64(2**31))
+    return bool(np.array_equal(some[has], first[has]))
+
+
+def _fixed(array: NDArray[Any], kind: DTypeLike | None = None) -> NDArray[Any]:
+    """The array to be read only: arrays of one kind, for which the loops are compiled once."""
+    fixed = np.ascontiguousarray(array, kind).view()
+    fixed.flags.writeable = False
+    return fixed

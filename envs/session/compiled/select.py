@@ -1,0 +1,47 @@
+"""Which engine serves an environment's parts."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import logging
+
+from rapport.envs.session.core import Reward, SessionCore
+from rapport.envs.session.initial_histories import LogRows
+from rapport.envs.session.quit_rules import Positional, QuitRule, SetOverlap, WindowedCount
+from rapport.envs.session.response.base import MatrixResponse, ResponseModel
+from rapport.envs.session.reward import TableReward
+
+LOGGER = logging.getLogger("rapport")
+
+
+def engine_for(
+    response: ResponseModel, rule: QuitRule, slate_size: int, repeats: bool, reward: Reward | None, rows: LogRows | None
+) -> type[SessionCore]:
+    """The class of engine that serves these parts of a session quickest.
+
+    That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, answers are looked up, rule and
+    reward are ours, and items may come again.
+    """
+    certain = type(response) is MatrixResponse and response.certain
+    known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")
+    summed = reward is None or (isinstance(reward, TableReward) and reward.sums_exactly(slate_size))
+    if not (certain and known and summed and repeats and rows is None and compiles()):
+        return SessionCore
+    from rapport.envs.session.compiled.core import LookupCore  # imports numba
+
+    return LookupCore
+
+
+@functools.cache
+def compiles() -> bool:
+    """Whether numba, the extra ``fast``, is installed and works; it is imported here, and not before."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # it refuses versions of numpy that it does not know
+        LOGGER.warning("numba is installed but does not work, so environments run without it: %s", error)
+        return False
+    return True

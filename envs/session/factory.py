@@ -1,0 +1,247 @@
+"""Session environments from their parts: what all of them have in common, whatever log stands behind them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import Int32Array, IntArray, SessionData
+from rapport.envs.session.compiled.select import engine_for
+from rapport.envs.session.core import Reward, SessionCore
+from rapport.envs.session.initial_histories import Histories, LogRows
+from rapport.envs.session.quit_rules import (
+    QUIT_RULES,
+    EarlyWindow,
+    Never,
+    Positional,
+    QuitRule,
+    Satisfaction,
+    SetOverlap,
+    WindowedCount,
+)
+from rapport.envs.session.response.base import ResponseModel
+
+Users = Literal["train", "held_out", "all"]
+Weights = Literal["first", "ratio"] | Sequence[float]
+
+
+class ByFingerprint:
+    """A data set that can be a cache's key."""
+
+    def __init__(self, data: SessionData) -> None:
+        self.data, self.fingerprint = data, data.fingerprint
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByFingerprint) and other.fingerprint == self.fingerprint
+
+
+@functools.lru_cache(maxsize=4)
+def histories(data: ByFingerprint, length: int) -> Histories:
+    """What every user saw before the test days, made once for all environments over a data set."""
+    return Histories.before(data.data, data.data.test_from_ms, length)
+
+
+def pool(data: SessionData, users: Users, among: IntArray | None = None) -> IntArray:
+    """Indices of the users that sessions are drawn from.
+
+    Args:
+        data: with its held-out users.
+        users: which side.
+        among: only these can be served; all by default.
+
+    Raises:
+        ValueError: there is no such pool, or nobody in it.
+    """
+    pools = {"train": ~data.held_out, "held_out": data.held_out, "all": np.ones_like(data.held_out)}
+    if users not in pools:
+        raise ValueError(f"users={users!r} is unknown; choose one of {', '.join(get_args(Users))}")
+    servable = np.ones_like(data.held_out)
+    if among is not None:
+        servable[:] = False
+        servable[among] = True
+    found = np.flatnonzero(pools[users] & servable)
+    if not len(found):
+        raise ValueError(
+            f"users={users!r}: nobody of them can be served; choose others of {', '.join(get_args(Users))}"
+        )
+    return found
+
+
+def labels_of(data: SessionData) -> Int32Array:
+    """What a counting rule counts of each item, shape (N, L): its category and, where the log tells one, a second tag.
+
+    -1 where an item has no second tag.
+    """
+    category, features = data.catalog.category, data.catalog.features
+    if "second_tag" not in features.names:
+        return category[:, None]
+    column = features.names.index("second_tag")
+    codes = features.codes[:, column]
+    missing = np.array([value in ("none", "") for value in features.values[column]])
+    second = np.where(missing[codes], -1, codes + data.catalog.n_categories)
+    return np.stack([category, second], axis=1).astype(np.int32)
+
+
+def behaviour_weights(data: SessionData, weights: Weights) -> NDArray[np.float64]:
+    """What each behaviour is worth to a user, shape (F,).
+
+    Args:
+        data: the log that ``"ratio"`` is counted in.
+        weights: ``"first"``, the first behaviour alone (KuaiSim's and LERL's ``single_response``); ``"ratio"``,
+            KuaiSim's default: (#did / #did not) of each in the log, ``hate`` counting against; or F numbers.
+
+    Raises:
+        ValueError: neither of these.
+    """
+    behaviours = data.log.behaviours
+    if isinstance(weights, str) and weights == "first":
+        return np.array([1.0] + [0.0] * (len(behaviours) - 1))
+    if isinstance(weights, str) and weights == "ratio":
+        feedback = data.log.feedback
+        ratio: NDArray[np.float64] = (feedback == 1).sum(axis=0) / np.maximum((feedback == 0).sum(axis=0), 1)
+        return ratio * np.where(np.array(behaviours) == "hate", -1.0, 1.0)
+    if isinstance(weights, str) or len(weights) != len(behaviours):
+        raise ValueError(
+            f"weights={weights!r}; give 'first', 'ratio' or {len(behaviours)} numbers, for {', '.join(behaviours)}"
+        )
+    return np.array(weights, np.float64)
+
+
+def quit_rule_of(
+    rule: str | QuitRule,
+    data: SessionData,
+    slate_size: int,
+    *,
+    window: int,
+    threshold: int,
+    early_window: EarlyWindow,
+    weights: Weights,
+    labels: Int32Array | None = None,
+) -> QuitRule:
+    """A rule by its name, or the rule itself.
+
+    Args:
+        rule: a name in :data:`~rapport.envs.session.quit_rules.QUIT_RULES`, or a rule.
+        data: what the rule looks at.
+        slate_size: K.
+        window: of ``windowed_count``.
+        threshold: of ``windowed_count``.
+        early_window: of ``windowed_count``.
+        weights: of ``satisfaction``, as of :func:`behaviour_weights`.
+        labels: shape (N, L), what ``windowed_count`` counts; by default those of :func:`labels_of`.
+
+    Raises:
+        ValueError: there is no such rule; the message lists those there are.
+    """
+    if not isinstance(rule, str):
+        return rule
+    if rule == "positional":
+        return Positional(slate_size)
+    if rule == "set_overlap":
+        return SetOverlap(slate_size)
+    if rule == "windowed_count":
+        return WindowedCount(labels_of(data) if labels is None else labels, window, threshold, early_window)
+    if rule == "satisfaction":
+        return Satisfaction(behaviour_weights(data, weights))
+    if rule == "never":
+        return Never()
+    raise ValueError(f"quit_rule={rule!r} is unknown; choose one of {', '.join(QUIT_RULES)}")
+
+
+def session_core(
+    data: SessionData,
+    response: ResponseModel,
+    n_envs: int,
+    *,
+    users: Users = "train",
+    among: IntArray | None = None,
+    quit_rule: str | QuitRule = "positional",
+    window: int = 10,
+    threshold: int = 0,
+    early_window: EarlyWindow = "exact",
+    weights: Weights = "first",
+    labels: Int32Array | None = None,
+    budget: float = 20,
+    slate_size: int | None = 6,
+    history: int = 50,
+    max_steps: int = 50,
+    repeats: bool = True,
+    reward: Reward | None = None,
+    start_at_log_rows: bool | Literal["any_day"] = False,
+) -> SessionCore:
+    """An engine for ``n_envs`` sessions over a data set.
+
+    Args:
+        data: people, items and log.
+        response: what people do.
+        n_envs: sessions at once, B.
+        users: whose sessions.
+        among: shape (S,), the users that can be served; all by default.
+        quit_rule: as of :func:`quit_rule_of`, like the arguments up to ``labels``.
+        window: see there.
+        threshold: see there.
+        early_window: see there.
+        weights: see there.
+        labels: see there.
+        budget: at a session's start.
+        slate_size: K; None: one item at a time.
+        history: H, items of the past that are observed.
+        max_steps: slates after which a session is cut off.
+        repeats: whether an item can be responded to again in a session; otherwise it is ignored.
+        reward: what a slate is worth; by default the mean of the first behaviour.
+        start_at_log_rows: draw rows of the log to start from instead of users: rows before the test days, or, as LERL
+            and KuaiSim do, of ``"any_day"``.
+
+    Raises:
+        ValueError: an argument is out of range or names what there is not, or the parts do not fit together.
+    """
+    places = 1 if slate_size is None else slate_size
+    numbers = {"num_envs": n_envs, "budget": budget, "slate_size": places, "history": history, "max_steps": max_steps}
+    for name, value in numbers.items():
+        if not value >= 1:
+            raise ValueError(f"{name}={value}; it must be at least 1")
+    if budget == np.inf:
+        raise ValueError("budget=inf; nobody would ever leave: give a number, or quit_rule='never'")
+    rule = quit_rule_of(
+        quit_rule,
+        data,
+        places,
+        window=window,
+        threshold=threshold,
+        early_window=early_window,
+        weights=weights,
+        labels=labels,
+    )
+    drawn = pool(data, users, among)
+    log_rows = _log_rows(data, drawn, history, start_at_log_rows == "any_day") if start_at_log_rows else None
+    engine = engine_for(response, rule, places, repeats, reward, log_rows)
+    return engine(
+        data,
+        response,
+        rule,
+        histories(ByFingerprint(data), history),
+        drawn,
+        n_envs,
+        places,
+        budget,
+        max_steps,
+        repeats=repeats,
+        reward=reward,
+        log_rows=log_rows,
+    )
+
+
+def _log_rows(data: SessionData, users: IntArray, length: int, any_day: bool) -> LogRows:
+    wanted = np.zeros(data.population.n_users, bool)
+    wanted[users] = True
+    rows = np.flatnonzero(wanted[data.log.user] & (any_day | (data.log.time_ms < data.test_from_ms)))
+    if not len(rows):
+        raise ValueError("start_at_log_rows=True: these users have no row before the test days; leave it out")
+    return LogRows(data.log, rows, length)

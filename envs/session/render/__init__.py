@@ -1,0 +1,1 @@
+"""What a session looks like, as text and as a picture."""

@@ -1,0 +1,206 @@
+"""One session as people would look at it: what was shown, what came of it, and why the user left, in words.
+
+Plain data and plain words, drawn by :mod:`rapport.envs.session.render.ansi` and by
+:mod:`rapport.envs.session.render.image`.
+"""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import Int8Array, Int32Array, IntArray
+
+SAME_PLACE, OTHER_PLACE = 2, 1
+"""How an item repeats a category of the slate before: at the same place, or at another."""
+
+_EXTRA = {"positional": "repeated categories", "set_overlap": "repeated categories", "satisfaction": "items not liked"}
+"""Rules under which a slate costs 1 when nothing is held against it, and what they take more for."""
+
+
+_MARKS = {"click": "●", "long_view": "▶", "like": "♥", "comment": "✎", "forward": "➜", "follow": "★", "hate": "✗"}
+
+
+@dataclass(frozen=True)
+class SessionView:
+    """All that a picture needs of one session so far: T slates of K places, F behaviours.
+
+    Attributes:
+        user: e.g. ``"user 1234"``.
+        traits: (feature, value), a few.
+        category_names: C names.
+        slates: shape (T, K), int32, category of each item shown; -1 for an empty place.
+        items: shape (T, K), int32, the items.
+        feedback: shape (T, K, F), int8: 1 did.
+        behaviours: F names; the first is the one that is rewarded.
+        costs: shape (T,), float64, budget each slate cost; infinite where it made the user leave at once.
+        budget: what is left.
+        start_budget: what there was.
+        max_steps: the time limit in slates.
+        quit_rule: its name.
+        ended: how the session ended; empty while it runs.
+
+    Raises:
+        ValueError: the arrays' shapes do not fit each other.
+    """
+
+    user: str
+    traits: tuple[tuple[str, str], ...]
+    category_names: tuple[str, ...]
+    slates: Int32Array
+    items: Int32Array
+    feedback: Int8Array
+    behaviours: tuple[str, ...]
+    costs: NDArray[np.float64]
+    budget: float
+    start_budget: float
+    max_steps: int
+    quit_rule: str
+    ended: Literal["", "left", "time limit"]
+
+    def __post_init__(self) -> None:
+        length, places = self.slates.shape
+        wanted = {"items": (length, places), "feedback": (length, places, len(self.behaviours)), "costs": (length,)}
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(
+                    f"{name}: shape {getattr(self, name).shape} where {shape} is needed; give one row per slate shown"
+                )
+
+
+class Spending(NamedTuple):
+    """Where the budget went.
+
+    Attributes:
+        least: cost of a slate that nothing is held against.
+        slates: spent at that price.
+        extra: spent beyond it.
+        left: not spent, at least 0.
+        at_once: the last slate took all that was left.
+    """
+
+    least: float
+    slates: float
+    extra: float
+    left: float
+    at_once: bool
+
+
+def spending(view: SessionView) -> Spending:
+    """Split what was spent into what slates cost at the least and what was taken on top.
+
+    The least is 1 under the rules that say so and otherwise the cheapest slate so far.
+    """
+    costs = np.where(np.isfinite(view.costs), view.costs, 0.0)
+    at_once = bool((costs != view.costs).any())
+    cheapest = float(view.costs.min(initial=np.inf))
+    least = min(1.0, cheapest) if view.quit_rule in _EXTRA else cheapest
+    slates = least * len(costs) if np.isfinite(least) else 0.0
+    left = max(round(view.start_budget - float(costs.sum()), 6), 0.0)
+    extra = round(float(costs.sum()) - slates, 6) + (left if at_once else 0.0)
+    return Spending(least, slates, extra, 0.0 if at_once else left, at_once)
+
+
+def repeats(slates: Int32Array) -> IntArray:
+    """How each item repeats the slate before, shape (T, K): :data:`SAME_PLACE`, :data:`OTHER_PLACE` or 0."""
+    before = np.full_like(slates, -1)
+    before[1:] = slates[:-1]
+    shown = slates >= 0
+    anywhere = (slates[:, :, None] == before[:, None, :]).any(axis=2) & shown
+    return np.where((slates == before) & shown, SAME_PLACE, np.where(anywhere, OTHER_PLACE, 0))
+
+
+def figures(view: SessionView) -> str:
+    """How the session goes, in one line."""
+    shown = int((view.slates >= 0).sum())
+    rewarded = words(view.behaviours[0])
+    if not shown:
+        return f"no slate yet, of at most {view.max_steps}"
+    hits = int((view.feedback[..., 0] > 0)[view.slates >= 0].sum())
+    return (
+        f"{counted(len(view.slates), 'slate')} of at most {view.max_steps}, "
+        f"{counted(shown, 'item')}, {counted(hits, rewarded)} ({hits / shown:.0%})"
+    )
+
+
+def ending(view: SessionView) -> str:
+    """Why the session ended, in words; empty while it runs."""
+    if not view.ended:
+        return ""
+    n, spent = counted(len(view.slates), "slate"), spending(view)
+    total = number(view.start_budget)
+    if view.ended == "time limit":
+        return f"cut off at the time limit, after {n}, with {number(spent.left)} of a budget of {total} left"
+    if spent.at_once:
+        return f"left at once after {n}: the last was more than the rule '{rule_name(view)}' lets pass"
+    parts = [f"{number(spent.slates)} went on slates"]
+    if spent.extra > 0:
+        parts.append(f"{number(spent.extra)} on {extra_name(view)}")
+    over = round(spent.slates + spent.extra - view.start_budget, 6)
+    if spent.left > 0:
+        parts.append(f"{number(spent.left)} was too little for another")
+    elif over > 0:
+        parts.append(f"{number(over)} more than there was")
+    return f"left after {n}: of a budget of {total}, {', '.join(parts)}"
+
+
+def behaviour_marks(behaviours: tuple[str, ...]) -> dict[str, str]:
+    """One character for each behaviour: a symbol for the usual ones, a free letter for the others."""
+    marks: dict[str, str] = {}
+    for name in behaviours:
+        letters = [*name.lower(), *string.ascii_lowercase, *string.ascii_uppercase, *string.digits]
+        free = (c for c in letters if c.isascii() and c.isalnum() and c not in marks.values())
+        marks[name] = _MARKS.get(name) or next(free, "?")
+    return marks
+
+
+def extra_name(view: SessionView) -> str:
+    """What costs beyond the least are called."""
+    if np.isinf(view.costs).any():
+        return "the last slate"
+    return _EXTRA.get(view.quit_rule, "extra costs")
+
+
+def rule_name(view: SessionView) -> str:
+    """The quit rule's name as words."""
+    return words(view.quit_rule)
+
+
+def category_name(view: SessionView, category: int) -> str:
+    """A category's name, or its number where it has none that can be shown."""
+    name = plain(view.category_names[category]) if 0 <= category < len(view.category_names) else ""
+    return name or f"category {category}"
+
+
+def traits(view: SessionView) -> str:
+    """The user's traits in one line."""
+    return " · ".join(f"{words(name)}: {words(value)}" for name, value in view.traits)
+
+
+def cost_text(cost: float) -> str:
+    """A slate's cost, short."""
+    return "all" if np.isinf(cost) else number(cost)
+
+
+def number(value: float) -> str:
+    """At most two decimals."""
+    return f"{round(value, 2):g}"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 slate``, ``2 slates``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def words(name: str) -> str:
+    """A feature's, rule's or behaviour's name as words."""
+    return plain(name).replace("_", " ")
+
+
+def plain(text: str) -> str:
+    """Text without line breaks and control characters, which would tear a picture or command a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,0 +1,1 @@
+"""Response models: what a user does with a slate."""

@@ -1,0 +1,128 @@
+"""What people do with a slate: the protocol of response models, and the simplest one, a looked-up matrix."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
+
+
+class ResponseModel(Protocol):
+    """How likely each behaviour is for each item of a slate, given all that happened to the user before.
+
+    A user's past is carried in one row of floats, so that a step costs O(slate), not O(history), and sessions can be
+    copied, stored and reset by plain array operations. The engine writes into the states it is given: they must be
+    arrays of its own, not views of the model's.
+    """
+
+    behaviours: tuple[str, ...]
+
+    def initial_state(self, users: IntArray) -> FloatArray:
+        """States after the users' logged histories, shape (B, D)."""
+        ...
+
+    def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
+        """Probability of each behaviour for each item, shape (B, K, F), for slates of shape (B, K)."""
+        ...
+
+    def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
+        """States, shape (B, D), after slates of shape (B, K) met with feedback of shape (B, K, F) in {0, 1}."""
+        ...
+
+
+class ReadsHistories(ResponseModel, Protocol):
+    """A response model that can start from any history, not only from the users' own logged ones."""
+
+    def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
+        """States, shape (B, D), after histories as in :class:`~rapport.envs.session.initial_histories.Histories`."""
+        ...
+
+
+class MatrixResponse:
+    """Behaviour probabilities read from a table: people without memory.
+
+    Args:
+        matrix: shape (S, N) for one behaviour or (S, N, F), probabilities in [0, 1].
+        behaviours: F names.
+        users: shape (S,), the users that the rows are of, increasing; by default 0, 1, ..., S - 1. Others must not be
+            asked about.
+
+    Raises:
+        ValueError: shapes do not fit or a probability lies outside [0, 1].
+    """
+
+    def __init__(
+        self, matrix: NDArray[np.generic], behaviours: tuple[str, ...] = ("click",), users: IntArray | None = None
+    ) -> None:
+        table = np.asarray(matrix, dtype=np.float32)
+        table = table[..., None] if table.ndim == 2 else table
+        if table.ndim != 3 or table.shape[2] != len(behaviours):
+            raise ValueError(
+                f"matrix: shape {np.shape(matrix)} does not hold one probability per user, item and behaviour "
+                f"({', '.join(behaviours)}); give (U, N, {len(behaviours)})"
+            )
+        if not ((table >= 0) & (table <= 1)).all():
+            raise ValueError(f"matrix: values from {table.min()} to {table.max()}; probabilities must lie in [0, 1]")
+        if users is not None and len(users) != len(table):
+            raise ValueError(f"users: {len(users)} where the matrix has {len(table)} rows; give one for each")
+        self.matrix = table
+        self.behaviours = behaviours
+        self.users = users
+        self.certain = bool(((table == 0) | (table == 1)).all())
+        """Whether nothing is left to chance."""
+        self._flat = np.ascontiguousarray(table).reshape(-1, len(behaviours))
+        self._flat = self._flat[:, 0] if len(behaviours) == 1 else self._flat
+        self._first = self._first_entries(users)
+        self._marks = (self._flat > 0).astype(np.int8) if self.certain else None
+
+    def _first_entries(self, users: IntArray | None) -> IntArray:
+        """Where each user's row begins in the table laid flat, shape (U,)."""
+        n_rows, n_items = self.matrix.shape[:2]
+        if users is None:
+            return np.arange(0, n_rows * n_items, n_items, dtype=np.int64)
+        first = np.full(int(users[-1]) + 1, np.iinfo(np.int64).max // 2, np.int64)  # nobody's row: an IndexError
+        first[users] = np.arange(n_rows) * n_items
+        return first
+
+    def initial_state(self, users: IntArray) -> FloatArray:
+        """No memory: shape (B, 0)."""
+        return np.zeros((len(users), 0), np.float32)
+
+    def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
+        """The table's entries, shape (B, K, F)."""
+        entries: FloatArray = self._flat.take(self._first.take(users)[:, None] + slates, axis=0)
+        return entries.reshape(*slates.shape, len(self.behaviours))
+
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """Log-odds of the first behaviour for every item, shape (B, N), at most 14: for an oracle alone."""
+        chance = self.matrix[self._first.take(users) // self.matrix.shape[1], :, 0].clip(1e-6, 1 - 1e-6)
+        scores: FloatArray = np.log(chance / (1.0 - chance))
+        return scores
+
+    def answers(self, users: IntArray, slates: Int32Array) -> Int8Array:
+        """What users do where nothing is left to chance, shape (B, K, F), int8 in {0, 1}.
+
+        Raises:
+            ValueError: something is left to chance.
+        """
+        if self._marks is None:
+            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+        marks: Int8Array = self._marks.take(self._first.take(users)[:, None] + slates, axis=0)
+        return marks.reshape(*slates.shape, len(self.behaviours))
+
+    def answer_table(self) -> tuple[IntArray, Int8Array]:
+        """Where users' rows begin in the table of :meth:`answers`, shape (U,), and the table, shape (S * N * F,)."""
+        if self._marks is None:
+            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+        return self._first, self._marks.reshape(-1)
+
+    def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
+        """No memory: shape (B, 0)."""
+        return self.initial_state(users)
+
+    def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
+        """The same state: nothing is remembered."""
+        return state

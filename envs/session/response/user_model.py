@@ -1,0 +1,282 @@
+"""How people respond to what they are shown: a multi-behaviour sequence model of a log.
+
+The shape is that of KuaiSim's and LERL's user response model (item and user features embedded and summed, a sequence
+encoder over (item, behaviours) tokens, one scoring vector per behaviour), with two changes. A gated recurrent unit
+stands in the encoder's place: it takes in a slate in O(slate), where a transformer re-reads the history. And counting,
+which networks are slow to learn, is done for it: how often the user did each thing, also with items of each category,
+is part of the state, and how often an item was met with each behaviour is part of the item.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rapport.datasets.schema import Features, SessionData
+from rapport.envs.session.response.causal_transformer import CausalTransformer
+
+Encoder = Literal["gru", "transformer"]
+
+HABIT = 10.0
+"""Exposures that the overall rate of a behaviour is worth against a user's or an item's own."""
+CATEGORY_HABIT = 5.0
+"""Exposures that a user's rate is worth against the same user's rate in one category."""
+BY_CATEGORY = 3
+"""Behaviours, from the first, that are counted by category: the others are too rare."""
+
+
+@dataclass(frozen=True)
+class UserModelSize:
+    """What must be known to build a :class:`UserModel` before its weights are loaded."""
+
+    item_features: tuple[int, ...]
+    """Cardinality of each item feature."""
+    user_features: tuple[int, ...]
+    """Cardinality of each user feature."""
+    n_items: int
+    """Items in the catalogue, N."""
+    n_behaviours: int
+    """Behaviours, F."""
+    n_categories: int
+    """Categories, C."""
+    encoder: Encoder = "gru"
+    """What reads the past; a transformer is for comparison only: the simulator has no use for it."""
+    width: int = 64
+    """Width of encodings and of the recurrent part of a state, W."""
+    dropout: float = 0.4
+    """Dropout while fitting; never in simulation."""
+
+    @property
+    def by_category(self) -> int:
+        """Behaviours counted by category, H."""
+        return min(BY_CATEGORY, self.n_behaviours)
+
+    @property
+    def read_width(self) -> int:
+        """Width of what is read of a past, W + 2 F: the encoder's part, then how often each was done and recorded."""
+        return self.width + 2 * self.n_behaviours
+
+    @property
+    def state_width(self) -> int:
+        """Width of a state, D = W + 2 F + 2 H C: what is read, then done and recorded (H C each) by category."""
+        return self.read_width + 2 * self.by_category * self.n_categories
+
+    @classmethod
+    def of(cls, data: SessionData, encoder: Encoder = "gru") -> UserModelSize:
+        """The size that fits a data set."""
+        return cls(
+            item_features=item_features(data).cardinalities,
+            user_features=data.population.features.cardinalities,
+            n_items=data.catalog.n_items,
+            n_behaviours=len(data.log.behaviours),
+            n_categories=data.catalog.n_categories,
+            encoder=encoder,
+        )
+
+
+def item_features(data: SessionData) -> Features:
+    """The catalogue's item features with the category as one more."""
+    catalog = data.catalog
+    codes = torch.tensor(catalog.features.codes)
+    both = torch.cat([codes, torch.tensor(catalog.category)[:, None]], dim=1).numpy()
+    names = (*catalog.features.names, "category")
+    return Features(names, (*catalog.features.values, catalog.category_names), both)
+
+
+class UserModel(nn.Module):
+    """Logits of every behaviour, given what happened before.
+
+    Args:
+        size: numbers of items, features and behaviours.
+        item_codes: shape (N, number of item features), int64; the last one is the category.
+        user_codes: shape (U, number of user features), int64.
+
+    Attributes:
+        rates: shape (F,), how often each behaviour is done overall.
+        item_counts: shape (N, 2 F), how often each was done with an item, then how often it was recorded.
+    """
+
+    item_codes: Tensor
+    user_codes: Tensor
+    rates: Tensor
+    item_counts: Tensor
+
+    def __init__(self, size: UserModelSize, item_codes: Tensor, user_codes: Tensor) -> None:
+        super().__init__()
+        width, n_behaviours = size.width, size.n_behaviours
+        self.size = size
+        self.register_buffer("item_codes", item_codes, persistent=False)
+        self.register_buffer("user_codes", user_codes, persistent=False)
+        self.register_buffer("rates", torch.full((n_behaviours,), 0.5))
+        self.register_buffer("item_counts", torch.zeros(size.n_items, 2 * n_behaviours))
+        self.item_id = _embedding(size.n_items, width, 0.02)
+        self.item_feature = nn.ModuleList(_embedding(n, width, 0.05) for n in size.item_features)
+        self.user_feature = nn.ModuleList(_embedding(n, width, 0.05) for n in size.user_features)
+        self.item_norm, self.user_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.token_item = nn.Linear(width, width)
+        self.token_feedback = nn.Linear(2 * n_behaviours, width, bias=False)
+        self.encoder = nn.GRU(width, width, batch_first=True) if size.encoder == "gru" else CausalTransformer(width)
+        self.head_state = nn.Linear(width + n_behaviours, 2 * width, bias=False)
+        self.head_user = nn.Linear(width, 2 * width)
+        self.head = nn.Linear(2 * width, n_behaviours * (width + 1))
+        self.item_bias = nn.Linear(width, n_behaviours)
+        self.counted = nn.ModuleDict(
+            {
+                "item": _nothing(2 * n_behaviours, width),
+                "item_bias": _nothing(2 * n_behaviours, n_behaviours),
+                "category": _nothing(size.by_category, n_behaviours),
+            }
+        )
+        self.dropout = nn.Dropout(size.dropout)
+
+    @property
+    def category(self) -> Tensor:
+        """Category of each item, shape (N,), int64."""
+        return self.item_codes[:, -1]
+
+    def items(self) -> Tensor:
+        """Encodings of all items, shape (N, W), from ids and features: what the past is read with."""
+        total = self.item_id.weight
+        for column, embedding in enumerate(self.item_feature):
+            total = total + embedding(self.item_codes[:, column])
+        encoded: Tensor = self.item_norm(total)
+        return encoded
+
+    def shown(self, encoded: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """What items are judged by, (..., W), and their own part of the logits, (..., F).
+
+        Args:
+            encoded: shape (..., W), their encodings.
+            counts: shape (..., 2 F), how they were met with, as ``item_counts``.
+        """
+        done, recorded = counts.chunk(2, dim=-1)
+        rates = torch.cat([self._log_odds(done, recorded), torch.log1p(recorded) / 3], dim=-1)
+        judged = encoded + self.counted["item"](rates)
+        return judged, self.item_bias(judged) + self.counted["item_bias"](rates)
+
+    def users(self, users: Tensor) -> Tensor:
+        """Encodings of users, shape (B, W), from their features alone: who was never seen is encoded all the same."""
+        codes = self.user_codes[users]
+        total = sum(embedding(codes[:, column]) for column, embedding in enumerate(self.user_feature))
+        encoded: Tensor = self.user_norm(total)
+        return encoded
+
+    def tokens(self, encoded: Tensor, feedback: Tensor) -> Tensor:
+        """Encoder inputs, shape (..., W), from item encodings (..., W) and feedback (..., F) in {-1, 0, 1}."""
+        seen = torch.cat([feedback.clamp(min=0), feedback >= 0], dim=-1).to(encoded.dtype)
+        return torch.relu(self.token_item(encoded) + self.token_feedback(seen))
+
+    def read(self, encoded: Tensor, feedback: Tensor) -> Tensor:
+        """What is known after each exposure, shape (B, T, W + 2 F), beginning with none seen.
+
+        Args:
+            encoded: item encodings, shape (B, T, W).
+            feedback: shape (B, T, F), in {-1, 0, 1}.
+        """
+        memory, _ = self.encoder(self.tokens(encoded, feedback))
+        done, recorded = (counted.to(memory.dtype).cumsum(1) for counted in (feedback > 0, feedback >= 0))
+        return torch.cat([memory, done, recorded], dim=-1)
+
+    def score(self, state: Tensor, user_part: Tensor) -> Tensor:
+        """Scoring vectors and offsets, shape (..., F, W + 1), from states (..., D) and ``head_user`` of users."""
+        memory, (done, recorded) = state[..., : self.size.width], self._habits(state)
+        known = torch.cat([self.dropout(memory), self._log_odds(done, recorded)], dim=-1)
+        hidden = self.dropout(torch.relu(self.head_state(known) + user_part))
+        return self.head(hidden).unflatten(-1, (self.size.n_behaviours, self.size.width + 1))  # type: ignore[no-any-return]
+
+    def category_offsets(self, state: Tensor, done: Tensor, recorded: Tensor) -> Tensor:
+        """What the user's habit with an item's category adds to its logits, shape (..., F).
+
+        Args:
+            state: shape (..., D) or wider than W + 2 F.
+            done: shape (..., H), how often each of the first H behaviours was done with items of that category.
+            recorded: shape (..., H), how often it was recorded there.
+        """
+        own = self._smoothed(*self._habits(state))[..., : self.size.by_category]
+        rate = (done + CATEGORY_HABIT * own) / (recorded + CATEGORY_HABIT)
+        added: Tensor = self.counted["category"](torch.logit(rate) - torch.logit(own))
+        return added
+
+    def forward(self, users: Tensor, items: Tensor, feedback: Tensor, counts: Tensor | None = None) -> Tensor:
+        """Logits of each behaviour at each exposure, given the exposures before it.
+
+        Args:
+            users: shape (B,), int64.
+            items: shape (B, T), int64, oldest first.
+            feedback: shape (B, T, F), in {-1, 0, 1}.
+            counts: shape (B, T, 2 F), as ``item_counts``, of each exposure's item; by default those.
+
+        Returns:
+            shape (B, T, F).
+        """
+        # Not indexing, whose gradient several threads sum in no fixed order.
+        encoded = self.dropout(F.embedding(items, self.items()))
+        judged, own = self.shown(encoded, self.item_counts[items] if counts is None else counts)
+        after = self.read(encoded, feedback)
+        before = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], dim=1)
+        scoring = self.score(before, self.head_user(self.users(users))[:, None])
+        match = (scoring[..., :-1] @ judged[..., None])[..., 0] / math.sqrt(self.size.width)
+        habit = self.category_offsets(before, *self._earlier_by_category(items, feedback))
+        logits: Tensor = match + scoring[..., -1] + own + habit
+        return logits
+
+    def by_category(self, state: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """How often each of the first H behaviours was done, and recorded, in categories (B, K): both (B, K, H)."""
+        kept = self._category_counts(state)
+        who = torch.arange(len(state), device=state.device)[:, None]
+        done, recorded = kept[who, categories].chunk(2, dim=-1)
+        return done, recorded
+
+    def count_by_category(self, state: Tensor, items: Tensor, feedback: Tensor) -> None:
+        """Count exposures into states (B, D), in place: items (B, K) and feedback (B, K, F) in {-1, 0, 1}."""
+        some = feedback[..., : self.size.by_category]
+        new = torch.cat([some > 0, some >= 0], dim=-1).to(state.dtype)
+        place = self.category[items][..., None].expand_as(new)
+        self._category_counts(state).scatter_add_(1, place, new)
+
+    def _category_counts(self, state: Tensor) -> Tensor:
+        """A view of states (B, D), shape (B, C, 2 H)."""
+        return state[:, self.size.read_width :].view(len(state), self.size.n_categories, 2 * self.size.by_category)
+
+    def _earlier_by_category(self, items: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor]:
+        """Done and recorded, each (B, T, H), at earlier exposures to items of the same category."""
+        category, some = self.category[items], feedback[..., : self.size.by_category]
+        same = (category[:, :, None] == category[:, None, :]).to(self.rates.dtype).tril(-1)
+        return same @ (some > 0).to(same.dtype), same @ (some >= 0).to(same.dtype)
+
+    def _habits(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """How often the user did each thing, and how often it was recorded, each (..., F)."""
+        done, recorded = state[..., self.size.width : self.size.read_width].chunk(2, dim=-1)
+        return done, recorded
+
+    def _smoothed(self, done: Tensor, recorded: Tensor) -> Tensor:
+        return (done + HABIT * self.rates) / (recorded + HABIT)
+
+    def _log_odds(self, done: Tensor, recorded: Tensor) -> Tensor:
+        """Log-odds of counted rates, less those of the overall rates: 0 where nothing was counted."""
+        return torch.logit(self._smoothed(done, recorded)) - torch.logit(self.rates)
+
+
+def new_user_model(data: SessionData, size: UserModelSize | None = None) -> UserModel:
+    """A model with fresh weights for a data set, from torch's current generator."""
+    item_codes = torch.tensor(item_features(data).codes).long()
+    user_codes = torch.tensor(data.population.features.codes).long()
+    return UserModel(size or UserModelSize.of(data), item_codes, user_codes)
+
+
+def _embedding(n: int, width: int, scale: float) -> nn.Embedding:
+    embedding = nn.Embedding(n, width)
+    nn.init.normal_(embedding.weight, std=scale)
+    return embedding
+
+
+def _nothing(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map without offset that begins as zero."""
+    linear = nn.Linear(inputs, outputs, bias=False)
+    nn.init.zeros_(linear.weight)
+    return linear

@@ -1,0 +1,138 @@
+"""A fitted simulator, from the cache where it has been fitted before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rapport.datasets.files.directory import cache_directory
+from rapport.datasets.files.tensors import load_arrays, save_arrays
+from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.session.initial_histories import Histories
+from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
+from rapport.envs.session.official.response import HistoryResponse
+from rapport.envs.session.official.user_model import HistoryModel, new_history_model
+from rapport.envs.session.response.fit import FitSettings, Fitted, Report, fit_user_model, states_after
+from rapport.envs.session.response.learned import SequenceResponse
+from rapport.envs.session.response.user_model import UserModelSize, new_user_model
+
+Arrays = dict[str, NDArray[np.generic]]
+Kept = TypeVar("Kept")
+
+LOGGER = logging.getLogger("rapport")
+
+VERSION = 6
+"""Raise it when the user model or its fit changes, so that cached simulators are fitted anew."""
+
+
+def simulator_path(data: SessionData, settings: FitSettings | OfficialSettings) -> Path:
+    """Where the simulator fitted to this data with these settings is kept."""
+    recipe = json.dumps([VERSION, data.fingerprint, asdict(settings)], sort_keys=True)
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:24]
+    kind = "-lerl" if isinstance(settings, OfficialSettings) else ""
+    return cache_directory() / "simulators" / f"{data.name}{kind}-{key}.safetensors"
+
+
+def load_simulator(
+    data: SessionData,
+    settings: FitSettings | None = None,
+    report: Report | None = None,
+    device: str = "cpu",
+) -> tuple[SequenceResponse, Fitted]:
+    """The simulator of a data set: read from the cache, or fitted (about a minute for KuaiRand-Pure) and cached.
+
+    Sessions begin after all rows before ``data.test_from_ms``. A damaged cache file is fitted anew.
+
+    Args:
+        data: the log.
+        settings: how to fit; by default :class:`~rapport.envs.session.response.fit.FitSettings`.
+        report: called after each batch of a fit.
+        device: where torch computes the response; fitting is done on the CPU.
+    """
+    settings = settings or FitSettings()
+    path = simulator_path(data, settings)
+    kept = _from_cache(path, data, report, lambda arrays: _restore(arrays, data, settings, device))
+    if kept is not None:
+        return kept
+    fitted = fit_user_model(data, settings, report=report)
+    start = states_after(fitted.model, data, data.test_from_ms, settings.length)
+    arrays = {f"model.{name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
+    _keep(path, {**arrays, "calibration": fitted.calibration.numpy(), "start": start}, data, settings)
+    return SequenceResponse(fitted, start, data.log.behaviours, device), fitted
+
+
+def load_official(
+    data: SessionData,
+    settings: OfficialSettings | None = None,
+    *,
+    dropout: bool = False,
+    seed: int = 0,
+    report: Report | None = None,
+) -> HistoryResponse:
+    """LERL's response model of a data set: read from the cache, or fitted and cached.
+
+    Args:
+        data: the log.
+        settings: how to fit; by default :class:`~rapport.envs.session.official.fit.OfficialSettings`.
+        dropout: released fault: leave dropout on in simulation.
+        seed: of dropout's masks.
+        report: called after each batch of a fit.
+    """
+    settings = settings or OfficialSettings()
+    path = simulator_path(data, settings)
+    model = _from_cache(path, data, report, lambda arrays: _restore_official(arrays, data, settings))
+    if model is None:
+        model = fit_history_model(data, settings, report)
+        _keep(path, {name: weight.numpy() for name, weight in model.state_dict().items()}, data, settings)
+    histories = Histories.before(data, data.test_from_ms, settings.length)
+    return HistoryResponse(model, histories, data.log.behaviours, dropout=dropout, seed=seed)
+
+
+def _from_cache(path: Path, data: SessionData, report: Report | None, restore: Callable[[Arrays], Kept]) -> Kept | None:
+    """What a cache file holds; None, with a word in the log, where it has to be fitted."""
+    if path.exists():
+        try:
+            arrays, _ = load_arrays(path)
+            return restore(arrays)
+        except DataError as error:
+            LOGGER.warning("the cached simulator is fitted anew: %s", error)
+        except (KeyError, RuntimeError) as error:
+            LOGGER.warning(
+                "the cached simulator is fitted anew: %s: does not hold a simulator of %s (%s)", path, data.name, error
+            )
+    elif report is None:
+        LOGGER.warning("fitting the user model to %s (%d rows), once; kept in %s", data.name, len(data.log), path)
+    return None
+
+
+def _keep(path: Path, arrays: Arrays, data: SessionData, settings: FitSettings | OfficialSettings) -> None:
+    note: dict[str, Any] = {"version": VERSION, "data": data.fingerprint, "settings": asdict(settings)}
+    try:
+        save_arrays(path, arrays, note)
+    except OSError as error:
+        LOGGER.warning("the simulator could not be kept and will be fitted again: %s", error)
+
+
+def _restore(arrays: Arrays, data: SessionData, settings: FitSettings, device: str) -> tuple[SequenceResponse, Fitted]:
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and nobody's luck should depend on a cache
+        model = new_user_model(data, UserModelSize.of(data, settings.encoder))
+    weights = {k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    fitted = Fitted(model.eval(), torch.from_numpy(arrays["calibration"]))
+    return SequenceResponse(fitted, np.asarray(arrays["start"], np.float32), data.log.behaviours, device), fitted
+
+
+def _restore_official(arrays: Arrays, data: SessionData, settings: OfficialSettings) -> HistoryModel:
+    with torch.random.fork_rng(devices=[]):
+        model = new_history_model(data, settings.size)
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return model.eval()

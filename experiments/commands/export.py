@@ -1,0 +1,186 @@
+"""``rapport export minari``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import tyro
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rapport import __version__
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.lerl import act_on, sampled_actions, slate_policy
+from rapport.envs.session.core import SessionCore
+from rapport.envs.session.kuairand import Users
+from rapport.experiments.commands.evaluate import load_agent
+from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari
+from rapport.experiments.lerl.config import PlannerChoice, planned
+from rapport.experiments.lerl.evaluation import Act
+
+BATCH = 256
+"""Sessions played at once."""
+CONTROLS = ("random", "popular")
+
+
+@dataclass(frozen=True)
+class Player:
+    """A policy and the sessions it plays on."""
+
+    name: str
+    """In a data set's id."""
+    algorithm: str
+    """In words."""
+    recorder: Recorder
+    """The sessions."""
+    env: Environment
+    """What the policy plays on: the sessions, or wrappers over them."""
+    act: Act
+    """The policy."""
+    core: SessionCore
+    """The engine."""
+    arguments: dict[str, Any]
+    """What ``gym.make`` is given to make the sessions again."""
+
+
+@dataclass
+class Export:
+    """Play sessions and write them as a data set for offline reinforcement learning."""
+
+    format: Annotated[Literal["minari"], tyro.conf.Positional]
+    """Whose format: Minari's."""
+    policy: str = "random"
+    """Who plays: random, popular, or a checkpoint such as runs/lerl/checkpoints/lerl-seed0.safetensors, which brings
+    its own environment and arguments."""
+    env: str = "rapport/KuaiRand-v0"
+    """Id of the environment."""
+    data: str = "auto"
+    """What the environment stands on, e.g. kuairand-pure, twin, or auto: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    users: Users = "train"
+    """Whose sessions. The environment to evaluate in has the held-out users in any case."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of gym.make as NAME=VALUE, e.g. quit_rule=set_overlap slate_size=4."""
+    sessions: int = 1_000
+    """Complete sessions."""
+    seed: int = 0
+    """Session i is that of reset(seed=seed + i)."""
+    dataset: str | None = None
+    """Id of the data set; by default rapport/ENVIRONMENT/POLICY-v0."""
+    author: str | None = None
+    """Who made the data set."""
+    author_email: str | None = None
+    """How to reach them."""
+
+    def run(self) -> int:
+        """Play, write and say where; 0."""
+        if self.sessions < 1:
+            raise ValueError(f"--sessions {self.sessions}: it must be at least 1")
+        import_minari()
+        player = self._control() if self.policy in CONTROLS else self._trained()
+        name = self.dataset or self._dataset(player)
+        data = player.core.data.name
+        about = {
+            "algorithm_name": player.algorithm,
+            "author": self.author or "made with Rapport",
+            "author_email": self.author_email or "not given",
+            "code_permalink": f"https://pypi.org/project/rapport-gym/{__version__}/",
+            "description": f"{self.sessions:,} sessions of simulated people over {data}, {self.users} users, served by "
+            f"{player.algorithm}; seeds {self.seed} to {self.seed + self.sessions - 1}.",
+        }
+        columns = (TextColumn("playing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+            bar = bars.add_task("", total=self.sessions)
+
+            def report(done: int) -> None:
+                bars.update(bar, completed=done)
+
+            episodes = record(player.recorder, player.env, player.act, self.sessions, self.seed, report)
+            played_in = _spec(self.env, {**player.arguments, "users": self.users})
+            evaluated_in = _spec(self.env, {**player.arguments, "users": "held_out"})
+            written = write_minari(name, episodes, played_in, evaluated_in, **about)
+        Console().print(
+            f"[green]Wrote[/] {name}: {written.total_episodes:,} sessions, {written.total_steps:,} steps, "
+            f"{written.storage.get_size():g} MB, in {written.storage.data_path}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return 0
+
+    @property
+    def _batch(self) -> int:
+        return min(BATCH, self.sessions)
+
+    def _control(self) -> Player:
+        arguments: dict[str, Any] = {"data": self.data, **_parsed(self.arguments)}
+        here: dict[str, Any] = {"users": self.users, "autoreset_mode": AutoresetMode.SAME_STEP}
+        if self.data_dir is not None:
+            here["root"] = str(self.data_dir)
+        made: Any = gym.make_vec(
+            self.env, self._batch, vectorization_mode="vector_entry_point", **{**arguments, **here}
+        )
+        core: SessionCore = made.unwrapped.core
+        if self.data == "auto":
+            arguments["data"] = core.data.name
+        slates: Act = PopularSlates(core.data, core.slate_size)
+        if self.policy == "random":
+            slates = RandomSlates(core.data.catalog.n_items, core.slate_size, np.random.default_rng([self.seed, 2]))
+        single = isinstance(made.single_action_space, spaces.Discrete)
+
+        def act(observations: dict[str, Any]) -> Any:
+            chosen = slates(observations)
+            return chosen[:, 0] if single else chosen
+
+        recorder = Recorder(made)
+        return Player(self.policy, f"{self.policy} items", recorder, recorder, act, core, arguments)
+
+    def _trained(self) -> Player:
+        if self.arguments:
+            raise ValueError(f"--arguments {' '.join(self.arguments)}: a checkpoint brings its own; leave them out")
+        setup, agent, note = load_agent(Path(self.policy), self.data, self.data_dir)
+        sessions = setup.sessions(self._batch, self.users)
+        recorder = Recorder(sessions)
+        choice = PlannerChoice(**note["planner"])
+        above = planned(
+            recorder, setup.session_data(), choice, choice.open(self.seed), np.random.default_rng(self.seed)
+        )
+        env = act_on(above, slate_policy(agent).encoder)
+        arguments = {name: note[name] for name in ("quit_rule", "budget", "slate_size", "profile")}
+        arguments["data"] = setup.session_data().name
+        name, algorithm = str(note["method"]), f"{note['method']} after {note['transitions']:,} transitions"
+        return Player(name, algorithm, recorder, env, sampled_actions(agent, self.seed), sessions.core, arguments)
+
+    def _dataset(self, player: Player) -> str:
+        place = self.env.rpartition("/")[2].rpartition("-v")[0].lower()
+        if player.core.data.name.startswith("twin"):
+            place += "-twin"
+        return f"rapport/{place}/{player.name}-v0"
+
+
+def _spec(env: str, arguments: dict[str, Any]) -> EnvSpec:
+    """What makes the environment again, anywhere: without the directories of this machine."""
+    spec = gym.spec(env)
+    return EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs={**spec.kwargs, **arguments})
+
+
+def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` by name; a value is JSON where it can be read as such, else text."""
+    parsed: dict[str, Any] = {}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"--arguments {argument}: write NAME=VALUE, e.g. quit_rule=set_overlap")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = value
+    return parsed

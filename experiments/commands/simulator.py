@@ -1,0 +1,166 @@
+"""``rapport simulator fit | card | compare``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.kuairand import find_data
+from rapport.envs.session.official.fit import OfficialSettings
+from rapport.envs.session.official.profile import FAULTS, official_settings
+from rapport.envs.session.response.fit import FitSettings, Fitted, Profile, Report
+from rapport.envs.session.response.learned import SequenceResponse
+from rapport.envs.session.simulator_cache import load_official, load_simulator, simulator_path
+from rapport.experiments.results.store import wrote
+from rapport.experiments.simulator.card import simulator_card
+from rapport.experiments.simulator.card_page import write_card_page
+from rapport.experiments.simulator.card_tables import as_rich, card_markdown, card_notes, card_tables, tables_markdown
+from rapport.experiments.simulator.compare import compare_predictors, comparison_tables
+
+DataName = Literal["auto", "kuairand-pure", "twin"]
+Loaded = TypeVar("Loaded")
+
+
+@dataclass
+class SimulatorFit:
+    """Fit the user model that people in the environment respond by, once; it is kept in the cache."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    profile: Profile = "corrected"
+    """`corrected`: the simulator; `official`: LERL's response model with all its faults, which takes far longer."""
+    refit: bool = False
+    """Fit it anew even if it is in the cache."""
+
+    def run(self) -> int:
+        """Fit or load, and say where it is; 0."""
+        data = find_data(self.data, _text(self.data_dir))
+        lerl, settings = official_settings(frozenset(FAULTS)), FitSettings()
+        official = self.profile == "official"
+        path = simulator_path(data, lerl if official else settings)
+        there = path.exists() and not self.refit
+        if official:
+            _under_bar(path, self.refit, lambda report: load_official(data, lerl, report=report))
+        else:
+            fitted_simulator(data, settings, refit=self.refit)
+        word = "Found" if there else "Fitted"
+        Console().print(f"[green]{word}:[/] {path}", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass
+class SimulatorCardCommand:
+    """Say how far the simulator can be trusted, measured on later days beside predictors that only count."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    seed: int = 0
+    """Of the bootstrap and the random items."""
+    resamples: int = 400
+    """Bootstrap samples of users behind each interval."""
+    out: Path | None = None
+    """Also write the card to this file, as Markdown."""
+    html: Path | None = None
+    """Also write it to this file as one self-contained page with reliability plots; needs the `report` extra."""
+
+    def run(self) -> int:
+        """Measure and print; 0."""
+        if self.resamples < 1:
+            raise ValueError(f"resamples={self.resamples}; give at least 1")
+        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings()
+        response, fitted = fitted_simulator(data, settings)
+        rng = np.random.default_rng(self.seed)
+        card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)
+        console = Console()
+        for table in card_tables(card):
+            console.print(as_rich(table))
+        for note in card_notes(card):
+            console.print(f"- {note}", highlight=False)
+        if self.out is not None:
+            wrote(console, self.out, card_markdown(card))
+        if self.html is not None:
+            write_card_page(card, self.html)
+            console.print(f"[green]Wrote[/] {self.html}", highlight=False, soft_wrap=True)
+        return 0
+
+
+@dataclass
+class SimulatorCompare:
+    """Fit counting, factorisation, GRU and transformer alike, and compare them on later days, with intervals."""
+
+    data: DataName = "auto"
+    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data_dir: Path | None = None
+    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
+    seeds: int = 3
+    """Fits of each model, kept in the cache."""
+    resamples: int = 400
+    """Bootstrap samples of users behind each interval."""
+    seed: int = 0
+    """Of the bootstrap."""
+    lerl: bool = False
+    """Also fit LERL's own response model, once; that takes half an hour or more."""
+    out: Path | None = None
+    """Also write the tables to this file, as Markdown."""
+
+    def run(self) -> int:
+        """Fit, measure and print; 0."""
+        for name in ("seeds", "resamples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
+        data, console = find_data(self.data, _text(self.data_dir)), Console()
+        with Console(stderr=True).status("") as status:
+            found = compare_predictors(
+                data,
+                self.seeds,
+                self.resamples,
+                np.random.default_rng(self.seed),
+                lerl=OfficialSettings() if self.lerl else None,
+                report=status.update,
+            )
+        tables = comparison_tables(data, found)
+        for table in tables:
+            console.print(as_rich(table))
+        if self.out is not None:
+            wrote(console, self.out, tables_markdown(f"Predictors compared: {data.name}", tables))
+        return 0
+
+
+def fitted_simulator(data: SessionData, settings: FitSettings, refit: bool = False) -> tuple[SequenceResponse, Fitted]:
+    """The simulator from the cache, or fitted under a progress bar; an old one stays until the new one is whole."""
+    path = simulator_path(data, settings)
+    return _under_bar(path, refit, lambda report: load_simulator(data, settings, report))
+
+
+def _under_bar(path: Path, refit: bool, load: Callable[[Report], Loaded]) -> Loaded:
+    aside = path.with_suffix(".old")
+    if refit and path.exists():
+        os.replace(path, aside)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, TextColumn("loss {task.fields[loss]:.3f}"), console=Console(stderr=True)) as progress:
+            task = progress.add_task("Fitting the user model", total=None, loss=float("nan"), visible=False)
+
+            def report(done: int, total: int, loss: float) -> None:
+                progress.update(task, completed=done, total=total, loss=loss, visible=True)
+
+            return load(report)
+    finally:
+        if aside.exists():
+            aside.unlink() if path.exists() else os.replace(aside, path)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,1 @@
+"""Sessions as data sets for other libraries."""

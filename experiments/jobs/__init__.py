@@ -1,0 +1,1 @@
+"""Jobs on all cores of this machine, or on a Ray cluster."""

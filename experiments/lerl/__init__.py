@@ -1,0 +1,1 @@
+"""LERL: its rows, trainings, evaluations, studies and pages."""

@@ -1,0 +1,1 @@
+"""Making the embedded planner model, and saying what it can do."""

@@ -1,0 +1,1 @@
+"""Pages, figures and recorded sessions; one template and one style."""

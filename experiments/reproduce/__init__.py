@@ -1,1 +1,0 @@
-"""A paper's tables, made anew by one command."""

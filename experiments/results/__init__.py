@@ -1,0 +1,1 @@
+"""What experiments found: files, statistics and tables."""

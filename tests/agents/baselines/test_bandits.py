@@ -1,0 +1,398 @@
+"""Bandits agree with plain counting, closed forms and loops, and find what people like."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from rapport.agents.baselines import bandits, linear_bandits
+from rapport.agents.baselines.bandits import (
+    Arms,
+    click_rates,
+    explored,
+    leading_items,
+    learn_online,
+    unshown,
+    upper_bounds,
+)
+from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.controls import PRIOR, PopularSlates
+from rapport.agents.baselines.linear_bandits import Ridge, features, posterior_draws, prior_mean
+from rapport.agents.baselines.reranking import greedy
+from rapport.agents.baselines.task import Lesson
+from rapport.agents.planning.wrapper import PlannedVectorEnv
+from rapport.datasets.schema import SessionData
+from rapport.envs.session.response.base import MatrixResponse
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+ALL = {**bandits.BASELINES, **linear_bandits.BASELINES}
+SEEDS = st.integers(0, 2**31)
+Sessions = Callable[..., PlannedVectorEnv]
+
+
+def observed(env: PlannedVectorEnv, steps: int) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    observations, _ = env.reset(seed=0)
+    for _ in range(steps):
+        observations, *_ = env.step(rng.integers(150, size=(env.num_envs, 6)))
+    return observations
+
+
+# --- arms -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("log_weight", [1.0, 0.25])
+def test_arms_begin_with_the_log(small_data: SessionData, log_weight: float) -> None:
+    """Counted row by row, of training users' training days."""
+    log, category = small_data.log, small_data.catalog.category
+    shown, clicked = np.zeros(small_data.catalog.n_categories), np.zeros(small_data.catalog.n_categories)
+    for item, user, time, click in zip(log.item, log.user, log.time_ms, log.feedback[:, 0], strict=True):
+        if time < small_data.valid_from_ms and not small_data.held_out[user] and click >= 0:
+            shown[category[item]] += 1
+            clicked[category[item]] += click
+    arms = Arms(small_data, category, log_weight)
+    np.testing.assert_allclose(arms.shown, log_weight * shown + PRIOR)
+    np.testing.assert_allclose(arms.clicked, log_weight * clicked + PRIOR * clicked.sum() / shown.sum())
+
+
+def test_item_bandits_begin_as_popularity(small_data: SessionData, log_model: LogModel, sessions: Sessions) -> None:
+    popular = PopularSlates(small_data, 6)
+    for learn in (bandits.epsilon_greedy_items, bandits.ucb_items):
+        act = learn(Lesson(sessions(4), log_model, 0, 0))
+        env = sessions(5)
+        observations, _ = env.reset(seed=0)
+        for _ in range(8):
+            slates = act(observations)
+            rates = click_rates(Arms(small_data, np.arange(150)))
+            np.testing.assert_allclose(rates[slates], rates[popular(observations)])
+            observations, *_ = env.step(slates)
+
+
+def test_upper_bounds_are_ucb1(small_data: SessionData) -> None:
+    arms = Arms(small_data, small_data.catalog.category)
+    arms.count(np.array([[3, 3], [9, 140]]), np.array([[1, 0], [1, 1]]))
+    total = sum(arms.shown.tolist())
+    for arm, bound in enumerate(upper_bounds(arms, 0.7)):
+        mean, n = arms.clicked[arm] / arms.shown[arm], arms.shown[arm]
+        assert bound == pytest.approx(mean + 0.7 * math.sqrt(2 * math.log(total) / n))
+
+
+def test_counting_is_plain_addition(small_data: SessionData) -> None:
+    arms, before = Arms(small_data, np.arange(150)), Arms(small_data, np.arange(150))
+    rng = np.random.default_rng(0)
+    items, clicks = rng.integers(150, size=(9, 6)), rng.integers(2, size=(9, 6))
+    arms.count(items, clicks)
+    for item in range(150):
+        assert arms.shown[item] == pytest.approx(before.shown[item] + (items == item).sum())
+        assert arms.clicked[item] == pytest.approx(before.clicked[item] + clicks[items == item].sum())
+
+
+# --- from arms to slates ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("history", [14, 130])
+def test_unshown_is_what_the_session_did_not_show(sessions: Sessions, history: int) -> None:
+    env = sessions(6, history=history)
+    rng = np.random.default_rng(0)
+    observations, _ = env.reset(seed=0)
+    shown: list[list[int]] = [[] for _ in range(6)]
+    for _ in range(30):
+        free = unshown(observations, 150, 6)
+        for row in range(6):
+            seen = set(shown[row][-history:])
+            assert set(np.flatnonzero(~free[row])) == seen
+        slates = rng.integers(150, size=(6, 6))
+        observations, _, terminated, truncated, _ = env.step(slates)
+        for row in range(6):
+            shown[row] = [] if terminated[row] or truncated[row] else [*shown[row], *slates[row]]
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=SEEDS, n=st.integers(1, 20), share=st.floats(0, 1))
+def test_leading_items_are_a_plain_loop(seed: int, n: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    category, order = rng.integers(5, size=n), rng.permutation(n)
+    available = rng.random((3, n)) < share
+    got = leading_items(available, category, order)
+    for row in range(3):
+        firsts: dict[int, int] = {}
+        for item in order.tolist():
+            if available[row, item]:
+                firsts.setdefault(int(category[item]), item)
+        assert set(np.flatnonzero(got[row])) == set(firsts.values())
+
+
+def test_exploring_gives_a_share_of_places_to_any_arm() -> None:
+    rng = np.random.default_rng(0)
+    values = -np.arange(20.0)
+    available = np.ones((4000, 20), bool)
+    available[:, [0, 7]] = False
+    best = {1, 2, 3}
+
+    def chosen(epsilon: float) -> NDArray[np.int64]:
+        scores = np.where(available, explored(values, available, 3, epsilon, rng), -np.inf)
+        return np.argsort(-scores, axis=1)[:, :3]
+
+    assert all(set(row) == best for row in chosen(0.0))
+    counts = np.bincount(chosen(0.3).ravel(), minlength=20) / 4000
+    assert counts[0] == counts[7] == 0
+    # A place is given up with probability 0.3; an arm without a place is drawn like any other of the 18 - kept.
+    kept = [math.comb(3, m) * 0.3**m * 0.7 ** (3 - m) for m in range(4)]
+    each = sum(p * m / (15 + m) for m, p in enumerate(kept))
+    np.testing.assert_allclose(counts[[4, 5, 6, *range(8, 20)]], each, atol=0.02)
+    everything = np.bincount(chosen(1.0).ravel(), minlength=20) / 4000
+    np.testing.assert_allclose(everything[available[0]], 3 / 18, atol=0.03)
+
+
+@pytest.mark.parametrize("learn", [bandits.epsilon_greedy_categories, bandits.ucb_categories])
+def test_category_bandits_serve_the_best_item_of_each(
+    learn: Callable[[Lesson], Any], small_data: SessionData, log_model: LogModel, sessions: Sessions
+) -> None:
+    category = small_data.catalog.category
+    items, kinds = click_rates(Arms(small_data, np.arange(150))), click_rates(Arms(small_data, category))
+    act, env = learn(Lesson(sessions(4), log_model, 0, 0)), sessions(5)
+    observations, _ = env.reset(seed=0)
+    for _ in range(15):
+        slates, free = act(observations), unshown(observations, 150, 6)
+        for row in range(5):
+            still = [c for c in np.argsort(-kinds) if (free[row] & (category == c)).any()]
+            assert category[slates[row]][: len(still)].tolist() == still[:6]
+            for item in slates[row][: len(still)]:
+                rivals = free[row] & (category == category[item])
+                assert items[item] == items[rivals].max()
+        observations, *_ = env.step(slates)
+
+
+# --- linear bandits ---------------------------------------------------------------------------------------------------
+
+
+def plain_features(log_model: LogModel, observations: dict[str, Any], row: int, item: int) -> NDArray[Any]:
+    weights = log_model.weights(log_model.states(observations))[row].numpy()
+    category = log_model.data.catalog.category
+    last = observations["history_items"][row, -6:] - 1 if observations["step"][row, 0] else []
+    one_hot = np.zeros(log_model.data.catalog.n_categories)
+    one_hot[category[item]] = 1.0
+    again = float(category[item] in set(category[last])) if len(last) else 0.0
+    products = weights[:-1] * log_model.items[item].numpy() / math.sqrt(8)
+    return np.concatenate([products, weights[-1:], one_hot, [again, 1]])
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_features_are_what_they_say(log_model: LogModel, sessions: Sessions, steps: int) -> None:
+    observations = observed(sessions(3), steps)
+    weights = log_model.weights(log_model.states(observations))
+    items = torch.tensor(np.random.default_rng(0).integers(150, size=(3, 10)))
+    got = features(log_model, weights, observations, items)
+    for row in range(3):
+        for place, item in enumerate(items[row].tolist()):
+            expected = plain_features(log_model, observations, row, item)
+            np.testing.assert_allclose(got[row, place], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got[:, :, :9].sum(dim=2), log_model.click_scores(observations).gather(1, items))
+    again = got[:, :, -2]
+    assert again.any() == (steps > 0) and not again.all()
+
+
+def test_ridge_is_the_closed_form_after_every_step() -> None:
+    """Least squares on rows that stand for the prior and on all that was counted so far."""
+    rng = np.random.default_rng(0)
+    prior, strength = rng.normal(size=7), 3.0
+    ridge = Ridge(prior, strength)
+    rows, targets = [math.sqrt(strength) * np.eye(7)], [math.sqrt(strength) * prior]
+    for _ in range(5):
+        x, clicks = rng.normal(size=(4, 7)), rng.integers(2, size=4)
+        ridge.count(x, clicks)
+        rows.append(x)
+        targets.append(clicks)
+        stacked = np.concatenate(rows)
+        expected = np.linalg.lstsq(stacked, np.concatenate(targets), rcond=None)[0]
+        np.testing.assert_allclose(ridge.mean, expected, rtol=1e-8)
+        pseudo = np.linalg.pinv(stacked)
+        np.testing.assert_allclose(ridge.covariance, pseudo @ pseudo.T, rtol=1e-7, atol=1e-10)
+
+
+def some_ridge() -> Ridge:
+    rng = np.random.default_rng(1)
+    ridge = Ridge(rng.normal(size=5), 2.0)
+    ridge.count(rng.normal(size=(30, 5)) * [3, 1, 1, 0.2, 1], rng.integers(2, size=30))
+    return ridge
+
+
+def test_bounds_are_linucbs() -> None:
+    ridge, x = some_ridge(), np.random.default_rng(2).normal(size=(3, 4, 5))
+    got = linear_bandits.upper_bounds(ridge, 0.6)(torch.tensor(x).float())
+    inverse = np.linalg.inv(ridge.precision)
+    for row in range(3):
+        for place in range(4):
+            v = x[row, place]
+            expected = v @ inverse @ ridge.moment + 0.6 * math.sqrt(v @ inverse @ v)
+            assert got[row, place].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_draws_are_from_the_posterior_one_for_each_session() -> None:
+    """Features that are the basis vectors show the weights that were drawn."""
+    ridge, n = some_ridge(), 40_000
+    rule = posterior_draws(ridge, 0.5, np.random.default_rng(0))
+    drawn = rule(torch.eye(5).expand(n, 5, 5)).numpy()
+    inverse = np.linalg.inv(ridge.precision)
+    spread = 0.5 * np.sqrt(np.diag(inverse))
+    assert (np.abs(drawn.mean(axis=0) - inverse @ ridge.moment) < 5 * spread / math.sqrt(n)).all()
+    correlation = (np.cov(drawn.T) - 0.25 * inverse) / np.outer(spread, spread)
+    assert np.abs(correlation).max() < 0.05
+
+
+def test_linucb_begins_as_greedy(log_model: LogModel, sessions: Sessions) -> None:
+    lesson = Lesson(sessions(4), log_model, 0, 0)
+    observations = observed(sessions(6, random_plans=True), 2)
+    assert np.array_equal(linear_bandits.lin_ucb(lesson)(observations), greedy(lesson)(observations))
+
+
+def test_linucb_learns_the_closed_form_of_its_sessions(
+    log_model: LogModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From what went in and out of the environment alone: the features, clicks and slates of every step."""
+    env, ridges = sessions(4), []
+    monkeypatch.setattr(linear_bandits, "Ridge", lambda *a: ridges.append(Ridge(*a)) or ridges[-1])
+    rows, targets = [], []
+    seen: dict[str, Any] = {}
+    reset, step = env.reset, env.step
+
+    def watched_reset(**arguments: Any) -> Any:
+        observations, info = reset(**arguments)
+        seen.update(observations)
+        return observations, info
+
+    def watched_step(slates: Any) -> Any:
+        result = step(slates)
+        for row in range(4):
+            for place, item in enumerate(slates[row]):
+                rows.append(plain_features(log_model, seen, row, int(item)))
+                targets.append(result[4]["feedback"][row, place, 0])
+        seen.update(result[0])
+        return result
+
+    monkeypatch.setattr(env, "reset", watched_reset)
+    monkeypatch.setattr(env, "step", watched_step)
+    linear_bandits.lin_ucb(Lesson(env, log_model, 60, 0, {"strength": 5.0}))
+    x = np.array(rows)
+    assert x.shape == (15 * 4 * 6, 8 + 1 + log_model.data.catalog.n_categories + 2)
+    np.testing.assert_allclose(ridges[0].precision, 5.0 * np.eye(x.shape[1]) + x.T @ x, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(ridges[0].moment, 5.0 * prior_mean(log_model) + x.T @ targets, rtol=1e-3, atol=1e-2)
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("transitions", "steps"), [(0, 0), (1, 1), (8, 2), (9, 3)])
+def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
+    log_model: LogModel, sessions: Sessions, small_data: SessionData, transitions: int, steps: int
+) -> None:
+    """What is learned from is what was chosen on: sure answers tell whose slate it was."""
+    table = (np.random.default_rng(0).random((200, 150, 7)) < 0.5).astype(np.float32)
+    env = sessions(4, response=MatrixResponse(table, small_data.log.behaviours))
+    rng, chosen, told = np.random.default_rng(0), [], []
+
+    def choose(observations: dict[str, Any]) -> NDArray[np.int64]:
+        users = env.unwrapped.core.user.copy()  # type: ignore[attr-defined]
+        chosen.append((users, {k: v.copy() for k, v in observations.items()}))
+        return rng.integers(150, size=(4, 6))
+
+    learn_online(Lesson(env, log_model, transitions, 0), choose, lambda *learned: told.append(learned), rng)
+    assert len(chosen) == len(told) == steps
+    for (users, observations), (learned_on, slates, clicks) in zip(chosen, told, strict=True):
+        assert np.array_equal(clicks, table[users[:, None], slates, 0])
+        assert all(np.array_equal(learned_on[k], v) for k, v in observations.items())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_slates_keep_to_plans_and_repeat_nothing(
+    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
+) -> None:
+    act = ALL[name](Lesson(sessions(4, random_plans=True), log_model, 40, 0))
+    category = small_data.catalog.category
+    for n in (1, 7):
+        env = sessions(n, random_plans=True)
+        observations, _ = env.reset(seed=0)
+        for _ in range(25):
+            slates = act(observations)
+            assert slates.shape == (n, 6) and all(len(set(slate)) == 6 for slate in slates.tolist())
+            assert np.take_along_axis(observations["plan"], category[slates], axis=1).all()
+            if name in bandits.BASELINES:
+                fresh = unshown(observations, 150, 6)
+                enough = (fresh & observations["plan"].astype(bool)[:, category]).sum(axis=1) >= 6
+                assert np.take_along_axis(fresh, slates, axis=1)[enough].all()
+            observations, *_ = env.step(slates)
+
+
+@pytest.mark.parametrize("name", bandits.BASELINES)
+def test_context_free_bandits_show_nothing_twice_in_a_session(
+    name: str, log_model: LogModel, sessions: Sessions
+) -> None:
+    act, env = ALL[name](Lesson(sessions(4), log_model, 80, 0)), sessions(5)
+    observations, _ = env.reset(seed=0)
+    seen: list[set[int]] = [set() for _ in range(5)]
+    for _ in range(30):
+        slates = act(observations)
+        assert not any(shown & set(slate) for shown, slate in zip(seen, slates.tolist(), strict=True))
+        observations, _, terminated, truncated, _ = env.step(slates)
+        ended = terminated | truncated
+        seen = [set() if end else shown | set(s) for end, shown, s in zip(ended, seen, slates.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_they_find_what_people_like(
+    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
+) -> None:
+    """Everybody clicks on six categories that the log has as no better than the others, and on nothing else."""
+    category = small_data.catalog.category
+    worst = np.argsort(click_rates(Arms(small_data, category)))
+    liked = np.isin(category, worst[:6])
+    table = np.broadcast_to(liked[:, None].astype(np.float32), (200, 150, 7))
+    response = MatrixResponse(np.ascontiguousarray(table), small_data.log.behaviours)
+    chosen: dict[str, Any] = {"log_weight": 0.01} if name in bandits.BASELINES else {"strength": 1.0}
+    chosen |= {"width": 0.5} if "ucb" in name else {"epsilon": 0.3} if "epsilon" in name else {"scale": 0.5}
+    before = ALL[name](Lesson(sessions(8), log_model, 0, 0, chosen))
+    env = sessions(8, response=response, quit_rule="never")
+    after = ALL[name](Lesson(env, log_model, 1600, 0, chosen))
+    observations, _ = sessions(8).reset(seed=1)
+    assert liked[after(observations)].mean() > 0.9 > 0.7 > liked[before(observations)].mean()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_luck_comes_from_the_seed_and_learning_ends(name: str, log_model: LogModel, sessions: Sessions) -> None:
+    def served(seed: int) -> NDArray[Any]:
+        act = ALL[name](Lesson(sessions(4), log_model, 60, seed))
+        return np.concatenate([act(observed(sessions(n), 2)) for n in (3, 5)])
+
+    first = served(0)
+    assert np.array_equal(first, served(0))
+    act = ALL[name](Lesson(sessions(4), log_model, 60, 0))
+    observations = observed(sessions(3), 2)
+    again = [act(observations) for _ in range(5)]
+    alike = all(np.array_equal(slates, again[0]) for slates in again)
+    assert alike == (name != "thompson")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_unknown_setting_is_named(name: str, log_model: LogModel, sessions: Sessions) -> None:
+    with pytest.raises(ValueError, match="there is no setting 'boldness'"):
+        ALL[name](Lesson(sessions(2), log_model, 0, 0, {"boldness": 2}))
+
+
+def test_what_is_searched_are_settings(log_model: LogModel, sessions: Sessions) -> None:
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    spaces = {**bandits.SPACES, **linear_bandits.SPACES}
+    assert spaces.keys() == ALL.keys()
+    for name, space in spaces.items():
+        drawn = space(optuna.create_study().ask())
+        assert drawn
+        ALL[name](Lesson(sessions(2), log_model, 0, 0, drawn))

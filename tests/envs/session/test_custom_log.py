@@ -1,0 +1,80 @@
+"""A description of a log becomes an environment id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+import pytest
+
+import rapport
+from rapport.datasets.schema import DataError
+from rapport.envs.session.response.base import MatrixResponse
+
+DESCRIPTION = """
+name = "corner-shop"
+[interactions]
+path = "log.csv"
+time = "when"
+[interactions.behaviours]
+click = "clicked"
+[items]
+path = "items.csv"
+[environment]
+slate_size = 3
+quit_rule = "set_overlap"
+budget = 7
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    n = 4_000
+    log = pd.DataFrame({"user_id": rng.integers(0, 40, n), "item_id": rng.integers(0, 30, n)})
+    log["when"], log["clicked"] = 1_700_000_000 + rng.integers(0, 20 * 86_400, n), rng.integers(0, 2, n)
+    log.to_csv(tmp_path / "log.csv", index=False)
+    items = pd.DataFrame({"item_id": np.arange(30), "category": [f"aisle {i % 5}" for i in range(30)]})
+    items.to_csv(tmp_path / "items.csv", index=False)
+    (tmp_path / "shop.toml").write_text(DESCRIPTION)
+    return tmp_path / "shop.toml"
+
+
+@pytest.fixture(autouse=True)
+def _unregister() -> object:
+    yield
+    gym.registry.pop("rapport/corner-shop-v0", None)
+
+
+def test_a_description_becomes_an_id_with_its_arguments(shop: Path) -> None:
+    name = rapport.register_log(shop)
+    assert name == "rapport/corner-shop-v0"
+    response = MatrixResponse(np.ones((40, 30)))
+    env = gym.make(name, response=response)
+    assert env.action_space == gym.spaces.MultiDiscrete([30, 30, 30])
+    _, info = env.reset(seed=1)
+    assert info["budget"] == 7
+    slate = np.zeros(3, np.int64)
+    assert [env.step(slate)[4]["cost"] for _ in range(2)] == [1.0, 2.0]
+    envs = gym.make_vec(name, num_envs=4, response=response, slate_size=None)
+    assert envs.action_space.shape == (4,)
+
+
+def test_registering_again_takes_the_new_description(shop: Path) -> None:
+    rapport.register_log(shop)
+    shop.write_text(DESCRIPTION.replace("budget = 7", "budget = 9"))
+    assert gym.spec(rapport.register_log(shop)).kwargs["budget"] == 9
+
+
+def test_an_unknown_argument_is_named(shop: Path) -> None:
+    shop.write_text(DESCRIPTION.replace("budget", "bugdet"))
+    with pytest.raises(DataError, match=r"\[environment\]: 'bugdet' is no argument .* budget, "):
+        rapport.register_log(shop)
+
+
+def test_a_name_of_ours_is_refused(shop: Path) -> None:
+    shop.write_text(DESCRIPTION.replace("corner-shop", "KuaiRand"))
+    with pytest.raises(DataError, match="one of ours"):
+        rapport.register_log(shop)

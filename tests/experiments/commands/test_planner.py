@@ -1,0 +1,331 @@
+"""``rapport planner cost | reflections`` and ``rapport reflections show``: what is played, counted, kept and said."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rapport.agents.lerl import LowLevel
+from rapport.agents.llm import ScriptedLLM
+from rapport.agents.llm.base import LLM
+from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.reflection import Reflection, ReflectionPool
+from rapport.experiments.cli import main, parse
+from rapport.experiments.commands import planner as planner_commands
+from rapport.experiments.commands.planner import PlannerCost, PlannerReflections
+from rapport.experiments.lerl import config as setup
+from rapport.experiments.lerl import planner_study
+from rapport.experiments.lerl.config import SHUFFLED, WORST, PlannerChoice, Setup, planned
+from rapport.experiments.lerl.evaluation import play
+from rapport.experiments.lerl.planner_study import Study, cost_variants, fill_pool, reflection_variants
+from rapport.experiments.lerl.planner_tables import Found, cost_verdict
+from rapport.experiments.lerl.training import Training, train
+from rapport.experiments.results.stats import Estimate
+from rapport.experiments.results.summary import Row
+
+pytest.importorskip("plotly")
+
+
+class Script:
+    """Opens scripted models and keeps them: plans of eight categories, reflections that are all different."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.opened, self.written = names, [], 0
+
+    def __call__(self, source: str, **settings: Any) -> LLM:
+        self.opened.append(ScriptedLLM(self.answer, sampling=settings["sampling"], budget=settings["budget"]))
+        return self.opened[-1]
+
+    def answer(self, prompt: str) -> str:
+        if '{"reflection"' in prompt:
+            self.written += 1
+            return json.dumps({"reflection": f"lesson number {self.written} of {'abc'[self.written % 3]}"})
+        return json.dumps({"categories": list(self.names[:8])})
+
+
+@pytest.fixture
+def script(twin_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Script:
+    names = twin_setup.session_data().catalog.category_names
+    made = Script(names)
+    monkeypatch.setattr(setup, "open_llm", made)
+    return made
+
+
+@pytest.fixture
+def quick(script: Script, small: LowLevel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A study of seconds."""
+    monkeypatch.setattr(planner_commands, "Study", partial(Study, low_level=small))
+    return {"llm": "script", "data": "twin", "seeds": 2, "sessions": 12, "pool_sessions": 3, "workers": 1}
+
+
+def small_study(people: Setup, small: LowLevel, folder: Path, **changes: Any) -> Study:
+    llm = PlannerChoice("llm", "script")
+    study = Study(people, cost_variants(llm, 2.0), "llm-1", 1, 6, 3, str(folder), low_level=small)
+    return replace(study, **changes)
+
+
+# --- costs ------------------------------------------------------------------------------------------------------------
+
+
+def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
+    quick: dict[str, Any], script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = PlannerCost(**quick, out=tmp_path)
+    assert command.run() == 0
+    printed = capsys.readouterr().out
+    store = list((tmp_path / "results").glob("*.json"))
+    assert len(store) == 2 * 7
+    for path in store:
+        result = json.loads(path.read_text("utf-8"))["result"]
+        meter, lengths = result["meter"], np.array(result["lengths"])
+        held = re.fullmatch(r"(?:llm|lasting)-(\d+)", result["method"])
+        if held:
+            assert meter["plans"] == np.ceil(lengths / int(held[1])).sum()
+            assert meter["surprises"] == 0
+        else:
+            assert meter["plans"] == len(lengths) + meter["surprises"]
+        assert (meter["calls"] == 0) == result["method"].startswith("lasting")
+    assert printed.count("LLM, every 20 slates") >= 2 and "calls" in printed
+    assert re.search(r"A tenth of the calls (gives|does not)|No planner was asked as rarely", printed)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<script src" not in page and "R_cum [summed click rate]" in page
+    assert "| LLM, every 10 slates |" in (tmp_path / "table.md").read_text("utf-8")
+
+    (tmp_path / "results" / "llm-5-seed1.json").unlink()
+    script.opened.clear()
+    assert PlannerCost(**quick, out=tmp_path).run() == 0
+    again = capsys.readouterr().out
+    assert len([llm for llm in script.opened if llm.prompts]) == 1  # only what is missing; the pool is still there
+    assert again[again.index("planner") :].split("waited")[0] == printed[printed.index("planner") :].split("waited")[0]
+
+
+def test_trained_agents_can_play(
+    quick: dict[str, Any], twin_setup: Setup, small: LowLevel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a run leaves them: one checkpoint per seed."""
+    run = tmp_path / "run"
+    task = Training(replace(twin_setup, quit_rule="set_overlap"), "lerl", 0, 40, str(run), PlannerChoice(), small)
+    train(task, lambda _: None)
+    command = PlannerCost(**{**quick, "seeds": 1, "sessions": 4}, checkpoint=run, out=tmp_path / "study")
+    assert command.run() == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"LERL as trained in {run}" in printed and "quit rule set_overlap" in printed
+    assert not (tmp_path / "study" / "checkpoints").exists()
+
+
+def estimated(name: str, calls: float, low: float, high: float) -> Found:
+    value = Estimate(10.0, 9.0, 11.0, 5)
+    row = Row(name, f"LLM, {name}", (0,), 10, value, value, value, meter={"calls": calls, "plans": calls})
+    return Found(row, Estimate((low + high) / 2, low, high, 5), slates=1000.0, asks=True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (-0.2, 0.1, "A tenth of the calls gives the same return within the interval: LLM, b, makes 10 % of"),
+        (-0.4, -0.2, r"does not give the same return: LLM, b, makes 10 % .* loses -0.30 \[-0.40, -0.20\]"),
+        (0.2, 0.4, r"A tenth of the calls gives more: LLM, b, makes 10 % of LERL's calls and gains \+0.30"),
+    ],
+)
+def test_the_verdict_is_about_the_planner_that_is_asked_a_tenth_as_often(low: float, high: float, words: str) -> None:
+    found = [estimated("a", 400, -9.0, -8.0), estimated("b", 100, low, high), estimated("c", 50, -9.0, -8.0)]
+    assert len(said := cost_verdict(found)) == 1
+    assert re.search(words, said[0])
+    assert cost_verdict(found[:1]) == ["No planner was asked as rarely as once in ten slates."]
+
+
+# --- reflections ------------------------------------------------------------------------------------------------------
+
+
+def test_reflections_are_compared_with_none(
+    quick: dict[str, Any], script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert PlannerReflections(**{**quick, "seeds": 1}, out=tmp_path).run() == 0
+    printed = capsys.readouterr().out
+    assert "LLM, shuffled reflections" in printed and "in R_cum" in printed
+    variants = [variant.name for variant in reflection_variants(PlannerChoice("llm"))]
+    asked = ([p for p in llm.prompts if '{"categories"' in p] for llm in script.opened[-4:])
+    taught = {name: "lesson number" in "".join(prompts) for name, prompts in zip(variants, asked, strict=True)}
+    assert taught == {
+        "llm": True,
+        "llm-without-reflection": False,
+        "llm-shuffled-reflections": True,
+        "llm-worst-reflections": True,
+    }
+    # They all teach the same, so the same categories are planned whatever is drawn.
+    assert "+0.00 [+0.00, +0.00]" in printed
+
+
+def drawn(choice: PlannerChoice, people: Setup, script: Script, seed: int) -> list[str]:
+    """Which of the pool's texts stand in a prompt."""
+    llm = choice.open(seed)
+    env = planned(people.sessions(1, "train"), people.session_data(), choice, llm, np.random.default_rng(seed))
+    env.reset(seed=seed)
+    return re.findall(r"text number (\d+)", script.opened[-1].prompts[-1])
+
+
+def test_variants_draw_by_outcome_against_it_and_regardless_of_it(
+    twin_setup: Setup, script: Script, tmp_path: Path
+) -> None:
+    """Twenty texts with scores far apart: Eq. 4 takes the last ones, its mirror image the first, shuffled any."""
+    path = tmp_path / "pool.sqlite"
+    pool = ReflectionPool(path)
+    for number in range(20):
+        pool.add(f"text number {number}", 500.0 * number)
+    choice = PlannerChoice("llm", "script", pool=str(path))
+    assert drawn(choice, twin_setup, script, 0) == ["19", "18", "17"]
+    assert drawn(replace(choice, name=WORST), twin_setup, script, 0) == ["0", "1", "2"]
+    shuffled = [drawn(replace(choice, name=SHUFFLED), twin_setup, script, seed) for seed in range(4)]
+    assert len({number for three in shuffled for number in three}) > 6
+    assert shuffled[0] == drawn(replace(choice, name=SHUFFLED), twin_setup, script, 0)
+    assert drawn(replace(choice, name="llm without reflection"), twin_setup, script, 0) == []
+    assert len(ReflectionPool(path)) == 20
+
+
+def test_shuffling_deals_the_scores_anew_and_keeps_the_texts() -> None:
+    pool = ReflectionPool()
+    for number in range(30):
+        pool.add(f"text number {number}", number, user=number)
+    copy = pool.shuffled(np.random.default_rng(0)).entries()
+    assert [entry.text for entry in copy] == [entry.text for entry in pool.entries()]
+    assert sorted(entry.score for entry in copy) == sorted(range(30)) != [entry.score for entry in copy]
+    assert len(pool.entries()) == 30 and pool.entries()[7] == Reflection("text number 7", 7, 7)
+
+
+# --- filling a pool ---------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_is_filled_by_training_users_and_filled_again_only_when_it_has_to_be(
+    twin_setup: Setup, small: LowLevel, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner_study, "WAVE", 2)
+    study = small_study(twin_setup, small, tmp_path)
+    agent, pool = study.agent(0), study.pool(0)
+    choice = PlannerChoice("llm", "script", period=5, pool=str(pool))
+    task = planner_study.Evaluation(twin_setup, 0, 5)
+    shares: list[float] = []
+    fill_pool(task, choice, agent, "first", shares.append)
+    assert shares == [0.4, 0.8, 1.0]
+    entries = ReflectionPool(pool).entries()
+    held_out = twin_setup.session_data().held_out
+    assert len(entries) == 5 and not any(held_out[entry.user] for entry in entries)
+    assert json.loads(pool.with_suffix(".json").read_text("utf-8"))["sessions"] == 5
+    # Sessions after the first wave have something to draw from.
+    assert any("lesson number" in prompt for prompt in script.opened[-1].prompts if '{"categories"' in prompt)
+
+    opened = len(script.opened)
+    fill_pool(task, choice, agent, "first")
+    assert len(script.opened) == opened
+    pool.with_suffix(".json").unlink()  # as after a filling that was stopped
+    fill_pool(task, choice, agent, "first")
+    fill_pool(task, choice, agent, "second")
+    assert len(script.opened) == opened + 2 and len(ReflectionPool(pool).entries()) == 5
+
+
+# --- rests and surprises by choice ------------------------------------------------------------------------------------
+
+
+def test_only_planners_whose_plans_hold_give_rests() -> None:
+    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", HEURISTIC)}
+    assert {name for name in resting if PlannerChoice(name).rests} == {HEURISTIC}
+    assert all(PlannerChoice(name, "script").rests for name in setup.LLM_PLANNERS)
+    assert PlannerChoice("rotation", rest=True).rests and not PlannerChoice("llm", rest=False).rests
+
+
+def test_a_control_is_what_it_is_called(twin_setup: Setup) -> None:
+    data = twin_setup.session_data()
+    env = planned(twin_setup.sessions(4, "train"), data, PlannerChoice("none"), None, np.random.default_rng(0))
+    seen: list[np.ndarray] = []
+
+    def act(observations: dict[str, Any]) -> Any:
+        seen.append(observations["plan"])
+        return np.tile(np.arange(6), (4, 1))
+
+    play(env, act, np.flatnonzero(~data.held_out)[:4], 0)
+    assert np.all(seen)
+
+
+# --- the list of reflections ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pool_file(tmp_path: Path) -> Path:
+    pool = ReflectionPool(tmp_path / "pool.sqlite")
+    for user, (score, text) in enumerate(
+        [(40, "rest [Comedy]"), (7, "avoid " + "very " * 30 + "long News"), (61, "Sport")]
+    ):
+        pool.add(text, score, user)
+    pool.close()
+    return tmp_path / "pool.sqlite"
+
+
+def show(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[str]:
+    assert main(["reflections", "show", *arguments]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_reflections_are_listed_within_80_columns(pool_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = pool_file.read_bytes()
+    lines = show(capsys, str(pool_file))
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"^ *40 +0 +rest \[Comedy\]", "\n".join(lines), re.MULTILINE)
+    assert lines[-1] == "3 reflections on sessions of 3 users; scores 7 to 61, mean 36.0"
+    assert pool_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "scores"),
+    [
+        (("--last", "2"), [7, 61]),
+        (("--best", "2"), [61, 40]),
+        (("--last", "2", "--best", "1"), [61]),
+        (("--best", "9"), [61, 40, 7]),
+    ],
+)
+def test_the_newest_and_the_best(
+    pool_file: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], scores: list[int]
+) -> None:
+    lines = show(capsys, str(pool_file), *arguments)
+    assert [int(found[1]) for line in lines if (found := re.match(r" *(\d+) +\d ", line))] == scores
+    if len(scores) < 3:
+        assert lines[-1].startswith(f"{len(scores)} of 3 reflections on sessions of {len(scores)} user")
+
+
+def test_a_file_without_reflections_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ReflectionPool(tmp_path / "empty.sqlite").close()
+    assert show(capsys, str(tmp_path / "empty.sqlite")) == ["No reflections: no session has been looked back on yet."]
+    (tmp_path / "other.txt").write_text("no database" * 50)
+    for name, message in (("none.sqlite", "there is no such file"), ("other.txt", "is no pool of reflections")):
+        assert main(["reflections", "show", str(tmp_path / name)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "other.txt").read_text() == "no database" * 50
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PlannerCost(llm="script", data="twin", sessions=0), "^--sessions 0: it must be at least 1$"),
+        (lambda: PlannerCost(llm="script", data="twin", pool_sessions=0), "^--pool-sessions 0: it must be"),
+        (lambda: PlannerReflections(llm="script", data="twin", period=0), "^--period 0: it must be at least 1$"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused(script: Script, make: Callable[[], PlannerCost], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make().run()
+
+
+def test_the_commands_are_on_the_command_line() -> None:
+    cost = parse(["planner", "cost", "--llm", "x.gguf", "--quick"])
+    assert isinstance(cost, PlannerCost) and cost.quick and cost.llm_seconds is None
+    assert isinstance(parse(["planner", "reflections", "--llm", "x.gguf", "--period", "4"]), PlannerReflections)

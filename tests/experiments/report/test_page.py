@@ -1,0 +1,208 @@
+"""The page: whole, self-contained, escaped; its Markdown says the same."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rapport.experiments.report.figures import lay_out
+from rapport.experiments.report.page import (
+    FigureBlock,
+    Page,
+    Section,
+    TableBlock,
+    case_table,
+    to_html,
+    to_markdown,
+    write_page,
+)
+from rapport.experiments.report.session_record import RecordedSession, RecordedSlate
+
+pytest.importorskip("jinja2")
+go = pytest.importorskip("plotly.graph_objects")
+EVIL = "</script><b>bad|\u2028name"
+VOID = {"meta", "br"}
+
+
+def a_slate(categories: tuple[str, ...], clicks: tuple[int, ...], budget: float) -> RecordedSlate:
+    return RecordedSlate(categories[:1], ("#1", "#2"), categories, clicks, sum(clicks) / 2, 1.0, budget)
+
+
+def a_session(user: int = 7, label: str = "LERL", category: str = "Food", method: str = "lerl") -> RecordedSession:
+    slates = (
+        a_slate((category, "Music"), (1, 0), 9.0),
+        a_slate(("Music", "Dance"), (1, 1), 8.0),
+        a_slate(("Sports", "Cars"), (0, 0), 0.0),
+    )
+    return RecordedSession(method, label, user, slates, "the budget was used up")
+
+
+def a_table(name: str = "LERL") -> TableBlock:
+    rows = (
+        ("Learned", "", "", ""),
+        (name, "5.20 [5.01, 5.44]", "its plans", "200,000"),
+        ("PPO", "not run", "not run", "none"),
+    )
+    return TableBlock(
+        (("method", ""), ("R_cum", "clicks"), ("may know", ""), ("learned from", "slates")), rows, "All.", 1
+    )
+
+
+def a_page(word: str = "Word", n_sections: int = 4) -> Page:
+    figure = lay_out(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), "figure", 200)
+    first = Section(
+        word,
+        (word,),
+        (a_table(word), TableBlock(((word, word),), ((word,),), word)),
+        (FigureBlock(figure, word),),
+        (a_session(label=word, category=word), a_session(label="PPO", method="ppo"), a_session(9)),
+        word if word == EVIL else "first",
+    )
+    others = tuple(Section(f"{word} {place}") for place in range(1, n_sections))
+    return Page(f"title {word}", word, f"finding {word}", (word,), (first, *others), {word: word}, word)
+
+
+class Parsed(HTMLParser):
+    """Start tags, and the text of each script; fails where tags are not balanced."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.texts: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            attrs, text = self.scripts[-1]
+            self.scripts[-1] = attrs, text + data
+        elif data.strip():
+            self.texts.append(data.strip())
+
+    def data(self) -> list[dict[str, object]]:
+        (text,) = [text for attrs, text in self.scripts if attrs.get("type") == "application/json"]
+        return list(json.loads(text))
+
+
+def test_both_files_are_written_whole(tmp_path: Path) -> None:
+    page = a_page()
+    markdown, html = write_page(page, tmp_path / "new")
+    assert [markdown.name, html.name] == ["report.md", "report.html"]
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["report.html", "report.md"]
+    assert markdown.read_text("utf-8") == to_markdown(page)
+    parsed = Parsed(html.read_text("utf-8"))
+    shown = parsed.texts[parsed.texts.index("finding Word") :]
+    assert shown[:3] == ["finding Word", "title Word", "· Word"]
+    assert next(tag for tag, _ in parsed.tags if tag in {"h1", "h2", "p"}) == "h1"
+    assert html.read_text("utf-8").count("plotly.js v") == 1
+
+
+def test_nothing_is_loaded_from_outside() -> None:
+    text = to_html(a_page())
+    parsed = Parsed(text)
+    links = [a.get("href") or a.get("src") for _, a in parsed.tags if "href" in a or "src" in a]
+    assert links == ["#first", "#section-2", "#section-3", "#section-4"]
+    anchors = {a.get("id") for _, a in parsed.tags}
+    assert {link[1:] for link in links if link} <= anchors
+    policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'") and "http" not in policy
+    own = text.replace(next(t for _, t in parsed.scripts if "plotly.js v" in t), "")
+    assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttpRequest|innerHTML", own)
+
+
+def test_what_comes_from_outside_is_escaped() -> None:
+    text = to_html(a_page(EVIL))
+    plain, evil = Parsed(to_html(a_page())), Parsed(text)
+    assert [tag for tag, _ in evil.tags] == [tag for tag, _ in plain.tags]
+    assert "</script><b>" not in text
+    (embedded,) = [t for a, t in evil.scripts if a.get("type") == "application/json"]
+    assert not re.search("[<>&\u2028\u2029]", embedded)
+    session = RecordedSession.from_dict(evil.data()[0])
+    assert session == a_session(label=EVIL, category=EVIL)
+
+
+def test_the_viewer_has_every_session() -> None:
+    sessions = [RecordedSession.from_dict(plain) for plain in Parsed(to_html(a_page())).data()]
+    assert tuple(sessions) == a_page().sections[0].sessions
+
+
+def test_contents_are_listed_from_four_sections_on() -> None:
+    assert not any(tag == "nav" for tag, _ in Parsed(to_html(a_page(n_sections=3))).tags)
+    assert any(tag == "nav" for tag, _ in Parsed(to_html(a_page(n_sections=4))).tags)
+
+
+def test_a_page_of_words_needs_no_plotly() -> None:
+    page = Page("t", "s", "h", (), (Section("one", ("words",)),), {})
+    parsed = Parsed(to_html(page))
+    assert not parsed.scripts
+    assert not any(tag in {"nav", "table"} for tag, _ in parsed.tags)
+
+
+def test_cells_are_set_by_what_they_hold() -> None:
+    page = Page("t", "s", "h", (), (Section("one", tables=(a_table(),)),), {})
+    text = to_html(page)
+    (heading, bold, absent) = re.findall("<tr.*?</tr>", text.split("<tbody>")[1].split("</tbody>")[0], re.DOTALL)
+    assert '<tr class="group"><th scope="rowgroup" colspan="4"><span>Learned</span>' in heading
+    assert bold == (
+        '<tr class="main"><td class="text">LERL</td>'
+        '<td>5.20 <span class="interval">[5.01, 5.44]</span></td><td class="text">its plans</td><td>200,000</td></tr>'
+    )
+    assert '<td class="none">not run</td><td class="text none">not run</td><td>none</td>' in absent
+
+
+def cells_of(line: str) -> list[str]:
+    return re.split(r"(?<!\\)\|", line)[1:-1]
+
+
+@pytest.mark.parametrize("word", ["Word", EVIL, "two\nlines"])
+def test_markdown_tables_have_as_many_cells_in_each_line(word: str) -> None:
+    text = to_markdown(a_page(word))
+    assert not re.search(r"(?<!\\)<", text)
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert [len(lines) - 2 for lines in tables] == [3, 1, 3]
+    for lines in tables:
+        assert len({len(cells_of(line)) for line in lines}) == 1
+        assert all(re.fullmatch(" :?--:? ", cell) for cell in cells_of(lines[1]))
+
+
+def test_markdown_begins_with_the_finding_and_names_what_it_leaves_out() -> None:
+    lines = to_markdown(a_page()).splitlines()
+    assert lines[0] == "# finding Word"
+    assert lines.index("- Word") < lines.index("## Word")
+    assert "*Figure, to be seen in report.html:* Word" in lines
+    assert "| **Word** | 5.20 [5.01, 5.44] | its plans | 200,000 |" in lines
+    assert lines[-3:] == ["- Word: Word", "", "Word"]
+
+
+def test_cases_are_counted_by_hand() -> None:
+    sessions = [a_session(7), a_session(9), a_session(7, "PPO")]
+    table = case_table(sessions)
+    assert [row[:2] for row in table.rows] == [("7", "LERL"), ("7", "PPO"), ("9", "LERL")]
+    assert table.rows[0][2:] == ("3", "1.50", "3 of 6", "0.50", "the budget was used up")
+
+
+def test_a_table_needs_a_cell_for_each_column() -> None:
+    with pytest.raises(ValueError, match="row 1 has 1 cells for 2 columns"):
+        TableBlock((("a", ""), ("b", "")), (("1", "2"), ("3",)))
+
+
+def test_an_anchor_is_a_section_s_own() -> None:
+    with pytest.raises(ValueError, match="more than one has the anchor 'x'"):
+        Page("t", "s", "h", (), (Section("one", anchor="x"), Section("two", anchor="x")), {})
