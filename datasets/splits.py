@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.datasets.schema import UNKNOWN, DataError, IntArray, InteractionLog, pieces
+from rapport.datasets.schema import UNKNOWN, DataError, IntArray, InteractionLog, SessionData, Tables, pieces
 
 DAY_MS = 24 * 60 * 60 * 1000
 CHINA_OFFSET_MS = 8 * 60 * 60 * 1000
@@ -87,3 +87,32 @@ def _last_boundary(days: IntArray, counts: IntArray, share: float) -> int:
     """Return the latest day such that it and the days after it hold at least ``share`` of the rows."""
     tail = counts[::-1].cumsum()[::-1]
     return int(days[np.flatnonzero(tail >= share * counts.sum())[-1]])
+
+
+def assemble(
+    name: str,
+    tables: Tables,
+    test_share: float = 0.10,
+    valid_share: float = 0.05,
+    held_out_share: float = 0.20,
+    seed: int = 0,
+    offset_ms: int = CHINA_OFFSET_MS,
+) -> SessionData:
+    """Split tables by days (of a clock ``offset_ms`` ahead of UTC) and by users, and freeze their arrays.
+
+    The other arguments are those of :func:`rapport.datasets.registry.load.load`.
+
+    Raises:
+        DataError: a part would be empty.
+    """
+    valid_from, test_from = time_split(tables.log, test_share, valid_share, offset_ms)
+    held_out = user_split(tables.population.n_users, held_out_share, seed)
+    catalog, population, log = tables
+    _freeze(catalog.item_ids, catalog.category, catalog.features.codes, population.user_ids, population.features.codes)
+    _freeze(log.user, log.item, log.time_ms, log.feedback, log.randomised, held_out)
+    return SessionData(name, catalog, population, log, test_from, valid_from, held_out)
+
+
+def _freeze(*arrays: NDArray[np.generic]) -> None:
+    for array in arrays:
+        array.setflags(write=False)

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.effects import additive_offsets, sigmoid, variances
-from rapport.datasets.registry.load import assemble
 from rapport.datasets.schema import (
     UNKNOWN,
     Catalog,
@@ -32,7 +31,7 @@ from rapport.datasets.schema import (
     SessionData,
     Tables,
 )
-from rapport.datasets.splits import CHINA_OFFSET_MS, DAY_MS, china_day
+from rapport.datasets.splits import CHINA_OFFSET_MS, DAY_MS, assemble, china_day
 
 FIGURES_FILE = Path(__file__).with_name("twin_kuairand_pure.json")
 ACTIVITY = "user_active_degree"

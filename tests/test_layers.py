@@ -63,7 +63,7 @@ def test_the_root_knows_neither_agents_nor_experiments() -> None:
 def test_relative_imports_are_resolved(tmp_path: Path) -> None:
     path = tmp_path / "core.py"
     path.write_text("from ...agents import lerl\nfrom . import rules\nimport rapport.datasets.schema\n")
-    found = [target for _, target in imported("rapport.envs.session.core", path)]
+    found = [target for _, target in imported("rapport.envs.session.engine.core", path)]
     assert found == ["rapport.agents.lerl", "rapport.envs.session.rules", "rapport.datasets.schema"]
 
 

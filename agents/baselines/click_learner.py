@@ -2,10 +2,10 @@
 
 What a slate does to people here is mostly whether they click it. PPO learns that from one number a slate, and from how
 a draw differs from what it would have drawn; a model of clicks learns it from every item shown. The model is the first
-policy itself (:class:`~rapport.agents.baselines.click_prior.LogModel`), its items too: encoder, actor and item encodings
-go on with the likelihood they began with, on what their own slates were answered. It explores by no device of its own:
-sessions differ enough to keep it from getting stuck (Bastani, Bayati & Khosravi, *Mostly exploration-free algorithms
-for contextual bandits*, Management Science 2021).
+policy itself (:class:`~rapport.agents.baselines.click_prior.LogModel`), its items too: encoder, actor and item
+encodings go on with the likelihood they began with, on what their own slates were answered. It explores by no device of
+its own: sessions differ enough to keep it from getting stuck (Bastani, Bayati & Khosravi, *Mostly exploration-free
+algorithms for contextual bandits*, Management Science 2021).
 """
 
 from __future__ import annotations

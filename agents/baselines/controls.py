@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, SessionData
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.official.profile import PlainPrior
 from rapport.envs.session.official.response import HistoryResponse
 from rapport.envs.session.official.similarity import SimilarityPenalty

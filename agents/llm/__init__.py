@@ -1,6 +1,6 @@
 """Language models behind one small interface: many prompts in, one answer each, and a meter that says what it cost."""
 
-from rapport.agents.llm.base import LLM, Budget, Completion, Meter, Sampling
+from rapport.agents.llm.base.interface import LLM, Budget, Completion, Meter, Sampling
 from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.load import open_llm
 from rapport.agents.llm.scripted import ScriptedLLM

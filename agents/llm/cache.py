@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 
-from rapport.agents.llm.base import LLM, Completion, Meter, Sampling, Schema, printable, request_settings
+from rapport.agents.llm.base.interface import LLM, Completion, Meter, Sampling, Schema, printable, request_settings
 from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class CachedLLM:
         return self.llm.meter
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """See `rapport.agents.llm.base.LLM.complete`."""
+        """See `rapport.agents.llm.base.interface.LLM.complete`."""
         settings = json.dumps(request_settings(self.llm, schema, max_tokens), sort_keys=True)
         keys = [hashlib.sha256(json.dumps([settings, prompt]).encode()).hexdigest() for prompt in prompts]
         known = self._load(set(keys))

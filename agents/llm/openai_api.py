@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rapport.agents.llm.backend import Backend
-from rapport.agents.llm.base import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.base.backend import Backend
+from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
 from rapport.agents.llm.circuit_breaker import Circuit
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from rapport.agents.llm.backend import Backend
-from rapport.agents.llm.base import Budget, Completion, Sampling, Schema
+from rapport.agents.llm.base.backend import Backend
+from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema
 
 Script = Iterable[str | Exception] | Callable[[str], str]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from rapport.agents.llm.base import LLM, Schema, printable
+from rapport.agents.llm.base.interface import LLM, Schema, printable
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rapport.agents.llm.base import LLM, Budget, Completion, Meter, Sampling, Schema, request_settings
+from rapport.agents.llm.base.interface import LLM, Budget, Completion, Meter, Sampling, Schema, request_settings
 from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class RecordedLLM:
         return self.llm.meter
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """See `rapport.agents.llm.base.LLM.complete`."""
+        """See `rapport.agents.llm.base.interface.LLM.complete`."""
         before = replace(self.meter)
         answers = self.llm.complete(prompts, schema, max_tokens)
         settings = request_settings(self.llm, schema, max_tokens)
@@ -172,7 +172,7 @@ class ReplayLLM:
         self._said_missing = False
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """See `rapport.agents.llm.base.LLM.complete`."""
+        """See `rapport.agents.llm.base.interface.LLM.complete`."""
         if self._kept is None:
             self.begin(self._conversation)
         assert self._kept is not None

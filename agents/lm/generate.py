@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rapport.agents.llm.structured import decode_json
+from rapport.agents.lm.example import split_prompts
 from rapport.agents.lm.model import Llama, Prefix
 from rapport.agents.lm.tokenizer import Tokenizer
 from rapport.agents.planning.llm_planner import LLMPlanner
-from rapport.agents.planning.lm.examples import split_prompts
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rapport.agents.lm.example import Lesson
 from rapport.agents.lm.model import Llama
 from rapport.agents.lm.tokenizer import Tokenizer
-from rapport.agents.planning.lm.examples import Lesson
 
 _TOGETHER = 24
 """Rows of a lesson that are read together."""

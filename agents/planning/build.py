@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rapport.agents.llm.base import LLM
+from rapport.agents.llm.base.interface import LLM
 from rapport.agents.planning.controls import (
     GreedyPreferencePlanner,
     GreedyRotationPlanner,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rapport.agents.llm.base import LLM
+from rapport.agents.llm.base.interface import LLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.planner import FinishedSession
 from rapport.agents.planning.prompts import Prompt, load_prompt

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rapport.agents.llm.base import LLM
+from rapport.agents.llm.base.interface import LLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base import printable
+from rapport.agents.llm.base.interface import printable
 from rapport.agents.llm.sqlite import Store
 
 _TABLES = """

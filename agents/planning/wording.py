@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base import printable
+from rapport.agents.llm.base.interface import printable
 
 NONE_YET = "(none yet)"
 UNKNOWN = "(nothing known)"

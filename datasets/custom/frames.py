@@ -16,7 +16,6 @@ from rapport.datasets.custom.columns import Threshold as Threshold
 from rapport.datasets.custom.columns import TimeUnit as TimeUnit
 from rapport.datasets.custom.columns import row_ids as row_ids
 from rapport.datasets.files.csv_tables import encode_text
-from rapport.datasets.registry.load import assemble
 from rapport.datasets.schema import (
     Catalog,
     DataError,
@@ -28,6 +27,7 @@ from rapport.datasets.schema import (
     SessionData,
     Tables,
 )
+from rapport.datasets.splits import assemble
 
 Behaviours = Sequence[str] | Mapping[str, str | Threshold]
 """Names of columns, or the name of each behaviour and where it is read."""
@@ -72,10 +72,10 @@ def from_frames(
         time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"`` since 1970, of times that are numbers.
         category: column of ``items`` with the item's one category, a name or a number; may be empty.
         behaviours: columns of ``interactions`` that hold 0 and 1, empty where not recorded; or a mapping from the
-            behaviour's name to its column or to a :class:`~rapport.datasets.custom.columns.Threshold` of one. The first is
-            the one that is rewarded.
-        item_features: categorical columns of ``items``, or :class:`~rapport.datasets.custom.columns.Bins` of numeric ones. A
-            missing value is a value of its own. The category need not be repeated.
+            behaviour's name to its column or to a :class:`~rapport.datasets.custom.columns.Threshold` of one. The first
+            is the one that is rewarded.
+        item_features: categorical columns of ``items``, or :class:`~rapport.datasets.custom.columns.Bins` of numeric
+            ones. A missing value is a value of its own. The category need not be repeated.
         user_features: the same of ``users``.
         randomised: column of ``interactions`` that is 1 where the item was chosen at random; by default none was.
         test_share: least share of the rows in the test days, the last ones.

@@ -16,7 +16,8 @@
     path = "items.parquet"
     features = ["brand", { column = "price", bins = 5 }]
 
-Keys mean what the arguments of :func:`rapport.datasets.custom.frames.from_frames` mean; ``docs/own_log.md`` lists them all.
+Keys mean what the arguments of :func:`rapport.datasets.custom.frames.from_frames` mean; ``docs/own_log.md`` lists them
+all.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ from rapport.datasets.custom.frames import (
 from rapport.datasets.files import cache
 from rapport.datasets.files.atomic import read_columns, whole_numbers
 from rapport.datasets.files.directory import cache_directory
-from rapport.datasets.registry.load import assemble
 from rapport.datasets.schema import DataError, SessionData, Tables
+from rapport.datasets.splits import assemble
 
 READER_VERSION = 1
 """Raise it when the same files and description come out otherwise, so that caches are built again."""
@@ -80,7 +81,7 @@ class Description:
         items: the items.
         users: the users, if described.
         reading: further arguments of :func:`rapport.datasets.custom.frames.from_frames`.
-        splits: arguments of :func:`rapport.datasets.registry.load.assemble`.
+        splits: arguments of :func:`rapport.datasets.splits.assemble`.
         environment: what ``[environment]`` says, unchecked: arguments of the environment over this data.
     """
 

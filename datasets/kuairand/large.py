@@ -1,7 +1,8 @@
 """KuaiRand-1K and KuaiRand-27K: all that 1,000 and 27,285 people saw in a month, 12 and 322 million exposures.
 
-Columns mean what they mean in KuaiRand-Pure and are read by the same functions (:mod:`rapport.datasets.kuairand.pure`). The
-logs may not fit into memory, so they are converted once, in pieces (:mod:`rapport.datasets.kuairand.streaming`), then mapped.
+Columns mean what they mean in KuaiRand-Pure and are read by the same functions (:mod:`rapport.datasets.kuairand.pure`).
+The logs may not fit into memory, so they are converted once, in pieces (:mod:`rapport.datasets.kuairand.streaming`),
+then mapped.
 
 A video was shown 3 and 10 times on average (4 and 32 million videos): too little to learn a response from, and more
 videos than an agent can choose among. Unless told otherwise only the most shown are kept; rows of the others are

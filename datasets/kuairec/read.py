@@ -37,7 +37,9 @@ _FIRST_NAME = "first_level_category_name"
 
 
 class Parts(NamedTuple):
-    """Everything in the files that an environment needs; shapes as in :class:`rapport.datasets.kuairec.load.KuaiRec`."""
+    """Everything in the files that an environment needs; shapes as in
+    :class:`rapport.datasets.kuairec.load.KuaiRec`.
+    """
 
     tables: Tables
     truth_users: IntArray

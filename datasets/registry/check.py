@@ -62,7 +62,8 @@ def check(root: str | Path | None = None) -> list[FileCheck]:
     """Check every known data set in the data directory, reading what can be read; nothing is changed.
 
     Returns:
-        Lines in the order of :data:`rapport.datasets.registry.load.DATASETS`; a data set that is not there has one line.
+        Lines in the order of :data:`rapport.datasets.registry.load.DATASETS`; a data set that is not there has one
+        line.
     """
     directory = data_directory(root)
     lines: list[FileCheck] = []

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rapport.datasets.files import cache
 from rapport.datasets.files.directory import cache_directory, data_directory
 from rapport.datasets.kuairand import large as kuairand_large
 from rapport.datasets.kuairand import pure as kuairand
 from rapport.datasets.kuairec import load as kuairec
 from rapport.datasets.schema import DataError, SessionData, Tables
-from rapport.datasets.splits import CHINA_OFFSET_MS, time_split, user_split
+from rapport.datasets.splits import assemble
 
 READER_VERSION = 2
 """Raise it when a reader changes what it makes of the same files, so that caches are built again."""
@@ -211,35 +208,6 @@ def _large(name: str, directory: Path, max_items: int | None, use_cache: bool) -
             *(name, found.videos, found.videos_read, found.rows_dropped, found.rows_read),
         )
     return tables
-
-
-def assemble(
-    name: str,
-    tables: Tables,
-    test_share: float = 0.10,
-    valid_share: float = 0.05,
-    held_out_share: float = 0.20,
-    seed: int = 0,
-    offset_ms: int = CHINA_OFFSET_MS,
-) -> SessionData:
-    """Split tables by days (of a clock ``offset_ms`` ahead of UTC) and by users, and freeze their arrays.
-
-    The other arguments are those of :func:`load`.
-
-    Raises:
-        DataError: a part would be empty.
-    """
-    valid_from, test_from = time_split(tables.log, test_share, valid_share, offset_ms)
-    held_out = user_split(tables.population.n_users, held_out_share, seed)
-    catalog, population, log = tables
-    _freeze(catalog.item_ids, catalog.category, catalog.features.codes, population.user_ids, population.features.codes)
-    _freeze(log.user, log.item, log.time_ms, log.feedback, log.randomised, held_out)
-    return SessionData(name, catalog, population, log, test_from, valid_from, held_out)
-
-
-def _freeze(*arrays: NDArray[np.generic]) -> None:
-    for array in arrays:
-        array.setflags(write=False)
 
 
 def _readable() -> str:

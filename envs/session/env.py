@@ -1,7 +1,7 @@
 """The engine as Gymnasium environments: :class:`SessionEnv` for one user, :class:`SessionVectorEnv` for B users.
 
-Both run :class:`~rapport.envs.session.core.SessionCore`. Slot i of a vector environment seeded with s lives through the
-same sessions as a single environment seeded with s + i.
+Both run :class:`~rapport.envs.session.engine.core.SessionCore`. Slot i of a vector environment seeded with s lives
+through the same sessions as a single environment seeded with s + i.
 
 An action is a slate, K item indices; or, where ``single_item`` was asked for, the index of one item.
 """
@@ -20,8 +20,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray
-from rapport.envs.session import counter_rng as noise
-from rapport.envs.session.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
 from rapport.envs.session.render.history import Diary
 
 Info = dict[str, Any]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray, SessionData
 from rapport.envs.session.compiled.select import engine_for
-from rapport.envs.session.core import Reward, SessionCore
-from rapport.envs.session.initial_histories import Histories, LogRows
-from rapport.envs.session.quit_rules import (
+from rapport.envs.session.engine.core import Reward, SessionCore
+from rapport.envs.session.engine.initial_histories import Histories, LogRows
+from rapport.envs.session.engine.quit_rules import (
     QUIT_RULES,
     EarlyWindow,
     Never,
@@ -128,7 +128,7 @@ def quit_rule_of(
     """A rule by its name, or the rule itself.
 
     Args:
-        rule: a name in :data:`~rapport.envs.session.quit_rules.QUIT_RULES`, or a rule.
+        rule: a name in :data:`~rapport.envs.session.engine.quit_rules.QUIT_RULES`, or a rule.
         data: what the rule looks at.
         slate_size: K.
         window: of ``windowed_count``.

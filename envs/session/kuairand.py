@@ -17,7 +17,7 @@ from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import ByFingerprint, Users, pool, session_core
 from rapport.envs.session.official.profile import (
@@ -133,8 +133,8 @@ def kuairand_env(render_mode: str | None = None, *, slate_size: int | None = 6, 
         slate_size: K; None: one item at a time, a ``Discrete`` action.
         **arguments: ``data`` and ``root`` as in :func:`find_data`; ``profile``: ``"corrected"`` or ``"official"``, the
             environment of LERL's released code; ``faults``: which of its faults, as of
-            :func:`~rapport.envs.session.official.profile.chosen_faults`; ``response``: a response model in the simulator's
-            place; ``device``: where torch computes the corrected profile's responses; the others as of
+            :func:`~rapport.envs.session.official.profile.chosen_faults`; ``response``: a response model in the
+            simulator's place; ``device``: where torch computes the corrected profile's responses; the others as of
             :func:`~rapport.envs.session.factory.session_core`.
 
     Raises:

@@ -10,11 +10,11 @@ from typing import Any
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.quit_rules import QuitRule
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import ByFingerprint, pool
 from rapport.envs.session.kuairand import find_data, fitted_response, kuairand_core
-from rapport.envs.session.quit_rules import QuitRule
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import FitSettings, Profile
 from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit

@@ -14,11 +14,11 @@ from gymnasium.vector import AutoresetMode
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
 from rapport.datasets.registry.load import available
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
-from rapport.envs.session.reward import TableReward
 from rapport.envs.session.simulator_cache import load_simulator
 
 LOGGER = logging.getLogger("rapport")

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base import Sampling
+from rapport.agents.llm.base.interface import Sampling
 from rapport.agents.llm.gguf.backend import LlamaCppLLM
 from rapport.agents.llm.gguf.grammar import schema_to_gbnf
 from rapport.agents.planning.build import llm_planner

@@ -26,7 +26,7 @@ import pyarrow.csv as pacsv
 
 from rapport.datasets.kuairand.large import VERSIONS, Conversion, read
 from rapport.datasets.kuairand.pure import USER_FEATURES
-from rapport.datasets.registry.load import assemble
+from rapport.datasets.splits import assemble
 from rapport.experiments.bench.timing import STATUS, peak_mb, status_mb
 
 NAME = "kuairand-27k"

@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
 from rapport.agents.lerl import LowLevel, first_policy, new_agent
-from rapport.agents.llm.base import Budget
+from rapport.agents.llm.base.interface import Budget
 from rapport.agents.llm.transcript import seal
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.experiments.lerl.config import PlannerChoice, Setup, model_label, planned, with_language_model

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rapport import __version__
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.kuairand import Users
 from rapport.experiments.commands.evaluate import load_agent
 from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari

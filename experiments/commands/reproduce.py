@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from rapport.agents.llm.base import Budget
+from rapport.agents.llm.base.interface import Budget
 from rapport.agents.planning.lm.embedded import EMBEDDED
 from rapport.datasets.registry.load import available
 from rapport.experiments.commands.run import NO_MODEL, fills_the_machine, find_run_data, fit_simulator

@@ -16,7 +16,7 @@ from rich.console import Console
 from rapport.agents.baselines.click_learner import click_learner
 from rapport.agents.baselines.task import Settings
 from rapport.agents.lerl import LowLevel
-from rapport.agents.llm.base import Budget
+from rapport.agents.llm.base.interface import Budget
 from rapport.agents.llm.gguf.backend import is_small
 from rapport.agents.llm.gguf.hub import PREFIX as HUB
 from rapport.agents.llm.transcript import seal

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from rapport.agents.llm.base import Completion, Meter
+from rapport.agents.llm.base.interface import Completion, Meter
 from rapport.agents.llm.transcript import Batch, read_batches
 
 

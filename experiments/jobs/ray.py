@@ -53,9 +53,9 @@ class ClusterError(ConnectionError):
 def run_on_ray(jobs: list[Named], address: str, console: Console) -> None:
     """Run jobs, and those that follow from them, on a Ray cluster, one CPU and one thread each.
 
-    The results are those of :func:`~rapport.experiments.jobs.local.run_jobs`. The first failure of a job stops what has not
-    begun, lets end what has, and is raised. Interrupted, it cancels what runs. The driver's ``RAPPORT_*`` environment
-    variables hold in every job; folders they name have to be there on every node, as Rapport itself.
+    The results are those of :func:`~rapport.experiments.jobs.local.run_jobs`. The first failure of a job stops what has
+    not begun, lets end what has, and is raised. Interrupted, it cancels what runs. The driver's ``RAPPORT_*``
+    environment variables hold in every job; folders they name have to be there on every node, as Rapport itself.
 
     Args:
         jobs: what to run.

@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
 from rapport.agents.baselines.task import Act
 from rapport.agents.lerl import served_slates
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.experiments.lerl.baseline_training import Served, learn_baseline
 from rapport.experiments.lerl.config import planned
 from rapport.experiments.lerl.evaluation import evaluation_users, play

@@ -10,11 +10,12 @@ from urllib.parse import urlsplit
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from rapport.agents.llm.base import LLM, Budget, Sampling
+from rapport.agents.llm.base.interface import LLM, Budget, Sampling
 from rapport.agents.llm.load import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM
 from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
 from rapport.agents.planning.critic import LLMCritic
+from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
@@ -133,7 +134,7 @@ class PlannerChoice:
         if self.name not in LLM_PLANNERS or self.llm is None:
             return None
         budget = Budget(self.llm_calls, self.llm_tokens, self.llm_seconds)
-        llm = open_llm(self.llm, sampling=Sampling(seed=seed), budget=budget, cache=self.cache)
+        llm = open_llm(self.llm, sampling=Sampling(seed=seed), budget=budget, cache=self.cache, packaged=PACKAGED)
         return llm if self.record is None else RecordedLLM(llm, self.record)
 
 

@@ -10,7 +10,7 @@ from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import IntArray, SessionData
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 
 Act = Callable[[dict[str, Any]], NDArray[Any]]
 """From observations of B sessions to what their environment takes."""

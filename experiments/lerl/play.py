@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
 from rapport.agents.lerl import served_slates
-from rapport.agents.llm.base import Meter
+from rapport.agents.llm.base.interface import Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
 from rapport.datasets.schema import IntArray

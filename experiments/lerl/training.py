@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import configure
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
 from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent, slate_policy
-from rapport.agents.llm.base import LLM, Meter
+from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.warm_start import WarmStart

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from rapport.agents.lerl import slate_policy
+from rapport.agents.lm.example import Lesson
 from rapport.agents.lm.gguf import write_gguf
 from rapport.agents.lm.model import Llama, LlamaConfig
 from rapport.agents.lm.sft import Teacher, Teaching
 from rapport.agents.lm.tokenizer import Tokenizer, learn_tokenizer
-from rapport.agents.planning.lm.examples import SPELLING, Curriculum, Lesson, lesson_texts
+from rapport.agents.planning.lm.examples import SPELLING, Curriculum, lesson_texts
 from rapport.agents.planning.lm.simulated_examples import LivedLessons
 from rapport.agents.planning.prompts import VARIABLES, load_prompt
 from rapport.experiments.lerl.config import PlannerChoice, Setup

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
-from rapport.agents.llm.base import LLM, Sampling
+from rapport.agents.llm.base.interface import LLM, Sampling
 from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.load import open_llm
 from rapport.agents.llm.structured import complete_json, decode_json
 from rapport.agents.planning.build import HEURISTIC, category_click_rates, control_planner
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.llm_planner import LLMPlanner, plan_schema
+from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.lm.examples import InventedService, best, invented_names, prompting_planner
 from rapport.agents.planning.lm.rule_reflection import composed_reflection
 from rapport.agents.planning.planner import Planner, session_views
@@ -162,7 +163,7 @@ class PlayService:
         for number, name in enumerate(PLANNERS):
             if store.load(row_name(name), self.seed) is not None:
                 continue
-            llm = open_llm(study.model, sampling=Sampling(study.temperature, seed=self.seed))
+            llm = open_llm(study.model, sampling=Sampling(study.temperature, seed=self.seed), packaged=PACKAGED)
             planner = self._planner(name, data, llm)
             sessions = setup.sessions(study.sessions, "held_out")
             env = PlannedVectorEnv(sessions, data, planner, period=_HELD, rest=True, once=True)
@@ -207,7 +208,7 @@ def unaided(study: CardStudy, service: Service, n: int = 300) -> float:
     data = service.setup.session_data()
     sessions = service.setup.sessions(n, "held_out")
     observations, info = sessions.reset(seed=0)
-    llm = open_llm(study.model, sampling=Sampling(study.temperature))
+    llm = open_llm(study.model, sampling=Sampling(study.temperature), packaged=PACKAGED)
     planner = LLMPlanner(llm, service.names(), category_click_rates(data), NoPlanner(data.catalog.category_sizes))
     views = session_views(observations, info["user"], data, service.setup.slate_size)
     usable = 0
@@ -247,7 +248,10 @@ class Heeded:
 
 def heeded(study: CardStudy, n_services: int = 120, people: int = 8) -> Heeded:
     """Plan for people of services whose listed click rates are out of date, with reflections and without."""
-    llm, rng = open_llm(study.model, sampling=Sampling(study.temperature)), np.random.default_rng(_RENAMED_SEED + 2)
+    llm, rng = (
+        open_llm(study.model, sampling=Sampling(study.temperature), packaged=PACKAGED),
+        np.random.default_rng(_RENAMED_SEED + 2),
+    )
     rates = np.zeros((n_services, 4))
     for number in range(n_services):
         service = InventedService(rng)

@@ -68,8 +68,8 @@ class FigureBlock:
     """A plotly figure and what it shows.
 
     Attributes:
-        figure: of plotly, with a height (:func:`~rapport.experiments.report.figures.lay_out` gives one). Names from outside in
-            it have to be escaped already: plotly reads mark-up in them.
+        figure: of plotly, with a height (:func:`~rapport.experiments.report.figures.lay_out` gives one). Names from
+            outside in it have to be escaped already: plotly reads mark-up in them.
         caption: what it shows.
     """
 

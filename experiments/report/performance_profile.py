@@ -32,9 +32,9 @@ def performance_profile(
 ) -> Profile:
     """Share of sessions that score above each level, mean over seeds, with a pointwise percentile band.
 
-    The bootstrap has two levels, as that of :mod:`rapport.experiments.results.stats`: seeds with replacement, then sessions
-    inside every seed drawn. Only how many of the drawn sessions fall between two levels matters, and those counts are
-    multinomial, so they are drawn instead of the sessions: the same distribution at a fraction of the work.
+    The bootstrap has two levels, as that of :mod:`rapport.experiments.results.stats`: seeds with replacement, then
+    sessions inside every seed drawn. Only how many of the drawn sessions fall between two levels matters, and those
+    counts are multinomial, so they are drawn instead of the sessions: the same distribution at a fraction of the work.
 
     Args:
         scores_by_seed: for each of n seeds an array of shape (S_seed,), a score per session, e.g. R_cum.

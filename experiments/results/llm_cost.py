@@ -31,7 +31,7 @@ def cost_rows(label: str, meter: Mapping[str, float] | None, slates: float) -> l
 
     Args:
         label: name shown.
-        meter: what the model cost (:class:`rapport.agents.llm.base.Meter`), mean over seeds.
+        meter: what the model cost (:class:`rapport.agents.llm.base.interface.Meter`), mean over seeds.
         slates: slates served in training and evaluation, mean over seeds.
     """
     if not meter or not had_model(meter):

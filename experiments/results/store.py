@@ -42,11 +42,12 @@ class MethodResult:
         returns: shape (S,), float64, undiscounted sum of rewards of each session; reward = mean click of a slate.
         users: shape (S,), int64, index of the user of each session; None where it is not known. Sessions of two
             methods are compared pair by pair when these agree.
-        variety: how varied each session was, name -> shape (S,), as in :class:`~rapport.experiments.lerl.evaluation.Played`:
-            ``coverage``, ``intra``, ``between``; empty where it was not measured.
+        variety: how varied each session was, name -> shape (S,), as in
+            :class:`~rapport.experiments.lerl.evaluation.Played`: ``coverage``, ``intra``, ``between``; empty where it
+            was not measured.
         meter: what the planner cost while training and evaluating: ``calls``, ``prompt_tokens``,
             ``completion_tokens``, ``cache_hits``, ``retries``, ``failures``, ``decisions``, ``fallbacks``, ``seconds``
-            (:class:`rapport.agents.llm.base.Meter`); what it did while
+            (:class:`rapport.agents.llm.base.interface.Meter`); what it did while
             evaluating: ``plans``, ``surprises``, ``rests_waived``. Empty without a planner.
         train_transitions: transitions the method learned from; 0 where it does not learn.
         train_seconds: wall time of training.

@@ -217,7 +217,7 @@ def cells(row: Row) -> tuple[str, ...]:
 
 
 def costs(table: ResultsTable) -> list[tuple[str, ...]]:
-    """The cost table, in the order of :data:`~rapport.experiments.results.llm_cost.COST_COLUMNS`; empty where no model planned."""
+    """The cost table, in the order of ``llm_cost.COST_COLUMNS``; empty where no model planned."""
     run = [row for row in table.rows if row.seeds]
     if not any(had_model(row.meter) for row in run):
         return []

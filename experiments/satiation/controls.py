@@ -16,7 +16,7 @@ from rapport.agents.baselines.controls import PopularSlates, RandomSlates, reste
 from rapport.agents.planning.build import control_planner
 from rapport.agents.planning.planner import Planner, SessionViews
 from rapport.datasets.schema import FloatArray, SessionData
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.satiation.model import SatiatedResponse, SatiationQuit
 from rapport.experiments.lerl.evaluation import Act
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rapport.agents.llm.backend import Backend
-from rapport.agents.llm.base import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.base.backend import Backend
+from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
 from rapport.agents.llm.gguf.context import STEP, SharedContext
 from rapport.agents.llm.gguf.grammar import Grammar, decode
 from rapport.agents.llm.gguf.scheduler import Answer, Rules, Turns

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base import Schema
+from rapport.agents.llm.base.interface import Schema
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

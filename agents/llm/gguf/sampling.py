@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base import Sampling
+from rapport.agents.llm.base.interface import Sampling
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.intp]

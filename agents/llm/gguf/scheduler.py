@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rapport.agents.llm.base import Sampling
+from rapport.agents.llm.base.interface import Sampling
 from rapport.agents.llm.gguf.context import STEP, ContextFullError, SharedContext, common_length
 from rapport.agents.llm.gguf.grammar import Grammar
 from rapport.agents.llm.gguf.sampling import FloatArray, IntArray, draw, nucleus

@@ -19,3 +19,7 @@ def embedded_model() -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: install Rapport anew, or make it with `rapport lm train`")
     return path
+
+
+PACKAGED = {EMBEDDED: embedded_model}
+"""What :func:`rapport.agents.llm.open_llm` takes as ``packaged``."""

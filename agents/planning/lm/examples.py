@@ -1,8 +1,8 @@
 """What the embedded planner model is taught from: prompts as the planner and the critic write them, and good answers.
 
 Half of the lessons are of invented services, whose categories have invented names: they teach to read a prompt, not a
-catalogue. They are made up from nothing but random numbers. The other lessons (:mod:`rapport.agents.planning.lm.simulated_examples`) are of
-simulated sessions of a log's training users.
+catalogue. They are made up from nothing but random numbers. The other lessons
+(:mod:`rapport.agents.planning.lm.simulated_examples`) are of simulated sessions of a log's training users.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.agents.llm.scripted import ScriptedLLM
+from rapport.agents.lm.example import Lesson, lesson_of
 from rapport.agents.planning.controls import NoPlanner
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.llm_planner import LLMPlanner
@@ -41,40 +42,6 @@ _REFLECT_EVERY = 4
 """Steps from one lesson on reflections, whose prompts are long, to the next."""
 SLATE, HISTORY = 6, 50
 """Of invented services: items in a slate, items of the past that are seen."""
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """Prompts that begin alike, and what to answer.
-
-    Attributes:
-        start: what all prompts begin with, up to the end of a line.
-        rests: how each goes on.
-        answers: what to answer each.
-    """
-
-    start: str
-    rests: list[str]
-    answers: list[str]
-
-    @property
-    def is_plan(self) -> bool:
-        """Whether plans are asked for, or reflections."""
-        return self.answers[0].startswith('{"categories"')
-
-
-def lesson_of(prompts: Sequence[str], answers: Sequence[str]) -> Lesson:
-    """A lesson from whole prompts."""
-    start, rests = split_prompts(prompts)
-    return Lesson(start, rests, list(answers))
-
-
-def split_prompts(prompts: Sequence[str]) -> tuple[str, list[str]]:
-    """What all prompts begin with, up to the end of a line, and how each goes on, by at least one character."""
-    first, last = min(prompts), max(prompts)  # in sorted order these two have least in common
-    common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first) - 1)
-    start = first[: first.rfind("\n", 0, common) + 1]
-    return start, [prompt[len(start) :] for prompt in prompts]
 
 
 def plan_answer(categories: Sequence[int], names: Sequence[str], rates: FloatArray) -> str:

@@ -18,7 +18,7 @@ from rapport.agents.planning.preference import FloatArray, IntArray, take_best
 from rapport.agents.planning.wrapper import rested
 from rapport.agents.policies.hyper_action import best_items
 from rapport.agents.policies.slate_policy import SlatePolicy
-from rapport.envs.session.core import Observation, SessionCore
+from rapport.envs.session.engine.core import Observation, SessionCore
 
 
 class HeldPlans:

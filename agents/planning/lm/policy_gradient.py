@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rapport.agents.lm.example import split_prompts
 from rapport.agents.lm.generate import plans_of, write
 from rapport.agents.lm.model import Llama
 from rapport.agents.lm.tokenizer import Tokenizer
 from rapport.agents.planning.llm_planner import LLMPlanner
-from rapport.agents.planning.lm.examples import split_prompts
 from rapport.agents.planning.lm.lookahead import HeldPlans, plan_values
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews, session_views
 from rapport.agents.planning.preference import FloatArray

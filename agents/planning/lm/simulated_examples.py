@@ -7,13 +7,12 @@ from collections.abc import Callable, Generator, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport.agents.lm.example import Lesson, lesson_of
 from rapport.agents.planning.build import category_click_rates
 from rapport.agents.planning.lm.examples import (
     FEWEST,
     MOST,
     PRIOR,
-    Lesson,
-    lesson_of,
     plan_answer,
     prompting_critic,
     prompting_planner,

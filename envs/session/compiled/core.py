@@ -11,17 +11,19 @@ from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 from rapport.envs.session.compiled import kernels
 from rapport.envs.session.compiled import step as compiled_step
 from rapport.envs.session.compiled.step import Plain, Tables
-from rapport.envs.session.core import Observation, SessionCore, StepResult
-from rapport.envs.session.quit_rules import Positional, SetOverlap, WindowedCount
+from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine.quit_rules import Positional, SetOverlap, WindowedCount
+from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.response.base import MatrixResponse
-from rapport.envs.session.reward import TableReward
 
 _NOBODY = np.empty(0, np.int64)
 _RULES = {Positional: kernels.POSITIONAL, SetOverlap: kernels.SET_OVERLAP, WindowedCount: kernels.WINDOWED_COUNT}
 
 
 class LookupCore(SessionCore):
-    """As :class:`SessionCore`, for the parts that :func:`~rapport.envs.session.compiled.select.engine_for` finds fit."""
+    """As :class:`SessionCore`, for the parts that :func:`~rapport.envs.session.compiled.select.engine_for` finds
+    fit.
+    """
 
     def __init__(self, *parts: Any, **named: Any) -> None:
         super().__init__(*parts, **named)

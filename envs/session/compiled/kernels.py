@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
-from rapport.envs.session import counter_rng as noise
+from rapport.envs.session.engine import counter_rng as noise
 
 P = ParamSpec("P")
 R = TypeVar("R")

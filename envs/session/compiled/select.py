@@ -7,11 +7,11 @@ import importlib
 import importlib.util
 import logging
 
-from rapport.envs.session.core import Reward, SessionCore
-from rapport.envs.session.initial_histories import LogRows
-from rapport.envs.session.quit_rules import Positional, QuitRule, SetOverlap, WindowedCount
+from rapport.envs.session.engine.core import Reward, SessionCore
+from rapport.envs.session.engine.initial_histories import LogRows
+from rapport.envs.session.engine.quit_rules import Positional, QuitRule, SetOverlap, WindowedCount
+from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
-from rapport.envs.session.reward import TableReward
 
 LOGGER = logging.getLogger("rapport")
 
@@ -21,8 +21,8 @@ def engine_for(
 ) -> type[SessionCore]:
     """The class of engine that serves these parts of a session quickest.
 
-    That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, answers are looked up, rule and
-    reward are ours, and items may come again.
+    That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, answers are looked up,
+    rule and reward are ours, and items may come again.
     """
     certain = type(response) is MatrixResponse and response.certain
     known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")

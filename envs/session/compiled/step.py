@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int8Array, Int32Array, IntArray
-from rapport.envs.session import counter_rng as noise
 from rapport.envs.session.compiled import kernels
 from rapport.envs.session.compiled.kernels import Bools, Doubles, Luck, compiled
+from rapport.envs.session.engine import counter_rng as noise
 
 Plain = tuple[Any, ...]
 _EPISODE = noise.EPISODE
@@ -131,7 +131,7 @@ def show(tables: Plain, slots: Plain, slates: Int32Array, at: int, shown: int, r
         slates: shape (B, K).
         at: place in the past where slates are written.
         shown: items the engine has shown each user before.
-        result: what :class:`~rapport.envs.session.core.StepResult` holds, written.
+        result: what :class:`~rapport.envs.session.engine.core.StepResult` holds, written.
     """
     table, slot = Tables(*tables), Slots(*slots)
     reward, terminated, truncated, categories, feedback, cost = result

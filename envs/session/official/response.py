@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
-from rapport.envs.session.initial_histories import Histories
+from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.user_model import LAYERS, HistoryModel, LayerMasks
 
 _CHUNK = 128

@@ -1,8 +1,9 @@
 """LERL's user response model: a causal transformer over what happened before (arXiv 2601.19585, released code).
 
 It stands here for comparison and for the ``official`` profile; the simulator's own model is
-:mod:`rapport.envs.session.response.user_model`. Items and users are sums of encoded features; a token joins an item and what was
-done with it; one scoring vector per behaviour is compared with the item. The history is read again at every step.
+:mod:`rapport.envs.session.response.user_model`. Items and users are sums of encoded features; a token joins an item and
+what was done with it; one scoring vector per behaviour is compared with the item. The history is read again at every
+step.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rapport.datasets.schema import Int32Array, IntArray
-from rapport.envs.session.core import SessionCore, StepResult
+from rapport.envs.session.engine.core import SessionCore, StepResult
 from rapport.envs.session.render.view import SessionView
 
 RENDER_MODES = ("ansi", "rgb_array")

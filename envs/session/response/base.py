@@ -37,7 +37,9 @@ class ReadsHistories(ResponseModel, Protocol):
     """A response model that can start from any history, not only from the users' own logged ones."""
 
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
-        """States, shape (B, D), after histories as in :class:`~rapport.envs.session.initial_histories.Histories`."""
+        """States, shape (B, D), after histories as in
+        :class:`~rapport.envs.session.engine.initial_histories.Histories`.
+        """
         ...
 
 

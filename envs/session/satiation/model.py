@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray, SessionData
-from rapport.envs.session import counter_rng as noise
-from rapport.envs.session.quit_rules import Costs, Slate
+from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine.quit_rules import Costs, Slate
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.satiation.parameters import SatiationParameters
 

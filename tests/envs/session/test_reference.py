@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core
-from rapport.envs.session.initial_histories import Histories
 from rapport.envs.session.response.base import MatrixResponse
 
 WORD = (1 << 64) - 1

@@ -20,12 +20,12 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rapport  # noqa: F401 - registers the environments
 from rapport.envs.session import kuairand, kuairec
+from rapport.envs.session.engine.quit_rules import QUIT_RULES, Never
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core
 from rapport.envs.session.kuairec import kuairec_core
-from rapport.envs.session.quit_rules import QUIT_RULES, Never
 from rapport.envs.session.satiation.parameters import shipped
 
 pytestmark = pytest.mark.filterwarnings("error")

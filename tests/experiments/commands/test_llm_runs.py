@@ -16,7 +16,8 @@ import torch
 
 import rapport.experiments.commands.run as runs
 import rapport.experiments.lerl.config as setups
-from rapport.agents.llm import CachedLLM, Meter, ScriptedLLM, backend
+from rapport.agents.llm import CachedLLM, Meter, ScriptedLLM
+from rapport.agents.llm.base import backend
 from rapport.agents.llm.transcript import read_batches
 from rapport.experiments.cli import main
 from rapport.experiments.lerl.config import PlannerChoice

@@ -15,7 +15,7 @@ import pytest
 
 from rapport.agents.lerl import LowLevel
 from rapport.agents.llm import ScriptedLLM
-from rapport.agents.llm.base import LLM
+from rapport.agents.llm.base.interface import LLM
 from rapport.agents.planning.build import HEURISTIC
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.experiments.cli import main, parse

@@ -14,8 +14,8 @@ import pytest
 
 from rapport.datasets.kuairand import pure as kuairand
 from rapport.datasets.kuairand.surfaces import surfaces
-from rapport.datasets.registry.load import assemble
 from rapport.datasets.schema import SessionData
+from rapport.datasets.splits import assemble
 from rapport.datasets.twin import twin
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core

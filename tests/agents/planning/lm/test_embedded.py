@@ -13,7 +13,7 @@ from rapport.agents.llm import Sampling, complete_json, open_llm
 from rapport.agents.llm.gguf.backend import LlamaCppLLM
 from rapport.agents.planning.critic import REFLECTION_SCHEMA
 from rapport.agents.planning.llm_planner import plan_schema
-from rapport.agents.planning.lm.embedded import EMBEDDED, embedded_model
+from rapport.agents.planning.lm.embedded import EMBEDDED, PACKAGED, embedded_model
 from rapport.agents.planning.lm.examples import (
     InventedService,
     best,
@@ -26,7 +26,7 @@ from rapport.agents.planning.prompts import VARIABLES, load_prompt
 
 @pytest.fixture(scope="module")
 def llm() -> LlamaCppLLM:
-    model = open_llm(EMBEDDED, sampling=Sampling(temperature=0))
+    model = open_llm(EMBEDDED, packaged=PACKAGED, sampling=Sampling(temperature=0))
     assert isinstance(model, LlamaCppLLM)
     return model
 
@@ -67,7 +67,7 @@ def test_its_reflections_name_categories_of_the_session(llm: LlamaCppLLM) -> Non
 
 
 def test_equal_prompts_get_equal_plans_and_other_users_others() -> None:
-    model = open_llm(EMBEDDED, sampling=Sampling(seed=3))
+    model = open_llm(EMBEDDED, packaged=PACKAGED, sampling=Sampling(seed=3))
     different = 0
     for seed in range(4):
         lesson = invented_plans(np.random.default_rng(seed), 6)

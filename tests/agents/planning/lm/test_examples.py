@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.agents.lerl import LowLevel, new_agent, slate_policy
+from rapport.agents.lm.example import Lesson, split_prompts
 from rapport.agents.planning.controls import NoPlanner
 from rapport.agents.planning.lm.examples import (
     FEWEST,
@@ -19,13 +20,11 @@ from rapport.agents.planning.lm.examples import (
     SPELLING,
     Curriculum,
     InventedService,
-    Lesson,
     invented_names,
     invented_plans,
     invented_reflections,
     prompting_planner,
     spelling,
-    split_prompts,
     visible_counts,
 )
 from rapport.agents.planning.lm.lookahead import HeldPlans, best_of, plan_values

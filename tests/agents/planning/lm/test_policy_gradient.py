@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
+from rapport.agents.lm.example import Lesson, split_prompts
 from rapport.agents.lm.generate import TorchPlanner, plans_of, write
 from rapport.agents.lm.model import Llama, LlamaConfig
 from rapport.agents.lm.sft import Rows, Teacher, Teaching, losses, pace, rows_of
@@ -19,12 +20,10 @@ from rapport.agents.planning.lm import policy_gradient as improving
 from rapport.agents.planning.lm.examples import (
     SPELLING,
     Curriculum,
-    Lesson,
     invented_plans,
     lesson_texts,
     plan_answer,
     prompting_planner,
-    split_prompts,
 )
 from rapport.agents.planning.lm.policy_gradient import Improving, PlannerLearner, Round
 from rapport.agents.planning.planner import BoolArray, SessionViews

@@ -24,16 +24,16 @@ import rapport  # noqa: F401 - registers the environments
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
 from rapport.envs.session.compiled import select as engine
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.quit_rules import Positional
+from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core
-from rapport.envs.session.quit_rules import Positional
 from rapport.envs.session.response.base import MatrixResponse
-from rapport.envs.session.reward import TableReward
 
 numba = pytest.importorskip("numba")
 
-from rapport.envs.session.compiled import kernels
+from rapport.envs.session.compiled import kernels  # noqa: E402 - after the skip
 from rapport.envs.session.compiled.core import LookupCore  # noqa: E402
 
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rapport.datasets.kuairec.load import synthetic_kuairec
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.response.base import MatrixResponse
-from rapport.envs.session.reward import TableReward
 
 pytest.importorskip("numba")
 

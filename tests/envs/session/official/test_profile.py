@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
+from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.initial_histories import Histories
 from rapport.envs.session.kuairand import kuairand_core, kuairand_env, kuairand_vector_env
 from rapport.envs.session.official.profile import (
     FAULTS,

@@ -13,7 +13,7 @@ import torch
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.initial_histories import Histories
+from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.fit import (
     OfficialSettings,
     fit_history_model,

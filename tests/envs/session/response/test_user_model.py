@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits as cross_entrop
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.initial_histories import Histories
+from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.response.batches import sequence_batches
 from rapport.envs.session.response.fit import (
     ALL_TIME,

@@ -19,9 +19,9 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import rapport  # noqa: F401 - registers the ids
 from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.session.engine.quit_rules import Slate
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.kuairand_satiation import satiation_core
-from rapport.envs.session.quit_rules import Slate
 from rapport.envs.session.response.base import MatrixResponse
 from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit, sensitivity
 from rapport.envs.session.satiation.parameters import (

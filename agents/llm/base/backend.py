@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from rapport.agents.llm.base import Budget, Completion, Meter, Sampling, Schema
+from rapport.agents.llm.base.interface import Budget, Completion, Meter, Sampling, Schema
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Backend(ABC):
         """One completion per prompt; `until` is the `time.monotonic` at which the budget's seconds end."""
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """See `rapport.agents.llm.base.LLM.complete`; prompts beyond the budget are not sent."""
+        """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent."""
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1; got {max_tokens}")
         completions: list[Completion] = []

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rapport.envs.session import counter_rng as noise
+from rapport.envs.session.engine import counter_rng as noise
 
 WORD = (1 << 64) - 1
 

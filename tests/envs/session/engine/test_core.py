@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.core import SessionCore
+from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.initial_histories import Histories
+from rapport.envs.session.engine.quit_rules import Positional
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.factory import session_core
-from rapport.envs.session.initial_histories import Histories
 from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.quit_rules import Positional
 from rapport.envs.session.response.base import MatrixResponse
 
 # --- LERL's rule: how long sessions last ------------------------------------------------------------------------------

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
-from rapport.envs.session import counter_rng as noise
-from rapport.envs.session.initial_histories import Histories, LogRows
-from rapport.envs.session.quit_rules import QuitRule, Slate
+from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine.initial_histories import Histories, LogRows
+from rapport.envs.session.engine.quit_rules import QuitRule, Slate
 from rapport.envs.session.response.base import MatrixResponse, ReadsHistories, ResponseModel
 
 Observation = dict[str, NDArray[np.generic]]

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.factory import behaviour_weights, labels_of, quit_rule_of
-from rapport.envs.session.quit_rules import (
+from rapport.envs.session.engine.quit_rules import (
     QUIT_RULES,
     Never,
     Positional,
@@ -24,6 +23,7 @@ from rapport.envs.session.quit_rules import (
     Slate,
     WindowedCount,
 )
+from rapport.envs.session.factory import behaviour_weights, labels_of, quit_rule_of
 
 SHAPE = st.tuples(st.integers(1, 5), st.integers(1, 6))
 EARLY = st.sampled_from(["exact", "easyrl4rec"])
