@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rapport.experiments.lerl.planner_study import Study
-from rapport.experiments.report.figures import COLOURS, LICENCE_KUAIRAND, figure_html, forest, lay_out, template_of
+from rapport.experiments.report.compat import forest, planner_page
+from rapport.experiments.report.figures import COLOURS, lay_out
 from rapport.experiments.results.llm_cost import count, duration
 from rapport.experiments.results.stats import Estimate
 from rapport.experiments.results.store import MethodResult
@@ -176,20 +177,7 @@ def study_page(study: Study, title: str, said: Sequence[str], found: Sequence[Fo
     Raises:
         ModuleNotFoundError: the ``report`` extra is not installed.
     """
-    template, page = template_of("planner.html.j2")
-    notes = study_notes(study)
-    return str(
-        template.render(
-            title=title,
-            subtitle=notes[0],
-            verdict=said,
-            figure=figure_html(figure),
-            tables=study_tables(found),
-            notes=notes[1:],
-            licence=LICENCE_KUAIRAND,
-            **page,
-        )
-    )
+    return planner_page(title, said, figure, study_tables(found), study_notes(study))
 
 
 def cost_figure(found: Sequence[Found]) -> Any:

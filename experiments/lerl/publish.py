@@ -11,7 +11,7 @@ from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.simulator_cache import load_simulator
 from rapport.experiments.lerl.config import Setup
 from rapport.experiments.lerl.play import NO_LLM, labels
-from rapport.experiments.report.figures import Card, RunReport, curves, write_report
+from rapport.experiments.report.compat import Card, RunReport, curves, write_report
 from rapport.experiments.results.store import ResultStore, write_atomically
 from rapport.experiments.results.summary import RunFacts, print_table, summarise, to_markdown
 from rapport.experiments.simulator.card import simulator_card

@@ -18,9 +18,18 @@ from rapport.experiments.lerl.paper import CASE, CLAIM, PAPER
 from rapport.experiments.lerl.rows import FAMILIES, METHODS
 from rapport.experiments.lerl.sensitivity import STUDIES, found
 from rapport.experiments.lerl.user_groups import groupings
-from rapport.experiments.report.figures import curves, forest, learning
-from rapport.experiments.report.page import FigureBlock, Page, Section, TableBlock, write_page
-from rapport.experiments.report.performance_profile import performance_profile, profile_figure
+from rapport.experiments.report.compat import (
+    FigureBlock,
+    Page,
+    Section,
+    TableBlock,
+    curves,
+    forest,
+    learning,
+    write_page,
+)
+from rapport.experiments.report.figures import profile_figure
+from rapport.experiments.report.performance_profile import performance_profile
 from rapport.experiments.results.llm_cost import COST_COLUMNS, duration
 from rapport.experiments.results.stats import Estimate, Scores, estimate
 from rapport.experiments.results.store import MethodResult

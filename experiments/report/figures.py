@@ -1,286 +1,233 @@
-"""One self-contained HTML page about a run: verdict, table, learning curves, simulator card, how to read it.
+"""Plotly figures of estimates, learning curves and performance profiles, readable on a page of any width.
 
-The page needs nothing but itself: plotly.js is inlined, and a content policy forbids it to load anything.
+Labels are never cut: they are broken into lines, stand above their rows or below the plot, and come escaped, because
+plotly reads mark-up in them. All builders need the ``report`` extra.
 """
 
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from rapport.experiments.results import summary as tables
-from rapport.experiments.results.llm_cost import COST_COLUMNS
-from rapport.experiments.results.store import MethodResult, write_atomically
+from rapport.experiments.report.performance_profile import Profile
+from rapport.experiments.results.stats import Estimate, FloatArray
 
-LICENCE_KUAIRAND = (
-    "Figures computed from KuaiRand (Gao et al., CIKM 2022), published by its authors under the licence CC BY-SA 4.0."
-)
 COLOURS = ("#0b5f8a", "#c8553d", "#3c7d4f", "#8a5fa8", "#a07a1f", "#5b6770", "#b0476f", "#2f8f8f")
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _INK, _GRID = "#22292f", "#e7eaec"
-_METRICS = (("t_int", "T_int [slates]"), ("r_cum", "R_cum [summed click rate]"), ("r_sin", "R_sin [click rate]"))
+_DASHES = ("solid", "dash", "dot", "dashdot")
+_LINE = 42
+"""Letters of a title or label that fit side by side on a phone."""
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """How one seed of one method learned, measured on training sessions.
+    """How one seed of one method learned.
 
     Attributes:
-        method: name of the method, as in the table.
+        label: shown name of the method.
         seed: seed of the training.
-        transitions: shape (P,), transitions collected so far, increasing.
-        t_int: shape (P,), mean length of the sessions that ended lately [slates].
-        r_cum: shape (P,), mean return of the sessions that ended lately [mean clicks].
+        x: shape (P,), how much it had learned from, increasing, e.g. transitions.
+        y: shape (P,), how good it was then.
     """
 
-    method: str
+    label: str
     seed: int
-    transitions: NDArray[np.int64]
-    t_int: NDArray[np.float64]
-    r_cum: NDArray[np.float64]
+    x: NDArray[Any]
+    y: NDArray[Any]
 
     def __post_init__(self) -> None:
-        if not self.transitions.shape == self.t_int.shape == self.r_cum.shape:
+        if self.x.shape != self.y.shape or self.x.ndim != 1 or not len(self.x):
             raise ValueError(
-                f"curve {self.method!r}, seed {self.seed}: transitions {self.transitions.shape}, "
-                f"t_int {self.t_int.shape} and r_cum {self.r_cum.shape} need one number per point"
+                f"curve {self.label!r}, seed {self.seed}: x {self.x.shape} and y {self.y.shape} need one number per "
+                "point, and at least one point"
             )
 
 
-def curves(results: Sequence[MethodResult]) -> list[Curve]:
-    """The learning curves that results have."""
-    found = []
-    for result in results:
-        if result.curve:
-            points = np.array(result.curve)
-            found.append(Curve(result.method, result.seed, points[:, 0].astype(np.int64), points[:, 1], points[:, 2]))
-    return found
-
-
-@dataclass(frozen=True)
-class Card:
-    """The simulator card as a table; numbers are shown with three decimals.
-
-    Attributes:
-        columns: names, e.g. ``("behaviour", "predictor", "AUC", "log-loss", "calibration error")``.
-        rows: one value per column; None is "not run".
-        caption: what it was measured on.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | int | None, ...], ...]
-    caption: str = ""
-
-
-@dataclass(frozen=True, eq=False)
-class RunReport:
-    """Everything the page shows.
-
-    Attributes:
-        title: heading of the page.
-        table: the results (:func:`rapport.experiments.results.summary.summarise`).
-        settings: what was run, name to value, in the order shown.
-        curves: learning curves; may be empty.
-        card: simulator card, or None.
-        notes: paragraphs for the reader.
-        licence: note on the data's licence.
-    """
-
-    title: str
-    table: tables.ResultsTable
-    settings: Mapping[str, str]
-    curves: Sequence[Curve] = ()
-    card: Card | None = None
-    notes: Sequence[str] = ()
-    licence: str = LICENCE_KUAIRAND
-
-
-def write_report(report: RunReport, path: Path) -> Path:
-    """Render ``report`` and write it atomically to ``path``.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(report))
-    return path
-
-
-def render(report: RunReport) -> str:
-    """The page as one HTML text; everything that comes from outside is escaped."""
-    template, page = template_of("report.html.j2")
-    table = report.table
-    return str(
-        template.render(
-            report=report,
-            columns=tables.COLUMNS,
-            rows=[(row.method == table.facts.main, tables.cells(row)) for row in table.rows],
-            cost_columns=COST_COLUMNS,
-            costs=tables.costs(table),
-            verdict=tables.verdict(table),
-            footer=tables.footer(table),
-            card_rows=[[_cell(value) for value in row] for row in report.card.rows] if report.card else [],
-            forest=[figure_html(forest(table, name, title)) for name, title in _METRICS if _has_results(table)],
-            curves=[figure_html(learning(table, report.curves, name)) for name in ("r_cum", "t_int")]
-            if report.curves
-            else [],
-            **page,
-            not_run=tables.NOT_RUN,
-        )
-    )
-
-
-def template_of(name: str) -> tuple[Any, dict[str, str]]:
-    """A page's template, in which all that is filled in is escaped, and what every page is given.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    jinja2, plotly_script = _libraries()
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    folder = files("rapport.experiments.report")
-    style = folder.joinpath("style.css.j2").read_text("utf-8")
-    template = environment.from_string(folder.joinpath(name).read_text("utf-8"))
-    return template, {"style": style, "plotly_script": plotly_script}
-
-
-def _libraries() -> tuple[Any, str]:
-    try:
-        import jinja2
-        from plotly.offline import get_plotlyjs
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f'the report needs {error.name}, which is not installed; install it: pip install "rapport-gym[report]"',
-            name=error.name,
-        ) from error
-    return jinja2, str(get_plotlyjs())
-
-
-def _has_results(table: tables.ResultsTable) -> bool:
-    return any(row.seeds for row in table.rows)
-
-
-def _cell(value: str | float | int | None) -> str:
-    if value is None:
-        return tables.NOT_RUN
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}" if isinstance(value, int) else value
-
-
-def figure_html(figure: Any) -> str:
-    """A plotly figure as a piece of a page that holds plotly.js already."""
-    import plotly.io
-
-    config = {"displayModeBar": False, "responsive": True}
-    return str(plotly.io.to_html(figure, include_plotlyjs=False, full_html=False, config=config))
-
-
 def lay_out(figure: Any, title: str, height: int) -> Any:
-    """Give a plotly figure the house's fonts, colours and margins; the same figure."""
+    """Give a plotly figure the fonts, colours and margins of all figures.
+
+    Args:
+        figure: changed in place.
+        title: heading, not escaped; it is broken into lines that fit a phone.
+        height: pixels, for a title of one line.
+
+    Returns:
+        The figure.
+    """
+    lines = broken(title).split("<br>")
     figure.update_layout(
-        title={"text": title, "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 14}},
-        height=height,
-        margin={"l": 8, "r": 12, "t": 38, "b": 8},
+        title={"text": "<br>".join(lines), "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 14}},
+        height=height + 18 * (len(lines) - 1),
+        margin={"l": 8, "r": 12, "t": 20 + 18 * len(lines), "b": 8},
         font={"family": _FONT, "size": 12, "color": _INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"font": {"family": _FONT}},
     )
+    figure.update_layout(title={"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8}})
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
     return figure
 
 
-def forest(table: tables.ResultsTable, name: str, title: str, longest: int = 22) -> Any:
-    """Points with intervals, one line per method that was run, first on top; labels are cut at ``longest`` letters."""
+def broken(text: str) -> str:
+    """A text for a figure, escaped and broken into lines that fit a phone."""
+    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, _LINE))
+
+
+def label_rows(figure: Any, labels: Sequence[str], title: str) -> Any:
+    """Lay out a figure whose row number ``i`` lies at ``y = i``, first on top; each label stands above its row.
+
+    Args:
+        figure: with points and lines at whole numbers of ``y``.
+        labels: one per row, not escaped.
+        title: heading of the figure, not escaped.
+    """
+    lines = max((len(textwrap.wrap(label, _LINE)) for label in labels), default=1)
+    row_height = 24 + 15 * lines
+    lay_out(figure, title, 70 + row_height * len(labels))
+    for place, label in enumerate(labels):
+        figure.add_annotation(
+            {"text": broken(label), "align": "left", "showarrow": False, "font": {"size": 12}},
+            x=0,
+            xref="paper",
+            xanchor="left",
+            y=place - 8 / row_height,
+            yanchor="bottom",
+        )
+    top = -(8 + 15 * lines + 6) / row_height
+    figure.update_yaxes(range=[len(labels) - 1 + 14 / row_height, top], showticklabels=False, showgrid=False)
+    return figure
+
+
+def forest(rows: Sequence[tuple[str, Estimate]], title: str) -> Any:
+    """Points with intervals, one line per estimate, first on top.
+
+    Args:
+        rows: label and estimate.
+        title: what is estimated, with its unit.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    rows = [row for row in table.rows if row.seeds]
-    for place, row in enumerate(rows):
-        value = getattr(row, name)
+    for place, (label, value) in enumerate(rows):
         figure.add_scatter(
             x=[value.point],
             y=[place],
             error_x={"array": [value.high - value.point], "arrayminus": [value.point - value.low], "thickness": 1.6},
             mode="markers",
-            marker={"size": 9, "color": _colour(table, row.method)},
-            hovertemplate=f"%{{x:.3f}} [{value.low:.3f}, {value.high:.3f}]<extra></extra>",
+            marker={"size": 9, "color": COLOURS[0]},
+            hovertemplate=f"{broken(label)}<br>%{{x:.3f}} [{value.low:.3f}, {value.high:.3f}]<extra></extra>",
             showlegend=False,
         )
-    lay_out(figure, title, 96 + 27 * len(rows))
-    figure.update_layout(title={"xref": "container", "x": 0.02})
-    labels = [_short(row.label, longest) for row in rows]
-    figure.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=labels)
-    return figure
+    return label_rows(figure, [label for label, _ in rows], title)
 
 
-def learning(table: tables.ResultsTable, curves: Sequence[Curve], name: Literal["t_int", "r_cum"]) -> Any:
-    """How methods learned: mean over seeds with a band of one standard error, and a thin line per seed."""
+def learning_curves(curves: Sequence[Curve], title: str, unit: str) -> Any:
+    """How methods learned: mean over seeds with a band of one standard error, and a thin line per seed.
+
+    Args:
+        curves: one per seed of each method, in the order of the legend; a curve of one point is drawn as a point.
+        title: what y is, with its unit.
+        unit: what x is, e.g. ``"training transitions"``.
+    """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for method in dict.fromkeys(curve.method for curve in curves):
-        own = [curve for curve in curves if curve.method == method and len(curve.transitions)]
-        if not own:
-            continue
-        row = table.row(method)
-        label, colour = (_short(row.label) if row else method), _colour(table, method)
-        thin = {
-            "mode": "lines",
-            "line": {"color": colour, "width": 0.8},
-            "opacity": 0.3,
-            "hoverinfo": "skip",
-            "showlegend": False,
-        }
+    labels = list(dict.fromkeys(curve.label for curve in curves))
+    for place, label in enumerate(labels):
+        own = [curve for curve in curves if curve.label == label]
+        colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
+        quiet = {"hoverinfo": "skip", "showlegend": False, "legendgroup": label}
         for curve in own if len(own) > 1 else ():
-            figure.add_scatter(x=curve.transitions, y=getattr(curve, name), legendgroup=method, **thin)
-        x, mean, error = _band(own, name)
-        fill = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False, "legendgroup": method}
-        figure.add_scatter(x=x, y=mean + error, **fill)
-        figure.add_scatter(x=x, y=mean - error, fill="tonexty", fillcolor=_faint(colour), **fill)
-        line = {"color": colour, "width": 2.2}
-        figure.add_scatter(x=x, y=mean, name=label, legendgroup=method, mode="lines", line=line)
-    lay_out(figure, dict(_METRICS)[name], 330)
-    figure.update_layout(legend={"orientation": "h", "y": -0.22, "x": 0, "yanchor": "top"}, hovermode="x unified")
-    figure.update_xaxes(title="training transitions")
+            line = {"color": colour, "width": 0.8}
+            figure.add_scatter(x=curve.x, y=curve.y, mode=_mode(curve.x), line=line, opacity=0.3, **quiet)
+        x, mean, error = _band(own)
+        for edge in ({"y": mean + error}, {"y": mean - error, "fill": "tonexty", "fillcolor": _faint(colour)}):
+            figure.add_scatter(x=x, mode="lines", line={"width": 0}, **edge, **quiet)
+        line = {"color": colour, "width": 2.2, "dash": dash}
+        name = {"name": broken(label), "legendgroup": label, "showlegend": True}
+        figure.add_scatter(x=x, y=mean, mode=_mode(x), line=line, marker={"size": 8, "color": colour}, **name)
+    return _legend_below(lay_out(figure, title, 330), labels, unit)
+
+
+def profile_figure(profiles: Mapping[str, Profile], taus: ArrayLike, title: str, unit: str) -> Any:
+    """Performance profiles, a curve with its band for each.
+
+    Args:
+        profiles: shown name to what :func:`~rapport.experiments.report.performance_profile.performance_profile` gave,
+            in the order of the legend.
+        taus: shape (T,), their levels.
+        title: heading of the figure.
+        unit: what the scores are, with their unit.
+    """
+    import plotly.graph_objects as go
+
+    levels = np.asarray(taus, dtype=np.float64)
+    figure = go.Figure()
+    for place, (name, (point, low, high)) in enumerate(profiles.items()):
+        colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
+        figure.add_scatter(
+            x=np.concatenate([levels, levels[::-1]]),
+            y=np.concatenate([high, low[::-1]]),
+            fill="toself",
+            fillcolor=colour,
+            opacity=0.15,
+            line={"width": 0},
+            hoverinfo="skip",
+            showlegend=False,
+            legendgroup=str(place),
+        )
+        figure.add_scatter(
+            x=levels,
+            y=point,
+            mode="lines",
+            name=broken(name),
+            legendgroup=str(place),
+            showlegend=True,
+            line={"color": colour, "width": 2.2, "dash": dash},
+            hovertemplate="%{y:.1%}",
+        )
+    _legend_below(lay_out(figure, title, 330), list(profiles), unit)
+    figure.update_yaxes(title="share of sessions above", range=[0, 1.01], tickformat=".0%")
     return figure
 
 
-def _band(
-    curves: Sequence[Curve], name: Literal["t_int", "r_cum"]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Grid, mean and standard error over seeds, each of shape (G,), where all seeds have points."""
-    low = max(float(curve.transitions[0]) for curve in curves)
-    high = min(float(curve.transitions[-1]) for curve in curves)
-    points = np.unique(np.concatenate([curve.transitions for curve in curves]).astype(np.float64))
-    grid = points[(points >= low) & (points <= high)]
-    values = np.array([np.interp(grid, curve.transitions, getattr(curve, name)) for curve in curves])
+def _legend_below(figure: Any, labels: Sequence[str], unit: str) -> Any:
+    """Put the legend below the plot, and make room for one line of it per label, as a phone needs."""
+    figure.update_layout(
+        legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "bottom", "yref": "container"},
+        hovermode="x unified",
+        height=figure.layout.height + 20 * sum(len(textwrap.wrap(label, _LINE)) for label in labels),
+    )
+    figure.update_xaxes(title=unit)
+    return figure
+
+
+def _band(curves: Sequence[Curve]) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Grid, mean and standard error over seeds, each of shape (G,), where all seeds have points; else all points.
+
+    A seed that ends earlier, or begins later, than the grid keeps the value of its nearest point.
+    """
+    points = np.unique(np.concatenate([curve.x for curve in curves]).astype(np.float64))
+    shared = points[(points >= max(curve.x[0] for curve in curves)) & (points <= min(curve.x[-1] for curve in curves))]
+    grid = shared if len(shared) else points
+    values = np.array([np.interp(grid, curve.x, curve.y) for curve in curves])
     error = values.std(axis=0, ddof=1) / np.sqrt(len(curves)) if len(curves) > 1 else np.zeros(len(grid))
     return grid, values.mean(axis=0), error
 
 
-def _colour(table: tables.ResultsTable, method: str) -> str:
-    names = [row.method for row in table.rows]
-    return COLOURS[(names.index(method) if method in names else len(names)) % len(COLOURS)]
+def _mode(x: NDArray[Any]) -> str:
+    return "lines" if len(x) > 1 else "markers"
 
 
 def _faint(colour: str) -> str:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def _short(label: str, limit: int = 30) -> str:
-    """A label for an axis: cut, and escaped because plotly reads mark-up in it."""
-    return html.escape(label if len(label) <= limit else label[: limit - 1] + "…", quote=False)

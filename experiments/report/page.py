@@ -1,4 +1,4 @@
-"""A page as plain data: a finding, sections with tables, figures and sessions to look at; as Markdown and as HTML.
+"""A page as plain data: a finding, and sections of text, tables, figures and viewers; as Markdown and as HTML.
 
 The HTML needs nothing but itself: plotly.js is inlined where there are figures, and a content policy forbids the page
 to load anything. The Markdown holds the same words and tables, and says where its figures are to be seen.
@@ -6,96 +6,38 @@ to load anything. The Markdown holds the same words and tables, and says where i
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
-from rapport.experiments.report.figures import LICENCE_KUAIRAND, figure_html, template_of
-from rapport.experiments.report.session_record import RecordedSession
-from rapport.experiments.results.store import write_atomically
-from rapport.experiments.results.summary import NOT_RUN, markdown
+from rich.console import Console
+
+from rapport.experiments.report.blocks import Block, Figure, Viewer
+from rapport.experiments.report.html import to_html
+from rapport.experiments.report.table import WIDTH, Table, plain
+from rapport.experiments.results.store import wrote
 
 NAME = "report"
-"""Name of both files, without their endings."""
-_CONTENTS_FROM = 4
-"""Sections from which on a page has a table of contents."""
-_FEW, _ROOMY = 4, 6
-"""Columns up to which a table is no wider than it has to be; and up to which intervals stand beside their points, not
-below."""
-_NUMBER = re.compile(r"[+-]?[\d.]")
-_INTERVAL = re.compile(r"(.*\S) (\[[^\[\]]*\])")
-_CASES = (
-    ("user", ""),
-    ("served by", ""),
-    ("slates", ""),
-    ("R_cum", "summed click rate"),
-    ("clicked", "items"),
-    ("shown again", "categories per slate"),
-    ("ended", ""),
-)
-
-
-@dataclass(frozen=True)
-class TableBlock:
-    """A table of text.
-
-    Attributes:
-        columns: (name, unit) of each.
-        rows: as many cells each. A row with nothing but its first cell is a heading of the rows below it; a cell
-            ``"not run"`` is shown in grey.
-        caption: what it shows.
-        bold: place in ``rows`` of the row that stands out, or None.
-    """
-
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, ...], ...]
-    caption: str = ""
-    bold: int | None = None
-
-    def __post_init__(self) -> None:
-        for place, row in enumerate(self.rows):
-            if len(row) != len(self.columns):
-                raise ValueError(
-                    f"rows: row {place} has {len(row)} cells for {len(self.columns)} columns; give one for each"
-                )
-
-
-@dataclass(frozen=True, eq=False)
-class FigureBlock:
-    """A plotly figure and what it shows.
-
-    Attributes:
-        figure: of plotly, with a height (:func:`~rapport.experiments.report.figures.lay_out` gives one). Names from
-            outside in it have to be escaped already: plotly reads mark-up in them.
-        caption: what it shows.
-    """
-
-    figure: Any
-    caption: str = ""
+"""Name of both files of a page, without their endings."""
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A part of a page; what it holds is shown in this order.
+    """A part of a page.
 
     Attributes:
         title: heading.
-        paragraphs: plain text.
-        tables: one below the other.
-        figures: side by side where there is room.
-        sessions: to be looked at slate by slate, two of the same user at a time.
+        blocks: what it holds, in the order shown; consecutive small figures stand side by side.
         anchor: short name for links, e.g. ``"controls"``; empty for one that is made from its place.
     """
 
     title: str
-    paragraphs: tuple[str, ...] = ()
-    tables: tuple[TableBlock, ...] = ()
-    figures: tuple[FigureBlock, ...] = ()
-    sessions: tuple[RecordedSession, ...] = ()
+    blocks: Sequence[Block] = ()
     anchor: str = ""
+
+    def tables(self) -> list[Table]:
+        """The section's tables, those of its viewers not among them."""
+        return [block for block in self.blocks if isinstance(block, Table)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,184 +46,107 @@ class Page:
 
     Attributes:
         title: what the page is about.
-        subtitle: what it rests on, in a few words.
-        headline: the finding; the first line of the page.
+        finding: what was found, in a sentence; the first line of the page.
         findings: further ones, a sentence each.
+        subtitle: what it rests on, in a few words.
         sections: in the order shown.
         settings: what was run, name to value, in the order shown.
-        licence: note on the data's licence.
+        licence: note on the data's licence (:func:`~rapport.datasets.registry.licence.licence_note`).
     """
 
     title: str
-    subtitle: str
-    headline: str
-    findings: tuple[str, ...]
-    sections: tuple[Section, ...]
-    settings: Mapping[str, str]
-    licence: str = LICENCE_KUAIRAND
+    finding: str
+    findings: Sequence[str] = ()
+    subtitle: str = ""
+    sections: Sequence[Section] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    licence: str = ""
 
     def __post_init__(self) -> None:
         anchors = [section.anchor for section in self.sections if section.anchor]
         if twice := sorted({anchor for anchor in anchors if anchors.count(anchor) > 1}):
             raise ValueError(f"sections: more than one has the anchor {twice[0]!r}; give each its own")
 
+    def tables(self) -> list[Table]:
+        """The tables of all sections."""
+        return [table for section in self.sections for table in section.tables()]
 
-def write_page(page: Page, folder: Path) -> tuple[Path, Path]:
-    """Write the page into ``folder``, as Markdown and as HTML, each atomically; their paths in this order.
+
+def publish(
+    page: Page, folder: Path, console: Console, *, tables: Iterable[Table] | None = None, name: str = NAME
+) -> tuple[Path, ...]:
+    """Print the page's tables and findings, write it as Markdown and as HTML into ``folder``, and say where.
+
+    Args:
+        page: what was found.
+        folder: made when it is not there; each file is written atomically.
+        console: where to print.
+        tables: those that are printed; all of the page's by default.
+        name: of both files, without their endings.
+
+    Returns:
+        The files written: without the ``report`` extra the Markdown alone, and the console says so.
+    """
+    print_page(page, console, tables)
+    markdown, html = Path(folder) / f"{name}.md", Path(folder) / f"{name}.html"
+    wrote(console, markdown, to_markdown(page, html.name))
+    try:
+        wrote(console, html, to_html(page))
+    except ModuleNotFoundError as error:
+        console.print(f"No page: {error}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        return (markdown,)
+    return markdown, html
+
+
+def write_page(page: Page, path: Path, console: Console) -> None:
+    """Write the page to one file, as HTML where its name ends in ``.html``, else as Markdown, and say so.
 
     Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
+        ModuleNotFoundError: HTML is wanted and the ``report`` extra is not installed.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / f"{NAME}.md", folder / f"{NAME}.html"
-    for path, text in zip(paths, (to_markdown(page), to_html(page)), strict=True):
-        write_atomically(path, text)
-    return paths
+    wrote(console, path, to_html(page) if path.suffix == ".html" else to_markdown(page, None))
 
 
-def to_markdown(page: Page) -> str:
-    """The page as Markdown: the finding first; figures are left out with a word where they are to be seen."""
-    blocks = [f"# {_plain(page.headline)}", f"{_plain(page.title)}. {_plain(page.subtitle)}"]
-    blocks.append(_bullets(page.findings))
+def print_page(page: Page, console: Console, tables: Iterable[Table] | None = None) -> None:
+    """Print tables, what was run, and the findings; no wider than :data:`~rapport.experiments.report.table.WIDTH`."""
+    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    for table in page.tables() if tables is None else tables:
+        console.print()
+        console.print(table.to_rich(), width=width)
+    console.print()
+    for name, value in page.settings.items():
+        console.print(f"{name}: {value}", style="dim", highlight=False, markup=False, width=width)
+    console.print(page.finding, style="bold", highlight=False, markup=False, width=width)
+    for line in page.findings:
+        console.print(f"- {line}", highlight=False, markup=False, width=width)
+
+
+def to_markdown(page: Page, html: str | None = f"{NAME}.html") -> str:
+    """The page as Markdown, the finding first.
+
+    Args:
+        page: the page.
+        html: name of the file beside it where figures are to be seen; None where there is none: figures are left out.
+    """
+    about = [plain(part) for part in (page.title, page.subtitle) if part]
+    blocks = [f"# {plain(page.finding)}", ". ".join(about), _bullets(page.findings)]
     for section in page.sections:
-        blocks += [f"## {_plain(section.title)}", *map(_plain, section.paragraphs)]
-        blocks += [_table_markdown(table) for table in section.tables]
-        blocks += [f"*Figure, to be seen in {NAME}.html:* {_plain(figure.caption)}" for figure in section.figures]
-        if section.sessions:
-            blocks.append(_table_markdown(case_table(section.sessions)))
-            blocks.append(f"*Slate by slate they are to be seen in {NAME}.html.*")
+        blocks.append(f"## {plain(section.title)}")
+        blocks += [text for block in section.blocks for text in _block_markdown(block, html)]
     blocks.append("## What was run" if page.settings else "")
     blocks.append(_bullets([f"{name}: {value}" for name, value in page.settings.items()]))
-    blocks.append(_plain(page.licence))
+    blocks.append(plain(page.licence))
     return "\n\n".join(block.rstrip() for block in blocks if block) + "\n"
 
 
-def to_html(page: Page) -> str:
-    """The page as one HTML text; everything that comes from outside is escaped.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    template, shared = template_of("page.html.j2")
-    shown = [_shown_section(section, place) for place, section in enumerate(page.sections, 1)]
-    return str(
-        template.render(
-            page=page,
-            sections=shown,
-            contents=len(shown) >= _CONTENTS_FROM,
-            has_figures=any(section.figures for section in shown),
-            has_sessions=any(section.sessions for section in shown),
-            **shared,
-        )
-    )
-
-
-def case_table(sessions: Sequence[RecordedSession]) -> TableBlock:
-    """One line per session, users together in the order of their first session."""
-    users = list(dict.fromkeys(session.user for session in sessions))
-    ordered = sorted(sessions, key=lambda session: users.index(session.user))
-    return TableBlock(_CASES, tuple(_case(session) for session in ordered), "The sessions, in figures.")
-
-
-def _case(session: RecordedSession) -> tuple[str, ...]:
-    slates, again = session.slates, session.overlaps()
-    clicks, items = sum(sum(slate.clicks) for slate in slates), sum(len(slate.items) for slate in slates)
-    overlap = f"{sum(again) / len(again):.2f}" if again else "none"
-    total = f"{sum(slate.reward for slate in slates):.2f}"
-    return (str(session.user), session.label, str(len(slates)), total, f"{clicks} of {items}", overlap, session.ended)
-
-
-def _plain(text: str) -> str:
-    """A text on one line of Markdown, in which nothing reads as a tag."""
-    return " ".join(text.split()).replace("<", "\\<")
+def _block_markdown(block: Block, html: str | None) -> list[str]:
+    if isinstance(block, Figure):
+        return [] if html is None else [f"*Figure, to be seen in {html}:* {plain(block.caption)}"]
+    if isinstance(block, Viewer):
+        seen = [] if html is None else [f"*To be seen {plain(block.hint)} in {html}.*"]
+        return [block.table.to_markdown(), *seen]
+    return [block.to_markdown() if isinstance(block, Table) else plain(block)]
 
 
 def _bullets(lines: Sequence[str]) -> str:
-    return "\n".join(f"- {_plain(line)}" for line in lines)
-
-
-def _table_markdown(table: TableBlock) -> str:
-    columns = [(_plain(name).replace("|", "\\|"), _plain(unit).replace("|", "\\|")) for name, unit in table.columns]
-    rows = [[_plain(cell) for cell in row] for row in table.rows]
-    for place, row in enumerate(rows):
-        if row[0] and (place == table.bold or _is_heading(table.rows[place])):
-            row[0] = f"**{row[0]}**"
-    text = markdown(columns, rows)
-    return f"{_plain(table.caption)}\n\n{text}" if table.caption else text
-
-
-class _Cell(NamedTuple):
-    """A cell's text, its interval apart, and its class."""
-
-    text: str
-    interval: str
-    kind: str
-
-
-class _ShownTable(NamedTuple):
-    """A table as the template wants it: columns as (name, unit, class), rows as (class, cells), its size as a class."""
-
-    columns: list[tuple[str, str, str]]
-    rows: list[tuple[str, list[_Cell]]]
-    caption: str
-    size: str
-
-
-class _ShownSection(NamedTuple):
-    """A section as the template wants it: figures as (HTML, caption), sessions as JSON, or None."""
-
-    anchor: str
-    title: str
-    paragraphs: tuple[str, ...]
-    tables: list[_ShownTable]
-    figures: list[tuple[str, str]]
-    sessions: str | None
-    cases: _ShownTable | None
-
-
-def _shown_section(section: Section, place: int) -> _ShownSection:
-    return _ShownSection(
-        section.anchor or f"section-{place}",
-        section.title,
-        section.paragraphs,
-        [_shown_table(table) for table in section.tables],
-        [(figure_html(block.figure), block.caption) for block in section.figures],
-        _embedded([session.to_dict() for session in section.sessions]) if section.sessions else None,
-        _shown_table(case_table(section.sessions)) if section.sessions else None,
-    )
-
-
-def _shown_table(table: TableBlock) -> _ShownTable:
-    body = [row for row in table.rows if not _is_heading(row)]
-    kinds = ["text" if i == 0 or _is_text([row[i] for row in body]) else "" for i in range(len(table.columns))]
-    rows = []
-    for place, row in enumerate(table.rows):
-        kind = "group" if _is_heading(row) else "main" if place == table.bold else ""
-        rows.append((kind, [_shown_cell(*pair) for pair in zip(row, kinds, strict=True)]))
-    columns = [(name, unit, kind) for (name, unit), kind in zip(table.columns, kinds, strict=True)]
-    size = "few" if len(columns) <= _FEW else "dense" if len(columns) > _ROOMY else ""
-    return _ShownTable(columns, rows, table.caption, size)
-
-
-def _shown_cell(cell: str, kind: str) -> _Cell:
-    if cell == NOT_RUN:
-        return _Cell(cell, "", f"{kind} none".strip())
-    found = None if kind else _INTERVAL.fullmatch(cell)
-    return _Cell(found[1], found[2], kind) if found else _Cell(cell, "", kind)
-
-
-def _is_heading(row: tuple[str, ...]) -> bool:
-    return len(row) > 1 and bool(row[0]) and not any(row[1:])
-
-
-def _is_text(cells: Sequence[str]) -> bool:
-    """Whether a column holds words alone, so that it is set from the left."""
-    filled = [cell for cell in cells if cell and cell != NOT_RUN]
-    return bool(filled) and not any(_NUMBER.match(cell) for cell in filled)
-
-
-def _embedded(plain: object) -> str:
-    """JSON that can stand in a script element: no character of it can end the element or a line."""
-    text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return "\n".join(f"- {plain(line)}" for line in lines)

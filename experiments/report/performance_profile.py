@@ -7,19 +7,15 @@ curve that lies above another everywhere dominates it.
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from rapport.experiments.report.figures import COLOURS, lay_out
-from rapport.experiments.results.stats import RESAMPLES, FloatArray
+from rapport.experiments.results.stats import RESAMPLES, FloatArray, drawn_seeds, percentile_interval
 
 Profile = tuple[FloatArray, FloatArray, FloatArray]
 """Share above each level, and its band's lower and upper end, each of shape (T,)."""
-_DASHES = ("solid", "dash", "dot", "dashdot")
 
 
 def performance_profile(
@@ -37,7 +33,7 @@ def performance_profile(
     counts are multinomial, so they are drawn instead of the sessions: the same distribution at a fraction of the work.
 
     Args:
-        scores_by_seed: for each of n seeds an array of shape (S_seed,), a score per session, e.g. R_cum.
+        scores_by_seed: for each of n seeds an array of shape (S_seed,), a score per session, e.g. its return.
         taus: shape (T,), levels, not decreasing, in the unit of the scores.
         rng: source of all randomness; it is advanced.
         resamples: bootstrap resamples.
@@ -57,52 +53,8 @@ def performance_profile(
         raise ValueError(f"level, resamples: {level} and {resamples}; give a level in (0, 1) and at least 1 resample")
     counts = [_counts(scores, levels) for scores in seeds]
     point = np.mean([_above(count) for count in counts], axis=0)
-    low, high = np.quantile(_drawn(counts, rng, resamples), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = percentile_interval(_drawn(counts, rng, resamples), level)
     return point, low, high
-
-
-def profile_figure(profiles: Mapping[str, Profile], taus: ArrayLike, title: str, unit: str) -> Any:
-    """A plotly figure of performance profiles, a curve with its band for each.
-
-    Args:
-        profiles: shown name to what :func:`performance_profile` gave, in the order of the legend.
-        taus: shape (T,), their levels.
-        title: heading of the figure.
-        unit: what the scores are, e.g. ``"R_cum [summed click rate]"``.
-    """
-    import plotly.graph_objects as go
-
-    levels = np.asarray(taus, dtype=np.float64)
-    figure = go.Figure()
-    for place, (name, (point, low, high)) in enumerate(profiles.items()):
-        colour, dash = COLOURS[place % len(COLOURS)], _DASHES[place // len(COLOURS) % len(_DASHES)]
-        figure.add_scatter(
-            x=np.concatenate([levels, levels[::-1]]),
-            y=np.concatenate([high, low[::-1]]),
-            fill="toself",
-            fillcolor=colour,
-            opacity=0.15,
-            line={"width": 0},
-            hoverinfo="skip",
-            showlegend=False,
-            legendgroup=str(place),
-        )
-        figure.add_scatter(
-            x=levels,
-            y=point,
-            mode="lines",
-            name=html.escape(name, quote=False),
-            legendgroup=str(place),
-            line={"color": colour, "width": 2.2, "dash": dash},
-            hovertemplate="%{y:.1%}",
-        )
-    lay_out(figure, title, 380 + 22 * (len(profiles) // 4))
-    figure.update_layout(
-        legend={"orientation": "h", "x": 0, "y": 0, "yanchor": "bottom", "yref": "container"}, hovermode="x unified"
-    )
-    figure.update_xaxes(title=unit)
-    figure.update_yaxes(title="share of sessions above", range=[0, 1.01], tickformat=".0%")
-    return figure
 
 
 def _check(seeds: Sequence[FloatArray], levels: FloatArray) -> None:
@@ -132,10 +84,10 @@ def _above(counts: FloatArray) -> FloatArray:
 def _drawn(counts: Sequence[FloatArray], rng: np.random.Generator, resamples: int) -> FloatArray:
     """Profiles of the resamples, shape (R, T)."""
     n = len(counts)
-    chosen = rng.integers(0, n, size=(resamples, n))
     total = np.zeros((resamples, len(counts[0]) - 1))
-    for seed, count in enumerate(counts):
-        rows, _ = np.nonzero(chosen == seed)
+    for seed, slots in drawn_seeds(n, rng, resamples):
+        rows, _ = np.nonzero(slots)
+        count = counts[seed]
         size = int(count.sum())
         np.add.at(total, rows, _above(rng.multinomial(size, count / size, size=len(rows)).astype(np.float64)))
     return total / n

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from numpy.typing import NDArray
 
+from rapport.agents.baselines.task import Act
 from rapport.datasets.schema import IntArray
 from rapport.envs.session.engine.core import SessionCore
-from rapport.experiments.lerl.evaluation import Act
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,27 @@
-"""Interquartile means over seeds, with seeded two-level bootstrap intervals.
+"""Interval estimates: interquartile means over seeds, cluster bootstraps, t-intervals.
 
 An experiment is a few seeds (one training each) and, for each seed, many sessions of held-out users. Both levels vary,
 so both are resampled: seeds with replacement, then, inside every seed drawn, its sessions with replacement. The seeds'
 values are aggregated by the interquartile mean, as Agarwal et al. (2021, "Deep reinforcement learning at the edge of
-the statistical precipice") recommend; the interval is the percentile interval.
+the statistical precipice") recommend; the interval is the percentile interval. Where rows of one log depend on each
+other because they share a user or a story, :func:`cluster_bootstrap` resamples users or stories with all their rows
+(Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8).
+
+``scipy.stats.bootstrap`` resamples one level of independent rows. It can pair samples and take a generator, but it
+cannot draw sessions inside drawn seeds, cannot draw whole clusters of unequal size, and hands a ratio of sums no common
+index unless the two arrays are equally long in every seed.
+
+Two bootstraps keep streams of random numbers of their own, so that published figures stay as they are: the performance
+profiles draw multinomial counts inside a seed (:mod:`rapport.experiments.report.performance_profile`), and the
+satiation study draws all its resamples of users in one multinomial call
+(:mod:`rapport.experiments.satiation.fit`).
 
 Every random number comes from the generator passed in: one seed, one table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,16 +40,26 @@ class Estimate:
     """A point estimate and its interval, in the unit of the scores.
 
     Attributes:
-        point: interquartile mean over seeds.
+        point: e.g. the interquartile mean over seeds.
         low: lower end of the interval.
         high: upper end of the interval.
-        n_seeds: seeds it rests on. With one seed the interval only shows how much sessions vary.
+        n_seeds: seeds (or clusters) it rests on. With one seed the interval only shows how much sessions vary.
     """
 
     point: float
     low: float
     high: float
     n_seeds: int
+
+    def shown(self, digits: int, *, signed: bool = False) -> str:
+        """The estimate as text, e.g. ``"9.10 [8.77, 9.45]"``; with signs for a difference."""
+        return interval_text(self.point, self.low, self.high, digits, signed=signed)
+
+
+def interval_text(point: float, low: float, high: float, digits: int, *, signed: bool = False) -> str:
+    """A point and its interval as text, e.g. ``"+0.20 [+0.10, +0.30]"``."""
+    form = f"{'+' if signed else ''}.{digits}f"
+    return f"{point:{form}} [{low:{form}}, {high:{form}}]"
 
 
 @dataclass(frozen=True)
@@ -163,25 +184,133 @@ def paired_difference(
     return _summary(first.per_seed() - second.per_seed(), drawn[0] - drawn[1], level)
 
 
+def cluster_bootstrap(
+    statistic: Callable[[FloatArray], ArrayLike],
+    clusters: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    resamples: int = RESAMPLES,
+) -> FloatArray:
+    """Values of a statistic of rows when clusters are drawn with replacement, each with all of its rows.
+
+    Args:
+        statistic: maps weights of shape (R,), how often each row was drawn, to a number or an array.
+        clusters: shape (R,), whose row it is, e.g. a user or a story; any integers.
+        rng: source of all randomness; it is advanced.
+        resamples: bootstrap resamples, B.
+
+    Returns:
+        shape (B,), or (B, ...) for a statistic with a shape.
+    """
+    _check_resamples(resamples)
+    _, code = np.unique(clusters, return_inverse=True)
+    n = int(code.max()) + 1
+    drawn = (np.bincount(rng.integers(n, size=n), minlength=n).astype(np.float64) for _ in range(resamples))
+    return np.array([statistic(times[code]) for times in drawn], dtype=np.float64)
+
+
+def cluster_estimate(
+    numerator: ArrayLike,
+    clusters: NDArray[np.integer],
+    rng: np.random.Generator,
+    *,
+    denominator: ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    level: float = 0.95,
+) -> Estimate:
+    """Sum over sum of rows, by default their mean, with a percentile interval over clusters.
+
+    Args:
+        numerator: shape (R,), e.g. clicks.
+        clusters: shape (R,), whose row it is; any integers.
+        rng: source of all randomness; it is advanced.
+        denominator: shape (R,), not negative, e.g. impressions; by default 1 for every row.
+        resamples: bootstrap resamples.
+        level: coverage aimed at, in (0, 1).
+
+    Raises:
+        ValueError: the arrays have different shapes, or a cluster's denominators are all 0.
+    """
+    top = np.asarray(numerator, dtype=np.float64)
+    bottom = np.ones_like(top) if denominator is None else np.asarray(denominator, dtype=np.float64)
+    if not top.shape == bottom.shape == clusters.shape or top.ndim != 1 or not len(top):
+        raise ValueError(
+            f"cluster_estimate: numerator {top.shape}, denominator {bottom.shape} and clusters {clusters.shape}; "
+            "give one number of each per row, and at least one row"
+        )
+    _, code = np.unique(clusters, return_inverse=True)
+    tops, bottoms = np.bincount(code, top), np.bincount(code, bottom)
+    if not (bottoms > 0).all():
+        raise ValueError("cluster_estimate: a cluster's denominators sum to 0; leave its rows out")
+    drawn = cluster_bootstrap(lambda w: w @ tops / (w @ bottoms), np.arange(len(tops)), rng, resamples=resamples)
+    low, high = percentile_interval(drawn, level)
+    return Estimate(float(top.sum() / bottom.sum()), float(low), float(high), len(tops))
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
+    """Mean of independent values with Student's t-interval.
+
+    Args:
+        values: shape (n,), n >= 2.
+        level: coverage, in (0, 1); exact for normal values.
+
+    Raises:
+        ValueError: there are fewer than two values.
+        ModuleNotFoundError: the ``stats`` extra (scipy) is not installed.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if found.ndim != 1 or len(found) < 2:
+        raise ValueError(f"t_interval: values of shape {found.shape}; give at least two numbers in one row")
+    _check_level(level)
+    try:
+        from scipy.stats import t
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            't-intervals need scipy, which is not installed; install it: pip install "rapport-gym[stats]"',
+            name=error.name,
+        ) from error
+    mean = float(found.mean())
+    half = float(t.ppf((1 + level) / 2, len(found) - 1) * found.std(ddof=1) / np.sqrt(len(found)))
+    return Estimate(mean, mean - half, mean + half, len(found))
+
+
+def percentile_interval(drawn: FloatArray, level: float = 0.95) -> FloatArray:
+    """Lower and upper end, shape (2, ...), of resampled values of shape (B, ...)."""
+    _check_level(level)
+    return np.asarray(np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0))
+
+
+def drawn_seeds(n: int, rng: np.random.Generator, resamples: int) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """The first level of the bootstrap: each of n seeds, and which of the slots of all resamples drew it, (B, n)."""
+    _check_resamples(resamples)
+    chosen = rng.integers(0, n, size=(resamples, n))
+    for seed in range(n):
+        yield seed, chosen == seed
+
+
 def _summary(per_seed: FloatArray, drawn: FloatArray, level: float) -> Estimate:
-    """Point from ``per_seed`` of shape (n,), interval from ``drawn`` of shape (R, n)."""
+    """Point from ``per_seed`` of shape (n,), interval from ``drawn`` of shape (B, n)."""
+    low, high = percentile_interval(iqm(drawn), level)
+    return Estimate(float(iqm(per_seed)), float(low), float(high), len(per_seed))
+
+
+def _check_level(level: float) -> None:
     if not 0 < level < 1:
         raise ValueError(f"level: {level} is not in (0, 1)")
-    low, high = np.quantile(iqm(drawn), [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(iqm(per_seed)), float(low), float(high), len(per_seed))
+
+
+def _check_resamples(resamples: int) -> None:
+    if resamples < 1:
+        raise ValueError(f"resamples: {resamples}; at least 1 is needed")
 
 
 def _resample(
     systems: Sequence[Scores], rng: np.random.Generator, resamples: int, *, same_sessions: bool
 ) -> FloatArray:
-    """Values of the seeds drawn, shape (M systems, R resamples, n seeds); the same seeds for every system."""
-    if resamples < 1:
-        raise ValueError(f"resamples: {resamples}; at least 1 is needed")
+    """Values of the seeds drawn, shape (M systems, B resamples, n seeds); the same seeds for every system."""
     n = systems[0].n_seeds
-    chosen = rng.integers(0, n, size=(resamples, n))
     values = np.empty((len(systems), resamples, n))
-    for seed in range(n):
-        slots = chosen == seed
+    for seed, slots in drawn_seeds(n, rng, resamples):
         count = int(slots.sum())
         if same_sessions:
             values[:, slots] = _session_level(systems, seed, count, rng)

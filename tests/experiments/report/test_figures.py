@@ -1,130 +1,87 @@
-"""The page: whole, self-contained, escaped."""
+"""Figures: every point where it belongs, labels whole and escaped."""
 
 from __future__ import annotations
-
-import re
-import sys
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rapport.experiments.report import figures as reports
-from rapport.experiments.report.figures import Card, Curve, RunReport, render, write_report
-from rapport.experiments.results.store import MethodResult
-from rapport.experiments.results.summary import RunFacts, summarise
+from rapport.experiments.report import figures
+from rapport.experiments.report.figures import Curve, broken, forest, label_rows, lay_out, learning_curves
+from rapport.experiments.results.stats import Estimate
 
-pytest.importorskip("jinja2")
-pytest.importorskip("plotly")
-EVIL = "</script><script>alert(1)</script><b>"
+go = pytest.importorskip("plotly.graph_objects")
+LONG = "a planner whose plans last until a session goes otherwise than expected <b>and</b> no longer"
 
 
-def a_report(label: str = "LERL", **changes: object) -> RunReport:
-    rng = np.random.default_rng(0)
-    results = [
-        MethodResult(name, shown, seed, rng.integers(11, 20, 60), rng.uniform(2, 9, 60), meter=meter)
-        for name, shown, meter in (("lerl", label, {"calls": 7, "seconds": 1.0}), ("ppo", "PPO", {}))
-        for seed in range(2)
-    ]
-    table = summarise(results, RunFacts("twin", 50, "corrected", "heuristic"), (("lerl", label), ("none", "absent")))
-    steps = np.arange(0, 2_000, 100)
-    curves = [Curve("lerl", s, steps, 11 + steps / 500 + s, 5 + steps / 900 - s) for s in range(2)]
-    card = Card(
-        ("behaviour", "predictor", "AUC"), (("click", "model", 0.7312), ("click", "item rate", None)), "later days"
-    )
-    values: dict[str, object] = {
-        "title": "A run",
-        "table": table,
-        "settings": {"seeds": "2"},
-        "curves": curves,
-        "card": card,
-    }
-    return RunReport(**{**values, **changes})  # type: ignore[arg-type]
+def test_a_forest_has_every_point_and_every_label() -> None:
+    rows = [("PPO", Estimate(2.0, 1.5, 2.8, 5)), (LONG, Estimate(3.0, 2.9, 3.2, 5))]
+    figure = forest(rows, "return [clicks]")
+    assert [tuple(trace.x) for trace in figure.data] == [(2.0,), (3.0,)]
+    for trace, (_, value) in zip(figure.data, rows, strict=True):
+        assert trace.x[0] + trace.error_x.array[0] == pytest.approx(value.high)
+        assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(value.low)
+    shown = [note.text for note in figure.layout.annotations]
+    assert shown[0] == "PPO"
+    assert shown[1].replace("<br>", " ") == LONG.replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;")
+    bottom, top = figure.layout.yaxis.range
+    assert bottom > 1 and top < 0  # the first row on top, and both inside
 
 
-class Page(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in {"meta", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+def test_rows_are_as_high_as_their_longest_label() -> None:
+    short, long = (label_rows(go.Figure(), ["one", label], "title") for label in ("two", LONG))
+    assert long.layout.height > short.layout.height
+    assert all(note.y < place for place, note in enumerate(long.layout.annotations))
 
 
-def parsed(text: str) -> Page:
-    page = Page()
-    page.feed(text)
-    page.close()
-    assert not page.open
-    return page
+@pytest.mark.parametrize("text", ["short", LONG, "x" * 200])
+def test_lines_fit_a_phone_and_lose_nothing(text: str) -> None:
+    import html
+
+    lines = [html.unescape(line) for line in broken(text).split("<br>")]
+    assert max(map(len, lines)) <= 42
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
 
 
-def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path) -> None:
-    text = write_report(a_report(), tmp_path / "new" / "report.html").read_text("utf-8")
-    page = parsed(text)
-    assert not [a for _, a in page.tags if a.get("src") or a.get("href")]
-    assert text.count("plotly.js v") == 1
-    for part in (
-        "A run",
-        "T_int",
-        "R_cum",
-        "R_sin",
-        "0.731",
-        "later days",
-        "CC BY-SA 4.0",
-        "not run",
-        "training transitions",
-    ):
-        assert part in text
-    assert sum(a.get("class") == "plotly-graph-div" for _, a in page.tags) == 5
-
-
-def test_what_comes_from_outside_is_escaped() -> None:
-    report = a_report(
-        EVIL,
-        title=EVIL,
-        settings={EVIL: EVIL},
-        card=Card((EVIL, EVIL), ((EVIL, EVIL),), EVIL),
-        notes=[EVIL],
-        licence=EVIL,
-    )
-    text = render(report)
-    plain, evil = parsed(render(a_report(notes=["x"]))), parsed(text)
-    assert "<script>alert" not in text
-    assert sum(tag == "script" for tag, _ in evil.tags) == sum(tag == "script" for tag, _ in plain.tags)
-    assert not any(tag == "b" for tag, _ in evil.tags)
-
-
-def test_a_run_with_nothing_measured_says_so() -> None:
-    table = summarise([], RunFacts("twin", 50, "corrected", "heuristic"), (("lerl", "LERL"),))
-    text = render(a_report(table=table, curves=(), card=None))
-    assert len(re.findall("not run", text)) >= 7
+def test_a_long_title_makes_room_for_itself() -> None:
+    short, long = lay_out(go.Figure(), "one", 200), lay_out(go.Figure(), LONG, 200)
+    assert short.layout.height == 200
+    assert long.layout.height - long.layout.margin.t == short.layout.height - short.layout.margin.t
 
 
 def test_curves_of_different_grids_are_averaged_where_both_are() -> None:
     curves = [
-        Curve("a", 0, np.array([0, 10, 20]), np.zeros(3), np.array([0.0, 10.0, 20.0])),
-        Curve("a", 1, np.array([5, 15, 30]), np.zeros(3), np.array([7.0, 17.0, 32.0])),
+        Curve("a", 0, np.array([0, 10, 20]), np.array([0.0, 10.0, 20.0])),
+        Curve("a", 1, np.array([5, 15, 30]), np.array([7.0, 17.0, 32.0])),
     ]
-    grid, mean, error = reports._band(curves, "r_cum")
+    grid, mean, error = figures._band(curves)
     np.testing.assert_array_equal(grid, [5, 10, 15, 20])
     np.testing.assert_allclose(mean, grid + 1)
     np.testing.assert_allclose(error, 1)
 
 
-def test_a_curve_needs_one_number_per_point() -> None:
+def test_each_method_has_a_line_per_seed_a_band_and_its_mean() -> None:
+    x = np.arange(4)
+    curves = [Curve("a", seed, x, x + float(seed)) for seed in range(3)] + [Curve("b", 0, x, x * 2.0)]
+    figure = learning_curves(curves, "return", "transitions")
+    assert len(figure.data) == (3 + 2 + 1) + (0 + 2 + 1)
+    named = {trace.name: trace for trace in figure.data if trace.showlegend}
+    np.testing.assert_allclose(named["a"].y, x + 1)
+    np.testing.assert_allclose(named["b"].y, 2 * x)
+    assert figure.layout.xaxis.title.text == "transitions"
+
+
+def test_a_curve_of_one_point_is_seen() -> None:
+    one = [Curve("a", 0, np.array([5]), np.array([1.0]))]
+    apart = [*one, Curve("a", 1, np.array([9]), np.array([3.0]))]
+    for curves, x in ((one, [5]), (apart, [5, 9])):
+        (mean,) = [trace for trace in learning_curves(curves, "return", "slates").data if trace.showlegend]
+        assert list(mean.x) == x
+        assert mean.mode == ("markers" if len(x) == 1 else "lines")
+    points = [trace for trace in learning_curves(apart, "return", "slates").data if trace.mode == "markers"]
+    assert [tuple(trace.x) for trace in points] == [(5,), (9,)]
+
+
+@pytest.mark.parametrize(("x", "y"), [(3, 2), (0, 0)])
+def test_a_curve_needs_one_number_per_point(x: int, y: int) -> None:
     with pytest.raises(ValueError, match="need one number per point"):
-        Curve("a", 0, np.arange(3), np.zeros(2), np.zeros(3))
-
-
-def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "rapport-gym\[report\]"'):
-        render(a_report())
+        Curve("a", 0, np.arange(x), np.zeros(y))

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from rapport.experiments.report.blocks import Block, Figure, Viewer
 from rapport.experiments.report.figures import lay_out
-from rapport.experiments.report.page import (
-    FigureBlock,
-    Page,
-    Section,
-    TableBlock,
-    case_table,
-    to_html,
-    to_markdown,
-    write_page,
-)
+from rapport.experiments.report.html import to_html
+from rapport.experiments.report.page import Page, Section, print_page, publish, to_markdown, write_page
 from rapport.experiments.report.session_record import RecordedSession, RecordedSlate
+from rapport.experiments.report.session_viewer import session_table, session_viewer
+from rapport.experiments.report.table import Table
 
 pytest.importorskip("jinja2")
 go = pytest.importorskip("plotly.graph_objects")
@@ -41,29 +39,31 @@ def a_session(user: int = 7, label: str = "LERL", category: str = "Food", method
     return RecordedSession(method, label, user, slates, "the budget was used up")
 
 
-def a_table(name: str = "LERL") -> TableBlock:
+def a_table(name: str = "LERL") -> Table:
     rows = (
         ("Learned", "", "", ""),
         (name, "5.20 [5.01, 5.44]", "its plans", "200,000"),
         ("PPO", "not run", "not run", "none"),
     )
-    return TableBlock(
-        (("method", ""), ("R_cum", "clicks"), ("may know", ""), ("learned from", "slates")), rows, "All.", 1
-    )
+    return Table((("method", ""), ("R_cum", "clicks"), ("may know", ""), ("learned from", "slates")), rows, "All.", 1)
+
+
+def some_sessions(word: str = "Word") -> tuple[RecordedSession, ...]:
+    return a_session(label=word, category=word), a_session(label="PPO", method="ppo"), a_session(9)
 
 
 def a_page(word: str = "Word", n_sections: int = 4) -> Page:
     figure = lay_out(go.Figure(go.Scatter(x=[1, 2], y=[3, 4])), "figure", 200)
-    first = Section(
+    blocks: tuple[Block, ...] = (
         word,
-        (word,),
-        (a_table(word), TableBlock(((word, word),), ((word,),), word)),
-        (FigureBlock(figure, word),),
-        (a_session(label=word, category=word), a_session(label="PPO", method="ppo"), a_session(9)),
-        word if word == EVIL else "first",
+        a_table(word),
+        Table(((word, word),), ((word,),), word),
+        Figure(figure, word),
+        session_viewer(some_sessions(word)),
     )
+    first = Section(word, blocks, word if word == EVIL else "first")
     others = tuple(Section(f"{word} {place}") for place in range(1, n_sections))
-    return Page(f"title {word}", word, f"finding {word}", (word,), (first, *others), {word: word}, word)
+    return Page(f"title {word}", f"finding {word}", (word,), word, (first, *others), {word: word}, word)
 
 
 class Parsed(HTMLParser):
@@ -101,9 +101,14 @@ class Parsed(HTMLParser):
         return list(json.loads(text))
 
 
+def a_console(width: int = 200) -> tuple[Console, io.StringIO]:
+    out = io.StringIO()
+    return Console(file=out, width=width), out
+
+
 def test_both_files_are_written_whole(tmp_path: Path) -> None:
-    page = a_page()
-    markdown, html = write_page(page, tmp_path / "new")
+    page, (console, out) = a_page(), a_console()
+    markdown, html = publish(page, tmp_path / "new", console)
     assert [markdown.name, html.name] == ["report.md", "report.html"]
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["report.html", "report.md"]
     assert markdown.read_text("utf-8") == to_markdown(page)
@@ -112,6 +117,40 @@ def test_both_files_are_written_whole(tmp_path: Path) -> None:
     assert shown[:3] == ["finding Word", "title Word", "· Word"]
     assert next(tag for tag, _ in parsed.tags if tag in {"h1", "h2", "p"}) == "h1"
     assert html.read_text("utf-8").count("plotly.js v") == 1
+    assert out.getvalue().splitlines()[-2:] == [f"Wrote {markdown}", f"Wrote {html}"]
+
+
+def test_without_the_extra_the_markdown_is_written_and_the_page_is_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    console, out = a_console()
+    assert publish(a_page(), tmp_path, console, name="card") == (tmp_path / "card.md",)
+    assert [path.name for path in tmp_path.iterdir()] == ["card.md"]
+    last = out.getvalue().splitlines()[-1]
+    assert last.startswith("No page: ") and last.endswith('pip install "rapport-gym[report]"')
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "rapport-gym\[report\]"'):
+        write_page(a_page(), tmp_path / "page.html", console)
+
+
+def test_one_file_is_written_by_its_ending(tmp_path: Path) -> None:
+    page, (console, _) = a_page(), a_console()
+    for name in ("page.html", "page.md"):
+        write_page(page, tmp_path / "new" / name, console)
+    assert (tmp_path / "new" / "page.html").read_text("utf-8") == to_html(page)
+    alone = (tmp_path / "new" / "page.md").read_text("utf-8")
+    assert "report.html" not in alone and "| **Word** | 5.20 [5.01, 5.44] |" in alone
+
+
+def test_the_terminal_shows_finding_and_tables(tmp_path: Path) -> None:
+    console, out = a_console(60)
+    print_page(a_page("[bold]"), console)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert lines.index("finding [bold]") < lines.index("- [bold]")
+    assert "[bold]: [bold]" in lines and "5.20 [5.01, 5.44]" in out.getvalue()
+    few, shown = a_console()
+    print_page(a_page(), few, [Table((("a", "unit"),), (("cell",),))])
+    assert shown.getvalue().split() == ["a", "unit", "─" * 4, "cell", "Word:", "Word", "finding", "Word", "-", "Word"]
 
 
 def test_nothing_is_loaded_from_outside() -> None:
@@ -140,7 +179,7 @@ def test_what_comes_from_outside_is_escaped() -> None:
 
 def test_the_viewer_has_every_session() -> None:
     sessions = [RecordedSession.from_dict(plain) for plain in Parsed(to_html(a_page())).data()]
-    assert tuple(sessions) == a_page().sections[0].sessions
+    assert tuple(sessions) == some_sessions()
 
 
 def test_contents_are_listed_from_four_sections_on() -> None:
@@ -149,14 +188,14 @@ def test_contents_are_listed_from_four_sections_on() -> None:
 
 
 def test_a_page_of_words_needs_no_plotly() -> None:
-    page = Page("t", "s", "h", (), (Section("one", ("words",)),), {})
+    page = Page("t", "h", sections=(Section("one", ("words",)),))
     parsed = Parsed(to_html(page))
     assert not parsed.scripts
     assert not any(tag in {"nav", "table"} for tag, _ in parsed.tags)
 
 
 def test_cells_are_set_by_what_they_hold() -> None:
-    page = Page("t", "s", "h", (), (Section("one", tables=(a_table(),)),), {})
+    page = Page("t", "h", sections=(Section("one", (a_table(),)),))
     text = to_html(page)
     (heading, bold, absent) = re.findall("<tr.*?</tr>", text.split("<tbody>")[1].split("</tbody>")[0], re.DOTALL)
     assert '<tr class="group"><th scope="rowgroup" colspan="4"><span>Learned</span>' in heading
@@ -191,18 +230,27 @@ def test_markdown_begins_with_the_finding_and_names_what_it_leaves_out() -> None
     assert lines[-3:] == ["- Word: Word", "", "Word"]
 
 
+def test_blocks_keep_their_order() -> None:
+    figure = Figure(lay_out(go.Figure(), "title", 100), "drawn", small=True)
+    viewer = Viewer("<i>seen</i>", {"a": 1}, Table((("t", ""),), (("in figures",),)), "one by one")
+    blocks = ("first", figure, figure, a_table(), viewer, "last")
+    page = Page("t", "h", sections=(Section("one", blocks),))
+    marks = ("first", "drawn", "5.20", "<i>seen", "in figures", "last")
+    for text in (to_html(page).split("<h2>one")[1], to_markdown(page)):
+        there = [text.index(mark) for mark in marks if mark in text]
+        assert there == sorted(there) and len(there) >= 5
+    assert to_html(page).count('class="figures small"') == 1
+    assert "*To be seen one by one in report.html.*" in to_markdown(page)
+    assert [table.caption for table in page.tables()] == ["All."]
+
+
 def test_cases_are_counted_by_hand() -> None:
     sessions = [a_session(7), a_session(9), a_session(7, "PPO")]
-    table = case_table(sessions)
+    table = session_table(sessions)
     assert [row[:2] for row in table.rows] == [("7", "LERL"), ("7", "PPO"), ("9", "LERL")]
     assert table.rows[0][2:] == ("3", "1.50", "3 of 6", "0.50", "the budget was used up")
 
 
-def test_a_table_needs_a_cell_for_each_column() -> None:
-    with pytest.raises(ValueError, match="row 1 has 1 cells for 2 columns"):
-        TableBlock((("a", ""), ("b", "")), (("1", "2"), ("3",)))
-
-
 def test_an_anchor_is_a_section_s_own() -> None:
     with pytest.raises(ValueError, match="more than one has the anchor 'x'"):
-        Page("t", "s", "h", (), (Section("one", anchor="x"), Section("two", anchor="x")), {})
+        Page("t", "h", sections=(Section("one", anchor="x"), Section("two", anchor="x")))

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rapport.experiments.report.performance_profile import performance_profile, profile_figure
+from rapport.experiments.report.figures import profile_figure
+from rapport.experiments.report.performance_profile import performance_profile
 
 numbers = st.integers(-8, 8).map(lambda n: n / 2)
 seeds_of_scores = st.lists(st.lists(numbers, min_size=1, max_size=9), min_size=1, max_size=4)

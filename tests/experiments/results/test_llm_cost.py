@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from rapport.agents.llm import Meter
-from rapport.experiments.report.figures import RunReport, render
+from rapport.experiments.report.compat import RunReport, render
 from rapport.experiments.results.llm_cost import COST_COLUMNS, cost_rows, count, had_model, planned_by
 from rapport.experiments.results.store import MethodResult
 from rapport.experiments.results.summary import RunFacts, costs, footer, grid, summarise, to_markdown
