@@ -12,12 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from rapport.datasets.files.directory import data_directory
-from rapport.datasets.registry.check import State, check
-from rapport.datasets.registry.fetch import fetch
 from rapport.datasets.registry.load import DATASETS, DatasetInfo, available, info, load
 from rapport.datasets.twin import FIGURES_FILE, measure
 
-_COLOURS = {State.OK: "green", State.PARTIAL: "yellow", State.ABSENT: "dim", State.DAMAGED: "bold red"}
+_COLOURS = {"ok": "green", "partial": "yellow", "absent": "dim", "damaged": "bold red"}
+"""By state of a file, as of :class:`rapport.datasets.registry.check.State`."""
 
 
 @dataclass
@@ -64,6 +63,8 @@ class DataFetch:
 
     def run(self) -> int:
         """Fetch and say where it is; 0. Errors are raised as DataError."""
+        from rapport.datasets.registry.fetch import fetch
+
         entry = info(self.name)
         console = Console()
         console.print(
@@ -83,6 +84,8 @@ class DataCheck:
 
     def run(self) -> int:
         """Print the table; 1 if something is damaged, else 0 (a part that is absent is no fault)."""
+        from rapport.datasets.registry.check import State, check
+
         lines = check(self.data_dir)
         table = Table(title=f"Data directory: {data_directory(self.data_dir)}")
         table.add_column("data set", no_wrap=True)
