@@ -152,9 +152,7 @@ COMMANDS = (
         "lm:LmImprove",
         "Let the planner learn from its sessions: policy gradient on the tokens of plans; curves on held-out users.",
     ),
-    Entry(
-        "export", "export:Export", "Play sessions and write them as a data set for offline reinforcement learning."
-    ),
+    Entry("export", "export:Export", "Play sessions and write them as a data set for offline reinforcement learning."),
     Entry(
         "bench environment",
         "bench:BenchEnvironment",

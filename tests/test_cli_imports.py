@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+from rapport.experiments import commands
 from rapport.experiments.cli import COMMANDS, GROUPS, parse
 
-HEAVY = ("torch", "stable_baselines3", "sb3_contrib", "pandas", "jinja2", "plotly", "scipy", "llama_cpp", "ray", "pooch")
+HEAVY = (
+    "torch",
+    "stable_baselines3",
+    "sb3_contrib",
+    "pandas",
+    "jinja2",
+    "plotly",
+    "scipy",
+    "llama_cpp",
+    "ray",
+    "pooch",
+)
 SIMULATED = ("rapport.envs.session", "rapport.agents")
 
 
@@ -19,6 +33,7 @@ def modules_after(*argv: str) -> set[str]:
     """What a new process has imported when the command has ended."""
     program = f"""
 import sys
+from rapport.experiments import commands
 from rapport.experiments.cli import main
 try:
     code = main({list(argv)!r})
@@ -33,7 +48,9 @@ print("modules:", *sys.modules)
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["bench", "--help"], ["data", "list"], ["data", "list", "--help"], ["twin", "show"]], ids=" ".join
+    "argv",
+    [["--help"], ["bench", "--help"], ["data", "list"], ["data", "list", "--help"], ["twin", "show"]],
+    ids=" ".join,
 )
 def test_help_and_small_commands_import_nothing_heavy(argv: list[str]) -> None:
     imported = modules_after(*argv)
@@ -55,18 +72,13 @@ def test_the_table_says_what_the_classes_say(entry) -> None:
 
 
 def test_every_command_dataclass_is_in_the_table() -> None:
-    import importlib
-    import pkgutil
-
-    from rapport.experiments import commands
-
     found = set()
     for info in pkgutil.iter_modules(commands.__path__):
         module = importlib.import_module(f"{commands.__name__}.{info.name}")
         for name, value in vars(module).items():
-            if inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_"):
-                if dataclasses.is_dataclass(value) and hasattr(value, "run"):
-                    found.add(f"{info.name}:{name}")
+            here = inspect.isclass(value) and value.__module__ == module.__name__ and not name.startswith("_")
+            if here and dataclasses.is_dataclass(value) and hasattr(value, "run"):
+                found.add(f"{info.name}:{name}")
     assert found == {entry.target for entry in COMMANDS}
 
 
