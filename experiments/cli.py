@@ -1,127 +1,258 @@
-"""The command line: ``rapport COMMAND``, made from the commands' dataclasses."""
+"""The command line: ``rapport COMMAND``.
+
+:data:`COMMANDS` names every command and says in which module it is. Only the module of the command that was called is
+imported, so that help and small commands answer at once.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import reduce
+from importlib import import_module
 from operator import or_
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import tyro
-from rich.console import Console
-
-from rapport.agents.checkpoint import CheckpointError
-from rapport.datasets.schema import DataError
-from rapport.experiments.commands.bench import BenchEnvironment, BenchPlanner, BenchStreaming, BenchTraining
-from rapport.experiments.commands.data import DataCheck, DataFetch, DataList, TwinMeasure, TwinShow
-from rapport.experiments.commands.evaluate import Evaluate
-from rapport.experiments.commands.export import Export
-from rapport.experiments.commands.lm import LmCard, LmImprove, LmTrain
-from rapport.experiments.commands.planner import PlannerCost, PlannerReflections
-from rapport.experiments.commands.quit_rule import QuitRuleCommand
-from rapport.experiments.commands.reflections import Reflections
-from rapport.experiments.commands.reproduce import ReproduceLerl, ReproduceSearch
-from rapport.experiments.commands.run import Run
-from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
-from rapport.experiments.commands.simulator import SimulatorCardCommand, SimulatorCompare, SimulatorFit
-from rapport.experiments.commands.transcript import Transcript
-from rapport.experiments.results.store import ResultError
 
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
 
 
 class Command(Protocol):
-    """What the command line runs."""
+    """A dataclass of a command's options."""
 
     def run(self) -> int:
-        """Do it; the exit code."""
+        """Run the command; the exit code."""
         ...
 
 
-def _named(command: type[Any], name: str) -> Any:
-    return Annotated[command, tyro.conf.subcommand(name)]
+class Entry(NamedTuple):
+    """A command that has not been imported yet.
+
+    Attributes:
+        name: the words that call it, e.g. ``"data list"``; the first of two words is its group's.
+        target: ``module:Class`` under :mod:`rapport.experiments.commands`.
+        description: the docstring of the class.
+    """
+
+    name: str
+    target: str
+    description: str
+
+    def load(self) -> type[Command]:
+        """Import the class."""
+        module, _, name = self.target.partition(":")
+        command: type[Command] = getattr(import_module(f"rapport.experiments.commands.{module}"), name)
+        return command
 
 
-def _group(commands: dict[str, type[Any]], name: str, description: str) -> Any:
-    members = reduce(or_, (_named(command, member) for member, command in commands.items()))
-    return Annotated[members, tyro.conf.subcommand(name, description=description)]
-
-
-_COMMANDS = (
-    _named(Run, "run"),
-    _named(Evaluate, "evaluate"),
-    _group(
-        {"lerl": ReproduceLerl, "search": ReproduceSearch},
-        "reproduce",
-        "A paper's tables, made anew; the search for the hyper-parameters they use.",
+COMMANDS = (
+    Entry(
+        "run",
+        "run:Run",
+        "Train LERL and a planner-less PPO on simulated sessions of real people, and compare them with the controls.",
     ),
-    _group({"list": DataList, "fetch": DataFetch, "check": DataCheck}, "data", "List, fetch and check data sets."),
-    _group(
-        {"fit": SimulatorFit, "card": SimulatorCardCommand, "compare": SimulatorCompare, "quit-rule": QuitRuleCommand},
-        "simulator",
-        "Fit the simulator; how far to trust it; what else was tried; how a quit rule works out.",
+    Entry("evaluate", "evaluate:Evaluate", "Play a trained agent on sessions of held-out users."),
+    Entry(
+        "reproduce lerl",
+        "reproduce:ReproduceLerl",
+        "Make LERL's main table, ablations, sensitivity studies and case study anew, paper beside ours.",
     ),
-    _group(
-        {"measure": SatiationMeasure, "inside": SatiationInside, "separate": SatiationSeparate},
-        "satiation",
-        "Boredom in a log, and built in.",
+    Entry(
+        "reproduce search",
+        "reproduce:ReproduceSearch",
+        "Search hyper-parameters with an equal budget for every method, on training users alone.",
     ),
-    _group(
-        {"cost": PlannerCost, "reflections": PlannerReflections},
-        "planner",
-        "What a language model's plans cost, and what its reflections do.",
+    Entry("data list", "data:DataList", "List the data sets that Rapport knows, and which of them are here."),
+    Entry(
+        "data fetch",
+        "data:DataFetch",
+        "Download a data set, verify its checksum and unpack it; an interrupted download goes on where it stopped.",
     ),
-    _named(Reflections, "reflections"),
-    _named(Transcript, "transcript"),
-    _group({"measure": TwinMeasure, "show": TwinShow}, "twin", "The aggregates that statistical twins are drawn from."),
-    _group(
-        {"train": LmTrain, "card": LmCard, "improve": LmImprove},
-        "lm",
-        "The embedded planner model: making it, what it can do; a planner that learns.",
+    Entry(
+        "data check",
+        "data:DataCheck",
+        "Compare the files in the data directory with what was published, and read what can be read.",
     ),
-    _named(Export, "export"),
-    _group(
-        {
-            "environment": BenchEnvironment,
-            "training": BenchTraining,
-            "planner": BenchPlanner,
-            "streaming": BenchStreaming,
-        },
-        "bench",
-        "Speed against named references; memory.",
+    Entry(
+        "simulator fit",
+        "simulator:SimulatorFit",
+        "Fit the user model that people in the environment respond by, once; it is kept in the cache.",
+    ),
+    Entry(
+        "simulator card",
+        "simulator:SimulatorCardCommand",
+        "Say how far the simulator can be trusted, measured on later days beside predictors that only count.",
+    ),
+    Entry(
+        "simulator compare",
+        "simulator:SimulatorCompare",
+        "Fit counting, factorisation, GRU and transformer alike, and compare them on later days, with intervals.",
+    ),
+    Entry(
+        "simulator quit-rule",
+        "quit_rule:QuitRuleCommand",
+        "How long sessions last when slates repeat the categories before them at a given rate.",
+    ),
+    Entry(
+        "satiation measure",
+        "satiation:SatiationMeasure",
+        "Measure in a log how much repetition bores: by gap, place, dose, time and group, with placebos.",
+    ),
+    Entry(
+        "satiation inside",
+        "satiation:SatiationInside",
+        "Measure boredom inside the simulator, without and with the satiation component: is it counted twice?",
+    ),
+    Entry(
+        "satiation separate",
+        "satiation:SatiationSeparate",
+        "Play controls to the end of their sessions with people who tire, and under LERL's rule: do they separate?",
+    ),
+    Entry(
+        "planner cost",
+        "planner:PlannerCost",
+        "Return against calls: plans that hold for 1 to 20 slates, or until a session surprises.",
+    ),
+    Entry(
+        "planner reflections",
+        "planner:PlannerReflections",
+        "What reflections do: as LERL draws them, none, with shuffled scores, and those on the worst sessions.",
+    ),
+    Entry(
+        "reflections",
+        "reflections:Reflections",
+        "List a pool of reflections: each text with the clicks of the session it is about.",
+    ),
+    Entry(
+        "transcript",
+        "transcript:Transcript",
+        "Print the newest prompts and answers of a transcript, and what the whole of it cost.",
+    ),
+    Entry(
+        "twin measure",
+        "data:TwinMeasure",
+        "Compute from a real log the figures that the statistical twin is drawn from, and write them as JSON.",
+    ),
+    Entry("twin show", "data:TwinShow", "Show the figures that the statistical twin is drawn from."),
+    Entry(
+        "lm train",
+        "lm:LmTrain",
+        "Train the embedded planner model from scratch: lessons, vocabulary, model, GGUF file.",
+    ),
+    Entry(
+        "lm card",
+        "lm:LmCard",
+        "What the model can do: where it was taught, under invented names, and on other data, beside the controls.",
+    ),
+    Entry(
+        "lm improve",
+        "lm:LmImprove",
+        "Let the planner learn from its sessions: policy gradient on the tokens of plans; curves on held-out users.",
+    ),
+    Entry("export", "export:Export", "Play sessions and write them as a data set for offline reinforcement learning."),
+    Entry(
+        "bench environment",
+        "bench:BenchEnvironment",
+        "User-steps per second of the session environments, beside bare NumPy loops in the same run.",
+    ),
+    Entry(
+        "bench training",
+        "bench:BenchTraining",
+        "Training transitions per second with updates, beside Stable-Baselines3's stock policy in the same run.",
+    ),
+    Entry(
+        "bench planner",
+        "bench:BenchPlanner",
+        "Plans per second of a language model in this process, beside plain llama-cpp-python in the same run.",
+    ),
+    Entry(
+        "bench streaming",
+        "bench:BenchStreaming",
+        "Memory and speed of converting a made-up KuaiRand-27K that does not fit into memory.",
     ),
 )
+
+GROUPS = {
+    "reproduce": "A paper's tables, made anew; the search for the hyper-parameters they use.",
+    "data": "List, fetch and check data sets.",
+    "simulator": "Fit the simulator; how far to trust it; what else was tried; how a quit rule works out.",
+    "satiation": "Boredom in a log, and built in.",
+    "planner": "What a language model's plans cost, and what its reflections do.",
+    "twin": "The aggregates that statistical twins are drawn from.",
+    "lm": "The embedded planner model: making it, what it can do; a planner that learns.",
+    "bench": "Speed against named references; memory.",
+}
+
+
+@dataclass
+class _NotImported:
+    """Stands in help for a command that was not called; its options are not needed there."""
 
 
 def parse(argv: Sequence[str] | None = None) -> Command:
     """The command that the arguments stand for; exits with a usage message where they stand for none."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    _refuse_unknown(argv)
+    called = [entry for entry in COMMANDS if entry.name in (" ".join(argv[:1]), " ".join(argv[:2]))]
+    if not called and any(word.startswith("-") and word not in ("-h", "--help") for word in argv):
+        called = list(COMMANDS)  # shell completion, and the hint where an option stands before its command
+    members: dict[str, Any] = {}
+    for entry in COMMANDS:
+        group, _, name = entry.name.rpartition(" ")
+        command: Any = entry.load() if entry in called else _NotImported
+        member = Annotated[command, tyro.conf.subcommand(name, description=entry.description)]
+        members[group or name] = members[group] | member if group in members else member
+    commands = [
+        Annotated[member, tyro.conf.subcommand(name, description=GROUPS[name])] if name in GROUPS else member
+        for name, member in members.items()
+    ]
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
-    commands = reduce(or_, _COMMANDS)
-    command: Command = tyro.cli(commands, prog="rapport", description=_DESCRIPTION, args=argv, config=config)
-    return command
+    parsed: Command = tyro.cli(
+        reduce(or_, commands), prog="rapport", description=_DESCRIPTION, args=argv, config=config
+    )
+    return parsed
+
+
+def _refuse_unknown(argv: list[str]) -> None:
+    """Exit with the closest name where the first words are no command's."""
+    names = [entry.name.split() for entry in COMMANDS]
+    program, known = "rapport", list(dict.fromkeys(name[0] for name in names))
+    for word in argv[:2]:
+        if word.startswith("-"):
+            return
+        if word not in known:
+            close = get_close_matches(word, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            print(
+                f"{program}: {word!r} is no command{hint} Choose one of {', '.join(known)}; "
+                f"`{program} --help` describes them.",
+                file=sys.stderr,
+            )
+            sys.exit(2)
+        if word not in GROUPS:
+            return
+        program, known = f"rapport {word}", [name[1] for name in names if name[0] == word]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; expected errors become one message and exit code 2."""
-    command = parse(argv)
-    errors = Console(stderr=True)
     try:
-        return command.run()
-    except (
-        DataError,
-        CheckpointError,
-        ResultError,
-        ValueError,
-        FileNotFoundError,
-        ConnectionError,
-        ImportError,
-    ) as error:
-        errors.print(f"rapport: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        return parse(argv).run()
+    except (ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
+        _print_error(f"rapport: {error}", style="bold red")
         return 2
     except KeyboardInterrupt:
-        errors.print("rapport: stopped; the same command goes on from the last checkpoint", highlight=False)
+        _print_error("rapport: stopped; the same command goes on from the last checkpoint")
         return 130
+
+
+def _print_error(message: str, style: str | None = None) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(message, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,9 @@ import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -25,6 +24,9 @@ from rapport.datasets.schema import (
     Population,
     Tables,
 )
+
+if TYPE_CHECKING:
+    import pandas as pd  # imported where videos are read: it takes longer to import than everything else here
 
 TAG_FILE = "item_categories.csv"
 NAMES_FILE = Path(__file__).with_name("names.json")
@@ -106,6 +108,8 @@ def read_videos(path: Path) -> tuple[pd.DataFrame, IntArray]:
 
     Captions contain bare carriage returns, which are not line ends here: only line feeds outside quotes are.
     """
+    import pandas as pd
+
     columns = ["video_id", *_LEVELS, _FIRST_NAME]
     check_ends(path, columns)
     try:
@@ -120,6 +124,8 @@ def read_videos(path: Path) -> tuple[pd.DataFrame, IntArray]:
 
 
 def _whole_numbers(column: pd.Series[str], path: Path) -> NDArray[np.int64]:
+    import pandas as pd
+
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
     if len(bad := np.flatnonzero(~(np.floor(numbers) == numbers))):
         raise DataError(

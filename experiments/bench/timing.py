@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
 
 STATUS = Path("/proc/self/status")
 
@@ -75,6 +74,8 @@ def compare(subjects: Mapping[str, Work], seconds: float, rounds: int) -> dict[s
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
     """Let torch compute on so many threads meanwhile."""
+    import torch  # not above: the conversion of logs is measured in a process without it
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -13,22 +13,18 @@ from rapport.agents.lerl import LowLevel
 from rapport.agents.planning.lm.embedded import embedded_model
 from rapport.datasets.kuairand import large as kuairand_large
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.response.learned import SequenceResponse
 from rapport.experiments.bench import environment, planner, streaming, training
 from rapport.experiments.bench.timing import Speed, machine_facts
-from rapport.experiments.commands.simulator import DataName, fitted_simulator
+from rapport.experiments.commands.options import LocalData
+from rapport.experiments.commands.simulator import fitted_simulator
 
 
 @dataclass
-class BenchEnvironment:
+class BenchEnvironment(LocalData):
     """User-steps per second of the session environments, beside bare NumPy loops in the same run."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     batch_sizes: tuple[int, ...] = (1, 64, 512, 1_024, 8_192)
     """Users served at once."""
     threads: tuple[int, ...] = (1, 2)
@@ -46,7 +42,7 @@ class BenchEnvironment:
             batch_sizes=min(self.batch_sizes, default=0),
             threads=min(self.threads, default=0),
         )
-        data, response = _simulator(self.data, self.data_dir)
+        data, response = _simulator(self)
         console = Console()
         _print_facts(console, data)
         with console.status("") as status:
@@ -57,8 +53,7 @@ class BenchEnvironment:
             own = environment.gymnasium_benchmark(data, response, self.seconds)
             status.update("peak memory of a fresh process")
             batch = max(self.batch_sizes)
-            folder = None if self.data_dir is None else str(self.data_dir)
-            memory = environment.peak_memory(environment.LEARNED, batch, data=self.data, root=folder)
+            memory = environment.peak_memory(environment.LEARNED, batch, data=self.data, root=self.root)
         console.print(environment_table(found))
         console.print(
             "gymnasium.utils.performance.benchmark_step on gym.make, learned response, 1 thread, slates drawn as it "
@@ -70,13 +65,9 @@ class BenchEnvironment:
 
 
 @dataclass
-class BenchTraining:
+class BenchTraining(LocalData):
     """Training transitions per second with updates, beside Stable-Baselines3's stock policy in the same run."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     transitions: int = 40_000
     """To time for each policy and number of threads, after one rollout to warm up; rounded up to whole rollouts."""
     threads: tuple[int, ...] = (1, 2)
@@ -87,7 +78,7 @@ class BenchTraining:
     def run(self) -> int:
         """Time and print; 0."""
         _check(transitions=self.transitions, n_envs=self.n_envs, threads=min(self.threads, default=0))
-        data, response = _simulator(self.data, self.data_dir)
+        data, response = _simulator(self)
         console = Console()
         _print_facts(console, data)
         with console.status("") as status:
@@ -99,15 +90,11 @@ class BenchTraining:
 
 
 @dataclass
-class BenchPlanner:
+class BenchPlanner(LocalData):
     """Plans per second of a language model in this process, beside plain llama-cpp-python in the same run."""
 
     llm: Path | None = None
     """A GGUF file; by default the embedded model."""
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     batch_sizes: tuple[int, ...] = (1, 8, 64)
     """Users planned for at once."""
     threads: int = 1
@@ -123,7 +110,7 @@ class BenchPlanner:
             seconds=self.seconds, rounds=self.rounds, batch_sizes=min(self.batch_sizes, default=0), threads=self.threads
         )
         model = self.llm or embedded_model()
-        data, response = _simulator(self.data, self.data_dir)
+        data, response = _simulator(self)
         console = Console()
         _print_facts(console, data)
         console.print(
@@ -251,8 +238,8 @@ def _cells(speed: Speed) -> tuple[str, str]:
     return f"{speed.median:,.0f}", f"{speed.slowest:,.0f} - {speed.fastest:,.0f}"
 
 
-def _simulator(name: DataName, data_dir: Path | None) -> tuple[SessionData, SequenceResponse]:
-    data = find_data(name, None if data_dir is None else str(data_dir))
+def _simulator(command: LocalData) -> tuple[SessionData, SequenceResponse]:
+    data = command.session_data()
     return data, fitted_simulator(data, FitSettings())[0]
 
 

@@ -12,20 +12,17 @@ from rich.console import Console
 from rich.table import Table
 
 from rapport.datasets.files.directory import data_directory
-from rapport.datasets.registry.check import State, check
-from rapport.datasets.registry.fetch import fetch
 from rapport.datasets.registry.load import DATASETS, DatasetInfo, available, info, load
 from rapport.datasets.twin import FIGURES_FILE, measure
+from rapport.experiments.commands.options import DataDirectory
 
-_COLOURS = {State.OK: "green", State.PARTIAL: "yellow", State.ABSENT: "dim", State.DAMAGED: "bold red"}
+_COLOURS = {"ok": "green", "partial": "yellow", "absent": "dim", "damaged": "bold red"}
+"""By state of a file, as of :class:`rapport.datasets.registry.check.State`."""
 
 
 @dataclass
-class DataList:
+class DataList(DataDirectory):
     """List the data sets that Rapport knows, and which of them are here."""
-
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
 
     def run(self) -> int:
         """Print the table; 0."""
@@ -50,13 +47,11 @@ class DataList:
 
 
 @dataclass
-class DataFetch:
+class DataFetch(DataDirectory):
     """Download a data set, verify its checksum and unpack it; an interrupted download goes on where it stopped."""
 
     name: Annotated[str, tyro.conf.Positional] = "kuairand-pure"
     """Which data set; `rapport data list` names them."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     base_url: str | None = None
     """Fetch the archive from this address (a mirror) instead of the official one; the checksum stays the same."""
     overwrite: bool = False
@@ -64,6 +59,8 @@ class DataFetch:
 
     def run(self) -> int:
         """Fetch and say where it is; 0. Errors are raised as DataError."""
+        from rapport.datasets.registry.fetch import fetch
+
         entry = info(self.name)
         console = Console()
         console.print(
@@ -75,14 +72,13 @@ class DataFetch:
 
 
 @dataclass
-class DataCheck:
+class DataCheck(DataDirectory):
     """Compare the files in the data directory with what was published, and read what can be read."""
-
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
 
     def run(self) -> int:
         """Print the table; 1 if something is damaged, else 0 (a part that is absent is no fault)."""
+        from rapport.datasets.registry.check import State, check
+
         lines = check(self.data_dir)
         table = Table(title=f"Data directory: {data_directory(self.data_dir)}")
         table.add_column("data set", no_wrap=True)
@@ -102,13 +98,11 @@ class DataCheck:
 
 
 @dataclass
-class TwinMeasure:
+class TwinMeasure(DataDirectory):
     """Compute from a real log the figures that the statistical twin is drawn from, and write them as JSON."""
 
     name: str = "kuairand-pure"
     """The data set to measure."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     output: Path = FIGURES_FILE
     """The file to write; by default the one the package ships."""
 

@@ -22,6 +22,7 @@ from rapport.agents.lerl import act_on, sampled_actions, slate_policy
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.kuairand import Users
 from rapport.experiments.commands.evaluate import load_agent
+from rapport.experiments.commands.options import DataDirectory, at_least_one
 from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari
 from rapport.experiments.lerl.config import PlannerChoice, planned
 from rapport.experiments.lerl.evaluation import Act
@@ -52,7 +53,7 @@ class Player:
 
 
 @dataclass
-class Export:
+class Export(DataDirectory):
     """Play sessions and write them as a data set for offline reinforcement learning."""
 
     format: Annotated[Literal["minari"], tyro.conf.Positional]
@@ -64,8 +65,6 @@ class Export:
     """Id of the environment."""
     data: str = "auto"
     """What the environment stands on, e.g. kuairand-pure, twin, or auto: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     users: Users = "train"
     """Whose sessions. The environment to evaluate in has the held-out users in any case."""
     arguments: tuple[str, ...] = ()
@@ -83,8 +82,7 @@ class Export:
 
     def run(self) -> int:
         """Play, write and say where; 0."""
-        if self.sessions < 1:
-            raise ValueError(f"--sessions {self.sessions}: it must be at least 1")
+        at_least_one(sessions=self.sessions)
         import_minari()
         player = self._control() if self.policy in CONTROLS else self._trained()
         name = self.dataset or self._dataset(player)
@@ -123,8 +121,8 @@ class Export:
     def _control(self) -> Player:
         arguments: dict[str, Any] = {"data": self.data, **_parsed(self.arguments)}
         here: dict[str, Any] = {"users": self.users, "autoreset_mode": AutoresetMode.SAME_STEP}
-        if self.data_dir is not None:
-            here["root"] = str(self.data_dir)
+        if self.root is not None:
+            here["root"] = self.root
         made: Any = gym.make_vec(
             self.env, self._batch, vectorization_mode="vector_entry_point", **{**arguments, **here}
         )

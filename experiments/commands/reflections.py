@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rapport.agents.planning.reflection import Reflection, read_reflections
+from rapport.experiments.commands.options import at_least_one
 
 WIDTH = 80
 """Columns of the printed table."""
@@ -34,9 +35,7 @@ class Reflections:
 
     def run(self) -> int:
         """Print them; 0."""
-        for name in ("last", "best"):
-            if (number := getattr(self, name)) is not None and number < 1:
-                raise ValueError(f"--{name} {number}: it must be at least 1")
+        at_least_one(**{n: number for n in ("last", "best") if (number := getattr(self, n)) is not None})
         every = read_reflections(self.file)
         chosen = every if self.last is None else every[-self.last :]
         if self.best is not None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rapport.agents.llm.base.interface import Completion, Meter
 from rapport.agents.llm.transcript import Batch, read_batches
+from rapport.experiments.commands.options import at_least_one
 
 
 @dataclass
@@ -27,8 +28,7 @@ class Transcript:
 
     def run(self) -> int:
         """Print them; 0."""
-        if self.last < 1:
-            raise ValueError(f"--last {self.last}: it must be at least 1")
+        at_least_one(last=self.last)
         console = Console(highlight=False, soft_wrap=True)
         newest: list[tuple[Batch, int]] = []
         conversations: set[str] = set()

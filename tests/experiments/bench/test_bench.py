@@ -23,7 +23,7 @@ def on_small_data(
     small_data: SessionData, sequence_response: SequenceResponse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The commands find the small twin with an unfitted user model, and the lookup table is small."""
-    monkeypatch.setattr(bench_commands, "_simulator", lambda name, data_dir: (small_data, sequence_response))
+    monkeypatch.setattr(bench_commands, "_simulator", lambda command: (small_data, sequence_response))
     monkeypatch.setattr(environment, "peak_memory", lambda name, batch, **_: 0.25)
     monkeypatch.setattr(environment, "LOOKUP_USERS", 50)
     monkeypatch.setattr(environment, "LOOKUP_ITEMS", 60)
@@ -75,7 +75,7 @@ def test_bench_environment_prints_the_table(
     on_small_data: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")  # names must not be cut short on a narrow terminal
-    command = BenchEnvironment("twin", batch_sizes=(1, 4), threads=(1,), seconds=0.01, rounds=2)
+    command = BenchEnvironment(data="twin", batch_sizes=(1, 4), threads=(1,), seconds=0.01, rounds=2)
     assert command.run() == 0
     printed = capsys.readouterr().out
     for word in ("cores", "200 users, 150 items", environment.REFERENCE, "NextStep", "SameStep", "gym.make"):
@@ -88,7 +88,7 @@ def test_bench_training_prints_the_table(
     on_small_data: None, small: LowLevel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_commands, "LowLevel", lambda n_envs: replace(small, n_envs=n_envs))
-    assert BenchTraining("twin", transitions=70, threads=(1,), n_envs=8).run() == 0
+    assert BenchTraining(data="twin", transitions=70, threads=(1,), n_envs=8).run() == 0
     printed = capsys.readouterr().out
     for word in (training.SUBJECT, training.REFERENCE, "80", "1.00", "360,000", "collecting"):
         assert word in printed

@@ -23,9 +23,9 @@ def test_bench_planner_prints_the_table(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(bench_commands, "_simulator", lambda name, data_dir: (small_data, matrix_response))
+    monkeypatch.setattr(bench_commands, "_simulator", lambda command: (small_data, matrix_response))
     monkeypatch.setenv("COLUMNS", "120")
-    assert BenchPlanner(tiny_gguf, "twin", batch_sizes=(1, 3), seconds=0.01, rounds=1).run() == 0
+    assert BenchPlanner(tiny_gguf, data="twin", batch_sizes=(1, 3), seconds=0.01, rounds=1).run() == 0
     printed = capsys.readouterr().out
     for word in (planner.REFERENCE, planner.SUBJECT, "1.00", "tiny.gguf", "llama-cpp-python", "own plans", "%"):
         assert word in printed
