@@ -150,6 +150,10 @@ class PlainPrior:
         """The inner model's."""
         return self.inner.advance(state, users, slates, feedback)
 
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """The inner model's, shape (B, N): the correction hardly changes their order."""
+        return self.inner.click_scores(state, users)
+
 
 def misaligned(data: SessionData) -> SessionData:
     """The same data with categories joined by position instead of by id.
