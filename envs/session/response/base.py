@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
+
+Profile = Literal["corrected", "official"]
+"""Of a fitted model: ``official`` is that of LERL's released code."""
 
 
 class ResponseModel(Protocol):
