@@ -177,7 +177,7 @@ class Tables(NamedTuple):
     log: InteractionLog
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SessionData:
     """A whole data set: people, items, what happened, and who and when is kept apart.
 
@@ -216,6 +216,13 @@ class SessionData:
         for split, users in (("training", ~self.held_out), ("held-out", self.held_out)):
             if not users.any():
                 raise DataError(f"{self.name}: there is no {split} user; give at least two users or another share")
+
+    def __repr__(self) -> str:
+        """Name and sizes: the arrays would fill pages of any message that prints an environment's arguments."""
+        return (
+            f"SessionData({self.name!r}, {self.population.n_users} users, {self.catalog.n_items} items, "
+            f"{len(self.log)} rows)"
+        )
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -9,11 +9,6 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.engine.core import SessionCore
-from rapport.envs.session.official.profile import PlainPrior
-from rapport.envs.session.official.response import HistoryResponse
-from rapport.envs.session.official.similarity import SimilarityPenalty
-from rapport.envs.session.response.base import MatrixResponse, ResponseModel
-from rapport.envs.session.response.learned import SequenceResponse
 from rapport.envs.session.satiation.model import SatiatedResponse
 
 PRIOR = 20.0
@@ -103,21 +98,19 @@ def rested_scores(core: SessionCore) -> tuple[FloatArray, FloatArray]:
     profile takes off for likeness and for its prior is left out: neither changes much about who likes what best.
 
     Raises:
-        TypeError: the response model cannot be read.
+        TypeError: the response model, or one inside it, has no ``click_scores``.
     """
-    response: ResponseModel = core.response
-    state, parts = core.state, None
-    while isinstance(response, SatiatedResponse | SimilarityPenalty | PlainPrior):
-        if isinstance(response, SatiatedResponse):
-            state, parts = response.split(state)
-        response = response.inner
-    if not isinstance(response, SequenceResponse | HistoryResponse | MatrixResponse):
+    response = core.response
+    try:
+        scores = np.array(response.click_scores(core.state, core.user), np.float32)
+    except AttributeError as error:
+        if error.name != "click_scores":
+            raise
         raise TypeError(
-            f"core.response: {type(response).__name__}; an oracle reads a SequenceResponse, HistoryResponse or "
-            "MatrixResponse"
-        )
-    scores = np.array(response.click_scores(state, core.user), np.float32)
-    return scores, _marks(core) if parts is None else parts
+            f"core.response: {type(error.obj).__name__} has no click_scores(state, users), which an oracle reads; add "
+            "the method: log-odds of the first behaviour for every item, shape (B, N)"
+        ) from error
+    return scores, response.split(core.state)[1] if isinstance(response, SatiatedResponse) else _marks(core)
 
 
 def _marks(core: SessionCore) -> FloatArray:

@@ -42,7 +42,7 @@ READER_VERSION = 1
 """Raise it when the reader changes what it makes of the same files, so that caches are built again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KuaiRec:
     """KuaiRec with S fully observed users among U, and a catalogue of the N videos that were shown to them.
 
@@ -72,6 +72,10 @@ class KuaiRec:
             raise DataError(f"tags: shape {self.tags.shape} does not fit {shape[1]} items; give one row per item")
         if not ((self.watch_ratio >= 0) & (self.watch_ratio <= CLIP)).all() or self.watch_ratio[self.blocked].any():
             raise DataError(f"watch_ratio: must be in [0, {CLIP:g}], and 0 where blocked; clip it")
+
+    def __repr__(self) -> str:
+        """Name and sizes, not the arrays."""
+        return f"KuaiRec({self.data!r}, {len(self.truth_users)} fully observed users)"
 
 
 def load_kuairec(

@@ -6,17 +6,16 @@ See ``docs/own_log.md``.
 from __future__ import annotations
 
 import functools
-import inspect
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.custom.manifest import describe, from_description
 from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.session.arguments import SINGLE_ONLY, VECTOR_ONLY, CoreArguments, LogArguments, check_arguments
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import session_core
 from rapport.envs.session.kuairand import kuairand_env, kuairand_vector_env
 
 
@@ -33,7 +32,7 @@ def register_log(description: str | Path) -> str:
         DataError: the description is at fault, or an argument under ``[environment]`` is unknown.
     """
     described = describe(description)
-    arguments = {"profile", *inspect.signature(session_core).parameters} - {"data", "response", "n_envs", "among"}
+    arguments = {"profile", *CoreArguments.__annotations__} - {"among"}
     for key in described.environment:
         if key not in arguments:
             raise DataError(
@@ -54,8 +53,9 @@ def register_log(description: str | Path) -> str:
     return name
 
 
-def own_log_env(render_mode: str | None = None, *, description: str, **arguments: Any) -> SessionEnv:
-    """One user at a time; arguments as of :func:`~rapport.envs.session.kuairand.kuairand_env`."""
+def own_log_env(render_mode: str | None = None, *, description: str, **arguments: Unpack[LogArguments]) -> SessionEnv:
+    """One user at a time; arguments as of :class:`~rapport.envs.session.arguments.LogArguments`."""
+    check_arguments(arguments, LogArguments, SINGLE_ONLY)
     return kuairand_env(render_mode, data=_data(description), **arguments)
 
 
@@ -64,11 +64,14 @@ def own_log_vector_env(
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
     render_mode: str | None = None,
     *,
+    copy: bool = True,
     description: str,
-    **arguments: Any,
+    **arguments: Unpack[LogArguments],
 ) -> SessionVectorEnv:
     """``num_envs`` users at a time; arguments as above."""
-    return kuairand_vector_env(num_envs, autoreset_mode, render_mode, data=_data(description), **arguments)
+    check_arguments(arguments, LogArguments, VECTOR_ONLY)
+    data = _data(description)
+    return kuairand_vector_env(num_envs, autoreset_mode, render_mode, copy=copy, data=data, **arguments)
 
 
 def _data(description: str) -> SessionData:

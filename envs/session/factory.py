@@ -1,15 +1,21 @@
-"""Session environments from their parts: what all of them have in common, whatever log stands behind them."""
+"""Session environments from their parts: what all of them have in common, whatever log stands behind them.
+
+An environment is a function that makes its engine (:class:`~rapport.envs.session.engine.core.SessionCore`) for B
+sessions; :func:`single_env` and :func:`vector_env` put Gymnasium's two faces on it.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import numpy as np
+from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray, SessionData
+from rapport.envs.session.arguments import SINGLE_ONLY, VECTOR_ONLY, Users, Weights, check_arguments
 from rapport.envs.session.compiled.select import engine_for
 from rapport.envs.session.engine.core import Reward, SessionCore
 from rapport.envs.session.engine.initial_histories import Histories, LogRows
@@ -23,14 +29,55 @@ from rapport.envs.session.engine.quit_rules import (
     SetOverlap,
     WindowedCount,
 )
+from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.response.base import ResponseModel
 
-Users = Literal["train", "held_out", "all"]
-Weights = Literal["first", "ratio"] | Sequence[float]
+
+def single_env(
+    core: Callable[..., SessionCore], kind: type, render_mode: str | None, arguments: Mapping[str, Any]
+) -> SessionEnv:
+    """One user at a time: what ``gym.make`` makes.
+
+    Args:
+        core: makes an engine of ``(n_envs, **arguments)``.
+        kind: the TypedDict of its arguments.
+        render_mode: of :class:`~rapport.envs.session.env.SessionEnv`.
+        arguments: as given to ``gym.make``.
+
+    Raises:
+        TypeError: an argument is unknown; the message names the right one.
+    """
+    check_arguments(arguments, kind, SINGLE_ONLY)
+    return SessionEnv(core(1, **arguments), _single_item(arguments), render_mode)
 
 
-class ByFingerprint:
-    """A data set that can be a cache's key."""
+def vector_env(
+    core: Callable[..., SessionCore],
+    kind: type,
+    num_envs: int,
+    autoreset_mode: AutoresetMode,
+    render_mode: str | None,
+    copy: bool,
+    arguments: Mapping[str, Any],
+    lost_endings: bool = False,
+) -> SessionVectorEnv:
+    """B users at a time: what ``gym.make_vec`` makes; arguments as of :func:`single_env` and
+    :class:`~rapport.envs.session.env.SessionVectorEnv`.
+
+    Raises:
+        TypeError: an argument is unknown; the message names the right one.
+    """
+    check_arguments(arguments, kind, VECTOR_ONLY)
+    engine = core(num_envs, **arguments)
+    return SessionVectorEnv(engine, autoreset_mode, _single_item(arguments), render_mode, lost_endings, copy)
+
+
+def _single_item(arguments: Mapping[str, Any]) -> bool:
+    return "slate_size" in arguments and arguments["slate_size"] is None
+
+
+class DataKey:
+    """A data set as the key of a cache in memory."""
 
     def __init__(self, data: SessionData) -> None:
         self.data, self.fingerprint = data, data.fingerprint
@@ -39,16 +86,16 @@ class ByFingerprint:
         return hash(self.fingerprint)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ByFingerprint) and other.fingerprint == self.fingerprint
+        return isinstance(other, DataKey) and other.fingerprint == self.fingerprint
 
 
 @functools.lru_cache(maxsize=4)
-def histories(data: ByFingerprint, length: int) -> Histories:
+def histories(data: DataKey, length: int) -> Histories:
     """What every user saw before the test days, made once for all environments over a data set."""
     return Histories.before(data.data, data.data.test_from_ms, length)
 
 
-def pool(data: SessionData, users: Users, among: IntArray | None = None) -> IntArray:
+def user_pool(data: SessionData, users: Users, among: IntArray | None = None) -> IntArray:
     """Indices of the users that sessions are drawn from.
 
     Args:
@@ -182,22 +229,8 @@ def session_core(
         data: people, items and log.
         response: what people do.
         n_envs: sessions at once, B.
-        users: whose sessions.
-        among: shape (S,), the users that can be served; all by default.
-        quit_rule: as of :func:`quit_rule_of`, like the arguments up to ``labels``.
-        window: see there.
-        threshold: see there.
-        early_window: see there.
-        weights: see there.
-        labels: see there.
-        budget: at a session's start.
-        slate_size: K; None: one item at a time.
-        history: H, items of the past that are observed.
-        max_steps: slates after which a session is cut off.
-        repeats: whether an item can be responded to again in a session; otherwise it is ignored.
-        reward: what a slate is worth; by default the mean of the first behaviour.
-        start_at_log_rows: draw rows of the log to start from instead of users: rows before the test days, or, as LERL
-            and KuaiSim do, of ``"any_day"``.
+
+    The others are those of :class:`~rapport.envs.session.arguments.CoreArguments`.
 
     Raises:
         ValueError: an argument is out of range or names what there is not, or the parts do not fit together.
@@ -219,14 +252,14 @@ def session_core(
         weights=weights,
         labels=labels,
     )
-    drawn = pool(data, users, among)
+    drawn = user_pool(data, users, among)
     log_rows = _log_rows(data, drawn, history, start_at_log_rows == "any_day") if start_at_log_rows else None
     engine = engine_for(response, rule, places, repeats, reward, log_rows)
     return engine(
         data,
         response,
         rule,
-        histories(ByFingerprint(data), history),
+        histories(DataKey(data), history),
         drawn,
         n_envs,
         places,

@@ -9,7 +9,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar, Unpack
 
 from gymnasium.vector import AutoresetMode
 
@@ -17,9 +17,10 @@ from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
+from rapport.envs.session.arguments import CoreArguments, LogArguments, Users
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import ByFingerprint, Users, pool, session_core
+from rapport.envs.session.factory import DataKey, session_core, single_env, user_pool, vector_env
 from rapport.envs.session.official.profile import (
     chosen_faults,
     misaligned,
@@ -34,7 +35,16 @@ from rapport.envs.session.simulator_cache import load_official, load_simulator, 
 LOGGER = logging.getLogger("rapport")
 Loaded = TypeVar("Loaded")
 
-__all__ = ["Users", "find_data", "kuairand_core", "kuairand_env", "kuairand_vector_env"]
+__all__ = ["KuaiRandArguments", "Users", "find_data", "kuairand_core", "kuairand_env", "kuairand_vector_env"]
+
+
+class KuaiRandArguments(LogArguments, total=False):
+    """What ``gym.make("rapport/KuaiRand-v0", ...)`` takes."""
+
+    data: str | SessionData
+    """As of :func:`find_data`; default ``"auto"``."""
+    root: str | None
+    """The data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder."""
 
 
 def find_data(data: str | SessionData = "auto", root: str | None = None) -> SessionData:
@@ -66,14 +76,14 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 
 
 @functools.lru_cache(maxsize=4)
-def fitted_response(data: ByFingerprint, settings: FitSettings, device: str = "cpu") -> ResponseModel:
+def fitted_response(data: DataKey, settings: FitSettings, device: str = "cpu") -> ResponseModel:
     """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
     there = simulator_path(data.data, settings).exists()
     return _shown(there, lambda report: load_simulator(data.data, settings, report, device)[0])
 
 
 @functools.lru_cache(maxsize=4)
-def official_fitted(data: ByFingerprint, faults: frozenset[str]) -> ResponseModel:
+def official_fitted(data: DataKey, faults: frozenset[str]) -> ResponseModel:
     """LERL's response model with these faults, likewise."""
     settings, dropout = official_settings(faults), "dropout" in faults
     there = simulator_path(data.data, settings).exists()
@@ -93,7 +103,7 @@ def _shown(there: bool, load: Callable[[Report | None], Loaded]) -> Loaded:
 
 
 @functools.lru_cache(maxsize=4)
-def _misaligned(data: ByFingerprint) -> SessionData:
+def _misaligned(data: DataKey) -> SessionData:
     return misaligned(data.data)
 
 
@@ -106,9 +116,9 @@ def kuairand_core(
     faults: str | Sequence[str] | None = None,
     response: ResponseModel | None = None,
     device: str = "cpu",
-    **arguments: Any,
+    **arguments: Unpack[CoreArguments],
 ) -> SessionCore:
-    """The engine behind the environment; arguments as in :func:`kuairand_env`.
+    """The engine behind the environment; arguments as of :class:`KuaiRandArguments`.
 
     Raises:
         ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
@@ -116,32 +126,29 @@ def kuairand_core(
     """
     chosen = chosen_faults(faults, profile)
     found = find_data(data, root)
-    pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
+    user_pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
     if profile == "corrected":
-        response = response or fitted_response(ByFingerprint(found), FitSettings(), device)
+        response = response or fitted_response(DataKey(found), FitSettings(), device)
         return session_core(found, response, n_envs, **arguments)
-    response = response or official_fitted(ByFingerprint(found), chosen)
-    world = _misaligned(ByFingerprint(found)) if "misaligned_categories" in chosen else found
-    return session_core(world, response, n_envs, **{**official_arguments(chosen), **arguments})
+    response = response or official_fitted(DataKey(found), chosen)
+    served = _misaligned(DataKey(found)) if "misaligned_categories" in chosen else found
+    both: CoreArguments = {**official_arguments(chosen), **arguments}
+    return session_core(served, response, n_envs, **both)
 
 
-def kuairand_env(render_mode: str | None = None, *, slate_size: int | None = 6, **arguments: Any) -> SessionEnv:
+def kuairand_env(render_mode: str | None = None, **arguments: Unpack[KuaiRandArguments]) -> SessionEnv:
     """One user at a time: ``gym.make("rapport/KuaiRand-v0", ...)``.
 
     Args:
         render_mode: ``"ansi"``, ``"rgb_array"`` or None.
-        slate_size: K; None: one item at a time, a ``Discrete`` action.
-        **arguments: ``data`` and ``root`` as in :func:`find_data`; ``profile``: ``"corrected"`` or ``"official"``, the
-            environment of LERL's released code; ``faults``: which of its faults, as of
-            :func:`~rapport.envs.session.official.profile.chosen_faults`; ``response``: a response model in the
-            simulator's place; ``device``: where torch computes the corrected profile's responses; the others as of
-            :func:`~rapport.envs.session.factory.session_core`.
+        **arguments: see :class:`KuaiRandArguments`.
 
     Raises:
+        TypeError: an argument is unknown.
         ValueError: as of :func:`kuairand_core`.
         DataError: the data is missing or damaged.
     """
-    return SessionEnv(kuairand_core(1, slate_size=slate_size, **arguments), slate_size is None, render_mode)
+    return single_env(kuairand_core, KuaiRandArguments, render_mode, arguments)
 
 
 def kuairand_vector_env(
@@ -149,19 +156,18 @@ def kuairand_vector_env(
     autoreset_mode: AutoresetMode | None = None,
     render_mode: str | None = None,
     *,
-    slate_size: int | None = 6,
-    profile: Profile = "corrected",
-    faults: str | Sequence[str] | None = None,
     copy: bool = True,
-    **arguments: Any,
+    **arguments: Unpack[KuaiRandArguments],
 ) -> SessionVectorEnv:
     """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRand-v0", num_envs=...)``; arguments as above.
 
-    An ended session begins anew on the next step, as is Gymnasium's habit; under the official profile within the step.
+    An ended session begins anew on the next step, Gymnasium's default; under the official profile within the step.
     ``copy`` as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
     """
-    core = kuairand_core(num_envs, slate_size=slate_size, profile=profile, faults=faults, **arguments)
+    profile = arguments.get("profile", "corrected")
     if autoreset_mode is None:
         autoreset_mode = AutoresetMode.SAME_STEP if profile == "official" else AutoresetMode.NEXT_STEP
-    lost_endings = "lost_endings" in chosen_faults(faults, profile)
-    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, lost_endings, copy)
+    lost_endings = "lost_endings" in chosen_faults(arguments.get("faults"), profile)
+    return vector_env(
+        kuairand_core, KuaiRandArguments, num_envs, autoreset_mode, render_mode, copy, arguments, lost_endings
+    )

@@ -7,23 +7,42 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Any, Literal, get_args
+from typing import Literal, Unpack, get_args
 
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
 from rapport.datasets.registry.load import available
+from rapport.envs.session.arguments import SessionArguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import session_core
+from rapport.envs.session.factory import session_core, single_env, vector_env
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
 from rapport.envs.session.simulator_cache import load_simulator
 
 LOGGER = logging.getLogger("rapport")
 
 RewardName = Literal["click", "watch_ratio"]
+ResponseName = Literal["lookup", "learned"]
+
+
+class KuaiRecArguments(SessionArguments, total=False):
+    """What ``gym.make("rapport/KuaiRec-v0", ...)`` takes; ``window`` is 9 and ``threshold`` 1 by default."""
+
+    data: str | KuaiRec
+    """As of :func:`find_kuairec`; default ``"auto"``."""
+    root: str | None
+    """The data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder."""
+    click_at: float
+    """Least watch ratio that is a click, in (0, 5]; default 1."""
+    response: ResponseName | ResponseModel
+    """``"lookup"`` (default), the small matrix as truth; ``"learned"``, a fitted user model; or a response model."""
+    reward: RewardName
+    """``"click"`` (default) or ``"watch_ratio"``."""
+    device: str
+    """Where torch computes learned responses; default ``"cpu"``."""
 
 
 class WatchRatio(TableReward):
@@ -74,14 +93,12 @@ def kuairec_core(
     data: str | KuaiRec = "auto",
     root: str | None = None,
     click_at: float = CLICK_AT,
-    response: Literal["lookup", "learned"] | ResponseModel = "lookup",
+    response: ResponseName | ResponseModel = "lookup",
     reward: RewardName = "click",
     device: str = "cpu",
-    window: int = 9,
-    threshold: int = 1,
-    **arguments: Any,
+    **arguments: Unpack[SessionArguments],
 ) -> SessionCore:
-    """The engine behind the environment; arguments as in :func:`kuairec_env`.
+    """The engine behind the environment; arguments as of :class:`KuaiRecArguments`.
 
     Raises:
         ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
@@ -93,6 +110,7 @@ def kuairec_core(
     model = _response(found, response, click_at, device)
     # The truth knows some users only; a learned model knows all, but a watch ratio is looked up for those alone.
     looked_up = response == "lookup" or reward == "watch_ratio"
+    both: SessionArguments = {"window": 9, "threshold": 1, **arguments}
     return session_core(
         found.data,
         model,
@@ -100,9 +118,7 @@ def kuairec_core(
         among=found.truth_users if looked_up else None,
         reward=WatchRatio(found) if reward == "watch_ratio" else None,
         labels=found.tags,
-        window=window,
-        threshold=threshold,
-        **arguments,
+        **both,
     )
 
 
@@ -116,23 +132,19 @@ def _response(data: KuaiRec, response: str | ResponseModel, click_at: float, dev
     raise ValueError(f"response={response!r} is unknown; choose lookup or learned, or give a response model")
 
 
-def kuairec_env(render_mode: str | None = None, *, slate_size: int | None = 6, **arguments: Any) -> SessionEnv:
+def kuairec_env(render_mode: str | None = None, **arguments: Unpack[KuaiRecArguments]) -> SessionEnv:
     """One user at a time: ``gym.make("rapport/KuaiRec-v0", ...)``.
 
     Args:
         render_mode: ``"ansi"``, ``"rgb_array"`` or None.
-        slate_size: K; None: one item at a time, a ``Discrete`` action.
-        **arguments: ``data``, ``root`` and ``click_at`` as in :func:`find_kuairec`; ``response``: ``"lookup"``, the
-            small matrix as truth, ``"learned"``, the user model fitted to the big matrix, or a response model;
-            ``reward``: ``"click"`` or ``"watch_ratio"``; ``device``: where torch computes learned responses; the
-            others as of
-            :func:`~rapport.envs.session.factory.session_core`.
+        **arguments: see :class:`KuaiRecArguments`.
 
     Raises:
+        TypeError: an argument is unknown.
         ValueError: as of :func:`kuairec_core`.
         DataError: the data is missing or damaged.
     """
-    return SessionEnv(kuairec_core(1, slate_size=slate_size, **arguments), slate_size is None, render_mode)
+    return single_env(kuairec_core, KuaiRecArguments, render_mode, arguments)
 
 
 def kuairec_vector_env(
@@ -140,13 +152,11 @@ def kuairec_vector_env(
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,
     render_mode: str | None = None,
     *,
-    slate_size: int | None = 6,
     copy: bool = True,
-    **arguments: Any,
+    **arguments: Unpack[KuaiRecArguments],
 ) -> SessionVectorEnv:
     """``num_envs`` users at a time: ``gym.make_vec("rapport/KuaiRec-v0", num_envs=...)``; arguments as above.
 
     ``copy`` as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
     """
-    core = kuairec_core(num_envs, slate_size=slate_size, **arguments)
-    return SessionVectorEnv(core, autoreset_mode, slate_size is None, render_mode, copy=copy)
+    return vector_env(kuairec_core, KuaiRecArguments, num_envs, autoreset_mode, render_mode, copy, arguments)

@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray, SessionData
+from rapport.envs.session.arguments import SessionArguments
 from rapport.envs.session.official.fit import OfficialSettings, predicted_rows
 from rapport.envs.session.official.response import HistoryResponse
 from rapport.envs.session.official.similarity import SimilarityPenalty
@@ -86,7 +87,7 @@ def chosen_faults(faults: str | Sequence[str] | None, profile: str) -> frozenset
     return chosen
 
 
-def official_arguments(faults: frozenset[str]) -> dict[str, Any]:
+def official_arguments(faults: frozenset[str]) -> SessionArguments:
     """What :func:`~rapport.envs.session.factory.session_core` takes by default under the official profile."""
     start: bool | Literal["any_day"] = "log_row_start" in faults
     if start and "trained_on_everything" in faults:
@@ -149,6 +150,10 @@ class PlainPrior:
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
         """The inner model's."""
         return self.inner.advance(state, users, slates, feedback)
+
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """The inner model's, shape (B, N): the correction hardly changes their order."""
+        return self.inner.click_scores(state, users)
 
 
 def misaligned(data: SessionData) -> SessionData:

@@ -76,7 +76,7 @@ class HistoryResponse:
 
     @torch.inference_mode()
     def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
-        """Click logits of every item, shape (B, N): for the oracle alone, who may read the simulator."""
+        """Click logits of every item, shape (B, N), in the profile's balanced world."""
         scores: FloatArray = (self._scoring(state, users)[:, 0] @ self._encoded[1:].T / self._encoded.shape[1]).numpy()
         return scores
 

@@ -60,3 +60,7 @@ class SimilarityPenalty:
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
         """The inner model's."""
         return self.inner.advance(state, users, slates, feedback)
+
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """The inner model's, shape (B, N): the penalty depends on the slate."""
+        return self.inner.click_scores(state, users)

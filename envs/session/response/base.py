@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
+
+Profile = Literal["corrected", "official"]
+"""Of a fitted model: ``official`` is that of LERL's released code."""
 
 
 class ResponseModel(Protocol):
@@ -19,6 +22,7 @@ class ResponseModel(Protocol):
     """
 
     behaviours: tuple[str, ...]
+    """F names, those of the log."""
 
     def initial_state(self, users: IntArray) -> FloatArray:
         """States after the users' logged histories, shape (B, D)."""
@@ -30,6 +34,14 @@ class ResponseModel(Protocol):
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
         """States, shape (B, D), after slates of shape (B, K) met with feedback of shape (B, K, F) in {0, 1}."""
+        ...
+
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """Log-odds of the first behaviour for every item, shape (B, N): for oracle controls alone.
+
+        An item's own score: what depends on the slate it stands in, and satiation, are left out. The engine never asks
+        for it, so a model without it serves sessions all the same.
+        """
         ...
 
 
@@ -99,7 +111,7 @@ class MatrixResponse:
         return entries.reshape(*slates.shape, len(self.behaviours))
 
     def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
-        """Log-odds of the first behaviour for every item, shape (B, N), at most 14: for an oracle alone."""
+        """Log-odds of the first behaviour for every item, shape (B, N), between -14 and 14."""
         chance = self.matrix[self._first.take(users) // self.matrix.shape[1], :, 0].clip(1e-6, 1 - 1e-6)
         scores: FloatArray = np.log(chance / (1.0 - chance))
         return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rapport.datasets.schema import FloatArray, Int8Array, IntArray, SessionData
+from rapport.envs.session.response.base import Profile as Profile
 from rapport.envs.session.response.batches import sequence_batches
 from rapport.envs.session.response.counts import counts_before, counts_on_earlier_days
 from rapport.envs.session.response.user_model import Encoder, UserModel, UserModelSize, new_user_model
 
-Profile = Literal["corrected", "official"]
 Report = Callable[[int, int, float], None]
 """Called after each batch with (batches done, batches in all, loss)."""
 

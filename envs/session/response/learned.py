@@ -81,7 +81,7 @@ class SequenceResponse:
 
     @torch.inference_mode()
     def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
-        """Click logits of every item, shape (B, N): for the oracle alone, who may read the simulator."""
+        """Calibrated click logits of every item, shape (B, N)."""
         known = self._tensor(state)
         scoring = self.model.score(known, self._user_part[self._tensor(users)])[:, 0]
         logits = torch.addmm(self._item_offsets[:, 0], scoring[:, :-1], self._items.T) + scoring[:, -1:]

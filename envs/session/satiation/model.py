@@ -128,6 +128,10 @@ class SatiatedResponse:
         parts = self.boredom.after(parts, self.boredom.category[slates])
         return np.concatenate([self.inner.advance(inner, users, slates, feedback), parts], axis=1)
 
+    def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
+        """The inner model's, shape (B, N): satiation is left out."""
+        return self.inner.click_scores(self.split(state)[0], users)
+
     def split(self, state: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The inner state, shape (B, D), and the parts, shape (B, C)."""
         width = state.shape[1] - self.boredom.n_categories

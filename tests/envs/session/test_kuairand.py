@@ -15,7 +15,8 @@ import pytest
 import rapport
 from rapport.datasets.schema import DataError, SessionData
 from rapport.envs.registration import register_environments
-from rapport.envs.session.kuairand import find_data, kuairand_core, pool
+from rapport.envs.session.factory import user_pool
+from rapport.envs.session.kuairand import find_data, kuairand_core
 from rapport.envs.session.response.base import MatrixResponse
 
 HEAVY = (
@@ -128,11 +129,11 @@ def test_the_real_log_by_name_must_be_there(tmp_path: Path) -> None:
 
 
 def test_pools(small_data: SessionData) -> None:
-    train, held_out, everyone = (pool(small_data, users) for users in ("train", "held_out", "all"))
+    train, held_out, everyone = (user_pool(small_data, users) for users in ("train", "held_out", "all"))
     assert not small_data.held_out[train].any() and small_data.held_out[held_out].all()
     assert sorted([*train, *held_out]) == everyone.tolist() == list(range(200))
     with pytest.raises(ValueError, match=r"^users='test' is unknown; choose one of train, held_out, all$"):
-        pool(small_data, "test")  # type: ignore[arg-type]
+        user_pool(small_data, "test")  # type: ignore[arg-type]
 
 
 def test_environments_of_one_data_set_share_its_histories(

@@ -6,7 +6,6 @@ Runs over Gymnasium's registry, so that an id registered later is held to the sa
 from __future__ import annotations
 
 import copy
-import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -22,10 +21,9 @@ import rapport  # noqa: F401 - registers the environments
 from rapport.envs.session import kuairand, kuairec
 from rapport.envs.session.engine.quit_rules import QUIT_RULES, Never
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import session_core
-from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.kuairand_satiation import satiation_core
-from rapport.envs.session.kuairec import kuairec_core
+from rapport.envs.session.kuairand import KuaiRandArguments
+from rapport.envs.session.kuairand_satiation import SatiationArguments
+from rapport.envs.session.kuairec import KuaiRecArguments
 from rapport.envs.session.satiation.parameters import shipped
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -94,12 +92,12 @@ OWN: dict[str, list[World]] = {
     ],
 }
 """Arguments of ids that begin so."""
-CORES: dict[str, Callable[..., Any]] = {
-    "rapport/KuaiRandSatiation": satiation_core,
-    "rapport/KuaiRand": kuairand_core,
-    "rapport/KuaiRec": kuairec_core,
+ARGUMENTS: dict[str, type] = {
+    "rapport/KuaiRandSatiation": SatiationArguments,
+    "rapport/KuaiRand": KuaiRandArguments,
+    "rapport/KuaiRec": KuaiRecArguments,
 }
-"""What takes the arguments of ids that begin so; the first that fits."""
+"""The arguments of ids that begin so; the first that fits."""
 CASES = [
     pytest.param(env_id, arguments, id=f"{env_id}-{arguments}" if len(str(arguments)) < 90 else f"{env_id}-array")
     for env_id in IDS
@@ -172,11 +170,7 @@ def test_every_argument_of_make_vec(
 @pytest.mark.parametrize("env_id", IDS)
 def test_no_argument_is_left_out(env_id: str, small_world: Callable[[str], World]) -> None:
     """Whatever the signatures behind an id name is made with above, for this id."""
-    core = next(core for start, core in CORES.items() if env_id.startswith(start))
-    named = inspect.signature(session_core).parameters.keys() | inspect.signature(core).parameters.keys()
-    named -= {"n_envs", "arguments"}
-    if env_id.startswith("rapport/KuaiRec"):
-        named -= {"labels", "among"}  # they are the data's own
+    named = next(kind for start, kind in ARGUMENTS.items() if env_id.startswith(start)).__annotations__.keys()
     tried = {name for param in CASES if param.values[0] == env_id for name in param.values[1]}  # type: ignore[union-attr]
     tried |= small_world(env_id).keys() | gym.spec(env_id).kwargs.keys()
     assert named <= tried

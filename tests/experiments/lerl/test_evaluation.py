@@ -156,5 +156,7 @@ def test_the_oracle_reads_a_table(small_data):
 def test_the_oracle_needs_a_simulator_it_can_read(twin_setup):
     core = twin_setup.sessions(1, "all").core
     core.response = object()
-    with pytest.raises(TypeError, match="an oracle reads a SequenceResponse"):
+    with pytest.raises(
+        TypeError, match=r"object has no click_scores\(state, users\), which an oracle reads; add the method"
+    ):
         OracleSlates(core)({})

@@ -1,0 +1,115 @@
+"""What ``gym.make`` and ``gym.make_vec`` take, as typed keyword arguments, and what a wrong one is told.
+
+Every environment's two functions have one of these as ``**arguments: Unpack[...]``: type checkers and editors know each
+argument, and the defaults stand beside the code that uses them. ``docs/kuairand.md`` says more about each.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
+
+from rapport.datasets.schema import Int32Array, IntArray
+from rapport.envs.session.engine.core import Reward
+from rapport.envs.session.engine.quit_rules import EarlyWindow, QuitRule
+from rapport.envs.session.response.base import Profile, ResponseModel
+
+Users = Literal["train", "held_out", "all"]
+Weights = Literal["first", "ratio"] | Sequence[float]
+
+
+class SessionArguments(TypedDict, total=False):
+    """What every session environment takes."""
+
+    users: Users
+    """Whose sessions: ``"train"`` (default), ``"held_out"`` or ``"all"``."""
+    quit_rule: str | QuitRule
+    """When users leave: a name in :data:`~rapport.envs.session.engine.quit_rules.QUIT_RULES`, or a rule."""
+    window: int
+    """Of ``windowed_count``: items looked back on, at least 1."""
+    threshold: int
+    """Of ``windowed_count``: occurrences of a label that are still borne, at least 0."""
+    early_window: EarlyWindow
+    """Of ``windowed_count``: ``"exact"`` (default) or ``"easyrl4rec"``."""
+    weights: Weights
+    """Of ``satisfaction``: ``"first"`` (default), ``"ratio"`` or one number per behaviour."""
+    budget: float
+    """Budget at a session's start, at least 1; default 20."""
+    slate_size: int | None
+    """K, items in a slate, default 6; None: one item at a time, a ``Discrete`` action."""
+    history: int
+    """H, items of the past that are observed; default 50."""
+    max_steps: int
+    """Slates after which a session is truncated; default 50."""
+    repeats: bool
+    """Whether an item can be responded to again in a session (default); False: it is ignored."""
+    start_at_log_rows: bool | Literal["any_day"]
+    """Start from random rows of the log instead of from random users; default False."""
+
+
+class CoreArguments(SessionArguments, total=False):
+    """What :func:`~rapport.envs.session.factory.session_core` takes beside data, response model and batch size."""
+
+    among: IntArray | None
+    """Shape (S,), the users that can be served; all by default."""
+    labels: Int32Array | None
+    """Shape (N, L), what ``windowed_count`` counts of each item; by default its category and second tag."""
+    reward: Reward | None
+    """What a slate is worth; by default the mean of the first behaviour over its items."""
+
+
+class LogArguments(CoreArguments, total=False):
+    """What an environment over a log with a fitted simulator takes."""
+
+    profile: Profile
+    """``"corrected"`` (default), or ``"official"``, the environment of LERL's released code."""
+    faults: str | Sequence[str] | None
+    """With ``profile="official"``: which of its faults: ``"all"`` (default), ``"none"``, or names."""
+    response: ResponseModel | None
+    """A response model in the simulator's place."""
+    device: str
+    """Where torch computes the simulator's responses; default ``"cpu"``."""
+
+
+SINGLE_ONLY = ("render_mode",)
+VECTOR_ONLY = ("num_envs", "autoreset_mode", "render_mode", "copy")
+
+_ELSEWHERE = {
+    "max_episode_steps": "use max_steps",
+    "time_limit": "use max_steps",
+    "horizon": "use max_steps",
+    "n_envs": "use num_envs",
+    "dataset": "use data",
+    "data_dir": "use root",
+    "seed": "give it to reset(seed=...)",
+    "options": "give them to reset(options=...)",
+}
+"""What other libraries call an argument (Gymnasium, Stable-Baselines3, RLlib, this project's command line), and what
+to do here."""
+
+
+def check_arguments(given: Iterable[str], kind: type, more: Sequence[str]) -> None:
+    """Check the names of keyword arguments.
+
+    Args:
+        given: the names.
+        kind: the TypedDict that holds those there are.
+        more: further ones that are there.
+
+    Raises:
+        TypeError: one is unknown; the message names the one that was likely meant.
+    """
+    known = sorted({*kind.__annotations__, *more})
+    for name in given:
+        if name not in known:
+            raise TypeError(f"unknown argument {name!r}; {_advice(name, known)}")
+
+
+def _advice(name: str, known: Sequence[str]) -> str:
+    if name in _ELSEWHERE:
+        return _ELSEWHERE[name]
+    if name in VECTOR_ONLY:
+        return "it is one of gym.make_vec"
+    close = difflib.get_close_matches(name, known, 1)
+    return f"use {close[0]}, or another of {', '.join(known)}" if close else f"use one of {', '.join(known)}"
