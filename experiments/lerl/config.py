@@ -1,16 +1,18 @@
-"""What every experiment of a run shares: the data, the people and their rule, and sessions planned for."""
+"""Who plans in a row, as plain settings, and the sessions that are planned for."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 
-from rapport.agents.llm.base.interface import LLM, Budget, Sampling
+from rapport.agents.llm.base.interface import LLM as LanguageModel
+from rapport.agents.llm.base.interface import Budget, Sampling
 from rapport.agents.llm.load import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM
 from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
@@ -19,107 +21,58 @@ from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import Users, find_data, kuairand_vector_env
-from rapport.envs.session.kuairand_satiation import kuairand_satiation_vector_env
-from rapport.envs.session.kuairec import find_kuairec, kuairec_vector_env
-from rapport.envs.session.response.fit import Profile
+from rapport.experiments.core import LOCAL
 
-Environment = Literal["kuairand", "satiation", "kuairec"]
+LLM, LLM_ONLY = "llm", "llm without reflection"
 SHUFFLED, WORST = "llm, shuffled reflections", "llm, worst reflections"
 SIMILAR = "llm, reflections of similar users"
-LLM_PLANNERS = ("llm", "llm without reflection", SHUFFLED, WORST, SIMILAR)
-LEARNING_PLANNERS = ("llm", SIMILAR)
+LLM_PLANNERS = (LLM, LLM_ONLY, SHUFFLED, WORST, SIMILAR)
+LEARNING_PLANNERS = (LLM, SIMILAR)
 """Those whose critic looks back on sessions while an agent learns."""
 ALPHA = 0.1
 """Of LERL's Eq. 4."""
 
 
 @dataclass(frozen=True)
-class Setup:
-    """Data and environment of a run."""
-
-    data: str = "auto"
-    """``kuairand-pure``, ``twin``, or ``auto``: the first where it is there."""
-    data_dir: str | None = None
-    """Data directory."""
-    quit_rule: str = "positional"
-    """When users leave."""
-    budget: float = 20.0
-    """Budget at a session's start."""
-    slate_size: int = 6
-    """Items in a slate."""
-    profile: Profile = "corrected"
-    """The environment's: ``corrected``, or ``official``, LERL's released one with all its faults."""
-    environment: Environment = "kuairand"
-    """``kuairand``; ``satiation``, where people tire as measured, and the quit rule is ``satiation``; or ``kuairec``,
-    whose ``data`` is ``kuairec``, ``synthetic`` or ``auto``."""
-
-    def session_data(self) -> SessionData:
-        """The data set."""
-        if self.environment == "kuairec":
-            return find_kuairec(self.data, self.data_dir).data
-        return find_data(self.data, self.data_dir)
-
-    def sessions(self, n_envs: int, users: Users) -> SessionVectorEnv:
-        """Sessions of users of one side of the split."""
-        arguments: dict[str, Any] = {
-            "users": users,
-            "quit_rule": self.quit_rule,
-            "budget": self.budget,
-            "slate_size": self.slate_size,
-        }
-        if self.environment == "kuairec":
-            found = find_kuairec(self.data, self.data_dir)
-            return kuairec_vector_env(n_envs, AutoresetMode.SAME_STEP, data=found, **arguments)
-        arguments |= {"data": self.session_data(), "profile": self.profile}
-        if self.environment == "satiation":
-            return kuairand_satiation_vector_env(n_envs, AutoresetMode.SAME_STEP, **arguments)
-        return kuairand_vector_env(n_envs, AutoresetMode.SAME_STEP, **arguments)
-
-    def identity(self) -> dict[str, Any]:
-        """What an agent trained here must find again to be of use."""
-        settings = asdict(self)
-        del settings["data"], settings["data_dir"]
-        data = self.session_data()
-        return {"dataset": data.name, "fingerprint": data.fingerprint, **settings}
-
-
-@dataclass(frozen=True)
-class PlannerChoice:
+class PlannerConfig:
     """Which planner, and the language model behind it where it has one."""
 
     name: str = HEURISTIC
     """A control's name or one of :data:`LLM_PLANNERS`."""
     llm: str | None = None
     """GGUF file, address of a server, or ``replay:FILE``: a transcript to play again without the model."""
-    llm_seconds: float | None = 300.0
-    """Seconds the language model may take, training and evaluation each; beyond them the heuristic plans."""
     period: int = 1
     """Slates a plan holds."""
-    cache: str | None = None
-    """File that keeps answers."""
-    pool: str | None = None
-    """File that keeps reflections."""
-    rest: bool | None = None
-    """Leave out the categories of the slate just shown; None: only under planners whose plans are meant to hold."""
-    surprise: float | None = None
+    cooldown: bool | None = None
+    """One-slate cooldown: leave out the categories of the slate just shown. None: under planners whose plans are meant
+    to hold, which are those with a language model and the top-k preference planner."""
+    replan_trigger: float | None = None
     """Standard deviations from the clicks expected beyond which a session is planned anew; None for never."""
     llm_calls: int | None = None
-    """Prompts the language model may be sent, training and evaluation each."""
+    """Prompts the language model may be sent, training and evaluation each; beyond them the fallback plans."""
     llm_tokens: int | None = None
     """Tokens it may read and write, training and evaluation each."""
+    llm_seconds: float | None = None
+    """Seconds it may take, training and evaluation each. A limit in seconds makes results depend on the machine's
+    load, so there is none unless one is given."""
     most: int = 8
     """Most categories in a language model's plan."""
     reflections: int = 3
     """Reflections that a language model is shown."""
-    record: str | None = None
+    cache: str | None = field(default=None, metadata=LOCAL)
+    """File that keeps answers."""
+    record: str | None = field(default=None, metadata=LOCAL)
     """Transcript in which everything it is asked and answers is kept."""
 
     @property
-    def rests(self) -> bool:
+    def cools_down(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, HEURISTIC) if self.rest is None else self.rest
+        return self.name in (*LLM_PLANNERS, HEURISTIC) if self.cooldown is None else self.cooldown
+
+    @property
+    def learns(self) -> bool:
+        """Whether its critic looks back on sessions while an agent learns."""
+        return self.llm is not None and self.name in LEARNING_PLANNERS
 
     def limits(self) -> dict[str, str]:
         """What the language model may cost, for the report; nothing where there is none, or none is asked."""
@@ -127,9 +80,9 @@ class PlannerChoice:
             return {}
         limits = {"calls": self.llm_calls, "tokens": self.llm_tokens, "seconds": self.llm_seconds}
         given = ", ".join(f"{limit:,g} {unit}" for unit, limit in limits.items() if limit is not None)
-        return {"language model may take": f"{given} in each training and each evaluation"}
+        return {"language model may take": f"{given} in each training and each evaluation" if given else "no limit"}
 
-    def open(self, seed: int) -> LLM | None:
+    def open(self, seed: int) -> LanguageModel | None:
         """The language model, or None for a control."""
         if self.name not in LLM_PLANNERS or self.llm is None:
             return None
@@ -138,7 +91,7 @@ class PlannerChoice:
         return llm if self.record is None else RecordedLLM(llm, self.record)
 
 
-def with_language_model(choice: PlannerChoice, llm: str, budget: Budget, record: Path | None) -> PlannerChoice:
+def with_language_model(choice: PlannerConfig, llm: str, budget: Budget, record: Path | None) -> PlannerConfig:
     """The choice with what a command line says of the language model.
 
     Raises:
@@ -161,12 +114,20 @@ def model_label(llm: str) -> str:
     return f"LLM {Path(llm).name}"
 
 
+def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
+    """The planner of a checkpoint, also of one that an earlier version wrote."""
+    known = {{"rest": "cooldown", "surprise": "replan_trigger"}.get(name, name): value for name, value in note.items()}
+    names = {f.name for f in fields(PlannerConfig) if not f.metadata.get("local")}
+    return PlannerConfig(**{name: value for name, value in known.items() if name in names})
+
+
 def planned(
     sessions: VectorEnv[Any, Any, Any],
     data: SessionData,
-    choice: PlannerChoice,
-    llm: LLM | None,
+    planner_config: PlannerConfig,
+    llm: LanguageModel | None,
     rng: np.random.Generator,
+    pool_file: Path | None = None,
     learning: bool = False,
     once: bool = False,
     look_back_every: int = 1,
@@ -178,16 +139,17 @@ def planned(
     for alpha, so that the worst sessions' are drawn most. Under :data:`SIMILAR` similar users' are recalled. With
     ``once`` every place serves one session that counts. The critic looks back on one in ``look_back_every`` sessions.
     """
-    pool, critic = None, None
+    config, pool, critic = planner_config, None, None
     if llm is None:
-        planner = control_planner(choice.name, data, rng)
+        planner = control_planner(config.name, data, rng)
     else:
-        pool = None if choice.name == "llm without reflection" else ReflectionPool(choice.pool)
-        if choice.name in LEARNING_PLANNERS and pool is not None and learning:
+        pool = None if config.name == LLM_ONLY else ReflectionPool(pool_file)
+        if config.learns and pool is not None and learning:
             critic = LLMCritic(llm, pool, data.catalog.category_names, every=look_back_every)
-        if choice.name == SHUFFLED and pool is not None:
+        if config.name == SHUFFLED and pool is not None:
             pool = pool.shuffled(rng)
-        alpha = -ALPHA if choice.name == WORST else ALPHA
-        alike = choice.name == SIMILAR
-        planner = llm_planner(llm, data, rng, pool, alpha, choice.most, choice.reflections, alike)
-    return PlannedVectorEnv(sessions, data, planner, critic, choice.period, choice.rests, choice.surprise, once)
+        alpha = -ALPHA if config.name == WORST else ALPHA
+        alike = config.name == SIMILAR
+        planner = llm_planner(llm, data, rng, pool, alpha, config.most, config.reflections, alike)
+    trigger = config.replan_trigger
+    return PlannedVectorEnv(sessions, data, planner, critic, config.period, config.cools_down, trigger, once)

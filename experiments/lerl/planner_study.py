@@ -1,9 +1,9 @@
-"""One low level under variants of one planner, the same people and luck: what calls buy, and what reflections do."""
+"""One low level under variants of one planner, the same people and chance: what calls buy, and what reflections do."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,19 @@ from stable_baselines3 import PPO
 from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
-from rapport.experiments.commands.evaluate import load_agent
-from rapport.experiments.jobs.local import Named
-from rapport.experiments.lerl.config import SHUFFLED, WORST, PlannerChoice, Setup, planned
-from rapport.experiments.lerl.evaluation import play
-from rapport.experiments.lerl.play import Evaluation, play_agent
-from rapport.experiments.lerl.training import Progress, Training, first_agent, segment_seed
-from rapport.experiments.results.store import MethodResult, ResultStore, config_hash, write_atomically
+from rapport.experiments.core import LOCAL, EnvConfig, Experiment, Prerequisite, Row, ServingPolicy, Task, identity, play
+from rapport.experiments.core.row import Progress
+from rapport.experiments.lerl.agents import file_digest, load_agent
+from rapport.experiments.lerl.config import LLM, LLM_ONLY, SHUFFLED, WORST, PlannerConfig, planned
+from rapport.experiments.lerl.environments import data_of, sessions_of
+from rapport.experiments.lerl.learners import PretrainedLearner, slates_of
+from rapport.experiments.lerl.metrics import METRICS, R_CUM
+from rapport.experiments.lerl.protocol import HeldOutSessions
+from rapport.experiments.lerl.training import pool_beside, pretrained_agent, segment_seed
+from rapport.experiments.results.metrics import Metric
+from rapport.experiments.results.stats import Estimate
+from rapport.experiments.results.store import config_hash, write_atomically
+from rapport.experiments.results.summary import Found, Summary, SummaryRow, compare, summarise
 
 PERIODS = (1, 5, 10, 20)
 """Slates a plan of the language model holds in the study of costs."""
@@ -26,123 +32,58 @@ FILL_PERIOD = 5
 """Slates a plan holds while a pool is filled."""
 WAVE = 40
 """Sessions played side by side while a pool is filled; each wave draws from what those before it have taught."""
+POOL = "study"
+"""Name of the pool that all rows of a seed read."""
+TENTH = 0.1
+"""Calls per slate shown at which a planner counts as one that asks a tenth as often as LERL's."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """A planner to be compared.
+class StudyLearner:
+    """A policy that all rows of a seed share, and a pool of reflections that is filled before any of them is played.
 
-    Attributes:
-        name: lower case, used in file names.
-        label: shown.
-        choice: the planner; the study gives it its pool.
+    The policy is the pretrained one, without RL, or LERL's as a run has trained it.
     """
 
-    name: str
-    label: str
-    choice: PlannerChoice
-
-
-def cost_variants(llm: PlannerChoice, deviations: float) -> tuple[Variant, ...]:
-    """The model with plans that hold longer and longer, also with surprises; beside them a planner without a model."""
-    rows = [Variant(f"llm-{n}", f"LLM, {_every(n)}", replace(llm, period=n)) for n in PERIODS]
-    longest = PERIODS[-1]
-    label = f"LLM, {_every(longest)} or on surprise ({deviations:g} sd)"
-    rows.append(Variant("llm-surprise", label, replace(llm, period=longest, surprise=deviations)))
-    for n in (1, longest):
-        rows.append(Variant(f"lasting-{n}", f"{HEURISTIC}, {_every(n)}", PlannerChoice(HEURISTIC, period=n)))
-    return tuple(rows)
-
-
-def reflection_variants(llm: PlannerChoice) -> tuple[Variant, ...]:
-    """The model with reflections as LERL draws them, without any, and with two kinds that should not help."""
-    names = {
-        "llm": "LLM",
-        "llm without reflection": "LLM without reflection",
-        SHUFFLED: "LLM, shuffled reflections",
-        WORST: "LLM, worst reflections",
-    }
-    return tuple(
-        Variant(name.replace(",", "").replace(" ", "-"), label, replace(llm, name=name))
-        for name, label in names.items()
-    )
-
-
-def _every(slates: int) -> str:
-    return "every slate" if slates == 1 else f"every {slates} slates"
-
-
-@dataclass(frozen=True)
-class Study:
-    """Variants of a planner, played by the same low level of each seed.
-
-    Attributes:
-        setup: data and environment.
-        variants: what is compared, the reference among them.
-        reference: name of the variant all others are compared with.
-        seeds: trainings, and draws of users and luck.
-        sessions: complete sessions of held-out users per variant and seed.
-        pool_sessions: sessions of training users that fill each seed's pool of reflections.
-        folder: keeps first policies, pools and results; a stopped study goes on from it.
-        agents: folder of a run whose trained LERL agents play; None for first policies, without RL.
-        low_level: of the first policies.
-    """
-
-    setup: Setup
-    variants: tuple[Variant, ...]
-    reference: str
-    seeds: int
-    sessions: int
+    filler: PlannerConfig
+    """Plans, and looks back on, the sessions that fill the pool."""
     pool_sessions: int
-    folder: str
-    agents: str | None = None
+    """Sessions of training users that fill it."""
     low_level: LowLevel = field(default_factory=LowLevel)
+    """Of the pretrained policy."""
+    digests: tuple[str, ...] = ()
+    """Of the trained agents' files, one per seed."""
+    agents: Path | None = field(default=None, metadata=LOCAL)
+    """Folder of the run that trained them."""
 
-    def store(self) -> ResultStore:
-        """Results of this very configuration."""
-        return ResultStore(Path(self.folder) / "results", self.config())
+    def prerequisite(self, task: Task) -> Prerequisite:
+        """Makes a seed's policy and fills its pool."""
+        return Prerequisite(f"preparing, seed {task.seed}", str(pool_of(task)), _Prepare(self, task))
 
-    def results(self) -> list[MethodResult]:
-        """What has been played so far, of this study's variants and seeds."""
-        store, names = self.store(), [(v.name, seed) for v in self.variants for seed in range(self.seeds)]
-        found = [store.load(name, seed) for name, seed in names]
-        return [result for result in found if result is not None]
-
-    def jobs(self) -> list[Named]:
-        """Per seed: a low level and a pool, then all variants that have not been played."""
-        done = {(result.method, result.seed) for result in self.results()}
-        jobs = []
-        for seed in range(self.seeds):
-            missing = [variant for variant in self.variants if (variant.name, seed) not in done]
-            later = tuple(Named(f"{v.name}, seed {seed}", PlayVariant(self, v, seed)) for v in missing)
-            if missing:
-                jobs.append(Named(f"preparing, seed {seed}", Prepare(self, seed), later))
-        return jobs
-
-    def agent(self, seed: int, progress: Progress = lambda _: None) -> PPO:
-        """The low level of one seed."""
+    def agent(self, task: Task, progress: Progress = lambda _: None) -> PPO:
+        """The policy of one seed."""
         if self.agents is not None:
-            return load_agent(checkpoint_of(Path(self.agents), seed), self.setup.data, self._data_dir())[1]
-        task = Training(self.setup, "first", seed, 0, self.folder, PlannerChoice("none"), self.low_level)
-        return first_agent(task, progress)
+            return load_agent(checkpoint_of(self.agents, task.seed), task.row.env)[0]
+        return pretrained_agent(PretrainedLearner(self.low_level).training(task), progress)
 
-    def choice(self, variant: Variant, seed: int) -> PlannerChoice:
-        """The variant's planner, with this seed's pool where a language model plans."""
-        return variant.choice if variant.choice.llm is None else replace(variant.choice, pool=str(self.pool(seed)))
+    def __call__(self, task: Task, progress: Progress) -> ServingPolicy:
+        """Read it."""
+        return ServingPolicy(slates_of(self.agent(task), task))
 
-    def pool(self, seed: int) -> Path:
-        """Where the reflections of a seed are kept."""
-        return Path(self.folder) / f"reflections-seed{seed}.sqlite"
 
-    def config(self) -> str:
-        """Changes with all that results and pools depend on, but not with the number of seeds."""
-        numbers = [self.sessions, self.pool_sessions, self.agents]
-        variants = {variant.name: asdict(variant.choice) for variant in self.variants}
-        known = {"environment": self.setup.identity(), "low_level": asdict(self.low_level), "numbers": numbers}
-        return config_hash({**known, "variants": variants})
+@dataclass(frozen=True)
+class _Prepare:
+    learner: StudyLearner
+    task: Task
 
-    def _data_dir(self) -> Path | None:
-        return None if self.setup.data_dir is None else Path(self.setup.data_dir)
+    def __call__(self, progress: Progress) -> None:
+        agent = self.learner.agent(self.task, lambda share: progress(0.5 * share))
+        fill_pool(self.task, self.learner, agent, lambda share: progress(0.5 + 0.5 * share))
+
+
+def pool_of(task: Task) -> Path:
+    """Where the reflections of a seed are kept."""
+    return pool_beside(task.folder / "checkpoints" / f"{POOL}-seed{task.seed}")
 
 
 def checkpoint_of(folder: Path, seed: int) -> Path:
@@ -150,75 +91,132 @@ def checkpoint_of(folder: Path, seed: int) -> Path:
     return folder / "checkpoints" / f"lerl-seed{seed}.safetensors"
 
 
-@dataclass(frozen=True)
-class Prepare:
-    """Makes a seed's low level and fills its pool."""
-
-    study: Study
-    seed: int
-
-    def __call__(self, progress: Progress) -> None:
-        """Do what is not done yet."""
-        study = self.study
-        agent = study.agent(self.seed, lambda share: progress(0.5 * share))
-        models = [variant.choice for variant in study.variants if variant.choice.llm is not None]
-        if models:
-            choice = replace(models[0], name="llm", period=FILL_PERIOD, surprise=None, pool=str(study.pool(self.seed)))
-            task = Evaluation(study.setup, self.seed, study.pool_sessions)
-            fill_pool(task, choice, agent, study.config(), lambda share: progress(0.5 + 0.5 * share))
+def cost_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner, deviations: float) -> tuple[Row, ...]:
+    """The model with plans that hold longer and longer, also with a replan trigger; beside them a planner without one."""
+    planners = {f"llm-{n}": (f"LLM, {_every(n)}", replace(llm, period=n)) for n in PERIODS}
+    longest = PERIODS[-1]
+    label = f"LLM, {_every(longest)} or when triggered ({deviations:g} sd)"
+    planners["llm-trigger"] = (label, replace(llm, period=longest, replan_trigger=deviations))
+    for n in (1, longest):
+        planners[f"top-k-{n}"] = (f"{HEURISTIC}, {_every(n)}", PlannerConfig(HEURISTIC, period=n))
+    return tuple(Row(name, label, env, learner, planner=planner) for name, (label, planner) in planners.items())
 
 
-@dataclass(frozen=True)
-class PlayVariant:
-    """Plays one variant with one seed."""
-
-    study: Study
-    variant: Variant
-    seed: int
-
-    def __call__(self, progress: Progress) -> None:
-        """Play and keep the result."""
-        study = self.study
-        task = Evaluation(study.setup, self.seed, study.sessions)
-        agent = study.agent(self.seed)
-        result = play_agent(task, self.variant.name, agent, study.choice(self.variant, self.seed))
-        study.store().save(replace(result, label=self.variant.label))
+def reflection_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner) -> tuple[Row, ...]:
+    """The model with reflections as LERL draws them, without any, and with two kinds that should not help."""
+    labels = {
+        LLM: "LLM",
+        LLM_ONLY: "LLM without reflection",
+        SHUFFLED: "LLM, shuffled reflections",
+        WORST: "LLM, worst reflections",
+    }
+    return tuple(
+        Row(name.replace(",", "").replace(" ", "-"), label, env, learner, planner=replace(llm, name=name))
+        for name, label in labels.items()
+    )
 
 
-def fill_pool(
-    task: Evaluation, choice: PlannerChoice, agent: PPO, config: str, progress: Progress = lambda _: None
-) -> None:
-    """Let a model plan sessions of training users, look back on each and keep what it writes in ``choice.pool``.
+def _every(slates: int) -> str:
+    return "every slate" if slates == 1 else f"every {slates} slates"
+
+
+def study_learner(llm: PlannerConfig, pool_sessions: int, agents: Path | None, seeds: int) -> StudyLearner:
+    """The learner of a study.
+
+    Args:
+        llm: the language model.
+        pool_sessions: that fill a seed's pool.
+        agents: folder of a run whose trained LERL agents play; None for pretrained policies.
+        seeds: of the study.
+
+    Raises:
+        CheckpointError: the run has no agent of a seed.
+    """
+    digests = () if agents is None else tuple(file_digest(checkpoint_of(agents, seed)) for seed in range(seeds))
+    filler = replace(llm, name=LLM, period=FILL_PERIOD, replan_trigger=None)
+    return StudyLearner(filler, pool_sessions, digests=digests, agents=agents)
+
+
+def planner_study(rows: tuple[Row, ...], seeds: int, sessions: int, folder: Path) -> Experiment:
+    """A study as an experiment."""
+    return Experiment(rows, seeds, HeldOutSessions(sessions, shared_pool=POOL), folder)
+
+
+def fill_pool(task: Task, learner: StudyLearner, agent: PPO, progress: Progress = lambda _: None) -> None:
+    """Let a model plan sessions of training users, look back on each and keep what it writes in the seed's pool.
 
     A file beside the pool, written last, says with what configuration it was filled and what that cost. A pool that has
     it is left as it is; any other is filled anew.
-
-    Args:
-        task: environment, seed and number of sessions.
-        choice: the planner, its model and its pool.
-        agent: the low level.
-        config: changes with whatever the pool depends on.
-        progress: told the share done.
     """
-    assert choice.pool is not None
-    path = Path(choice.pool)
+    path, env = pool_of(task), task.row.env
     done = path.with_suffix(".json")
+    config = config_hash({"learner": identity(learner), "env": env.identity()})
     if path.exists() and done.exists() and json.loads(done.read_text("utf-8")).get("config") == config:
         return
     for stale in (done, path, *(path.with_name(path.name + suffix) for suffix in ("-wal", "-shm"))):
         stale.unlink(missing_ok=True)
-    llm, data = choice.open(task.seed), task.setup.session_data()
+    llm, data, sessions = learner.filler.open(task.seed), data_of(env), learner.pool_sessions
     assert llm is not None
     rng = np.random.default_rng([task.seed, 4])
     people = np.flatnonzero(~data.held_out)
-    users = rng.choice(people, task.sessions, replace=task.sessions > len(people))
+    users = rng.choice(people, sessions, replace=sessions > len(people))
     act = sampled_actions(agent, task.seed)
     with conversation(llm, f"filling the pool, seed {task.seed}"):
-        for first in range(0, task.sessions, WAVE):
+        for first in range(0, sessions, WAVE):
             wave = users[first : first + WAVE]
-            sessions = task.setup.sessions(len(wave), "train")
-            env = planned(sessions, data, choice, llm, rng, learning=True, once=True)
-            play(act_on(env, slate_policy(agent).encoder), act, wave, segment_seed(task.seed, first))
-            progress((first + len(wave)) / task.sessions)
-    note = {"config": config, "sessions": task.sessions, "meter": llm.meter.to_dict()}
+            served = sessions_of(env, len(wave), "train")
+            plans = planned(served, data, learner.filler, llm, rng, path, learning=True, once=True)
+            encoder = slate_policy(agent).encoder
+            play(act_on(plans, encoder), act, segment_seed(task.seed, first), {"user": wave})
+            progress((first + len(wave)) / sessions)
+    note = {"config": config, "sessions": sessions, "meter": llm.meter.to_dict()}
     write_atomically(done, json.dumps(note, indent=1) + "\n")
+
+
+def study_summary(study: Experiment, found: Found, reference: str) -> Summary:
+    """Estimates of every row, compared with the reference in R_cum."""
+    return summarise(found, {row.name: row.label for row in study.rows}, METRICS, reference, main=R_CUM)
+
+
+def per_slate(row: SummaryRow, name: str) -> float:
+    """What a meter counted for each slate shown while measuring and training; LERL makes one call per slate."""
+    return row.meter.get(name, 0.0) / row.served if row.served else 0.0
+
+
+def against(found: Found, name: str, reference: str, metric: Metric = R_CUM) -> Estimate | None:
+    """A row minus the reference; None for the reference itself and for rows that were not run."""
+    return None if name == reference else compare(found.get(name, ()), found.get(reference, ()), metric)
+
+
+def cost_finding(summary: Summary, found: Found) -> str:
+    """Whether a tenth of the calls gives the same return, in one sentence."""
+    few: list[tuple[SummaryRow, Estimate]] = []
+    for row in summary.rows:
+        difference = against(found, row.name, summary.reference)
+        if difference is not None and row.name.startswith("llm") and per_slate(row, "calls") < TENTH * 1.05:
+            few.append((row, difference))
+    if not few:
+        return "No planner was asked as rarely as once in ten slates."
+    row, difference = max(few, key=lambda pair: per_slate(pair[0], "calls"))
+    share = f"{row.label}, makes {100 * per_slate(row, 'calls'):.0f} % of LERL's calls"
+    found_ = R_CUM.shown(difference, signed=True)
+    if difference.high < 0:
+        return f"A tenth of the calls does not give the same return: {share} and loses {found_} in R_cum."
+    if difference.low > 0:
+        return f"A tenth of the calls gives more: {share} and gains {found_} in R_cum."
+    return f"A tenth of the calls gives the same return within the interval: {share}; R_cum differs by {found_}."
+
+
+def study_notes(study: Experiment, pool_sessions: int, trained: str) -> list[str]:
+    """What the tables rest on, and how to read them."""
+    env, data = study.rows[0].env, data_of(study.rows[0].env)
+    assert isinstance(study.protocol, HeldOutSessions)
+    return [
+        f"data: {data.name}, quit rule {env.kwargs['quit_rule']}; {study.seeds} seeds of {study.protocol.sessions:,} "
+        f"sessions of {int(data.held_out.sum()):,} held-out users",
+        f"low level: {trained}; every plan is under the one-slate cooldown",
+        f"reflections: per seed a pool filled beforehand on {pool_sessions:,} sessions of training users",
+        "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences paired by seed "
+        "and session",
+        "calls: prompts sent, equal ones of a batch once, repeated ones again; LERL makes one per slate",
+    ]

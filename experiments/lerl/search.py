@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,24 +24,22 @@ from rapport.agents.baselines import (
     reranking,
     search_spaces,
 )
-from rapport.agents.baselines.task import Act
-from rapport.agents.lerl import LowLevel, served_slates
+from rapport.agents.lerl import LowLevel
+from rapport.experiments.core import EnvConfig, Row, Task, play
+from rapport.experiments.core.row import Progress
 from rapport.experiments.jobs.local import Named
-from rapport.experiments.lerl.baseline_training import learn_baseline
-from rapport.experiments.lerl.config import PlannerChoice, Setup, planned
-from rapport.experiments.lerl.evaluation import play
-from rapport.experiments.lerl.rows import LLM, METHODS
-from rapport.experiments.lerl.training import Training, first_agent, train
+from rapport.experiments.lerl.config import PlannerConfig, planned
+from rapport.experiments.lerl.environments import data_of, sessions_of
+from rapport.experiments.lerl.rows import DEFINITIONS, RowSettings, lerl_row
 from rapport.experiments.results.store import config_hash, write_atomically
 
 if TYPE_CHECKING:
     import optuna
 
-Progress = Callable[[float], None]
 SEED = 1_000
 """Of all trials: none that results are reported for."""
-STAND_IN = PlannerChoice(period=20)
-"""Who plans in trials for the language model: the heuristic, so that the search does not depend on one."""
+STAND_IN = PlannerConfig(period=20)
+"""Who plans in trials for the language model: the top-k preference planner, so that the search depends on no model."""
 
 
 def gaussian_space(trial: optuna.Trial) -> dict[str, Any]:
@@ -77,52 +75,44 @@ class Search:
     """What is spent on each method.
 
     Attributes:
-        setup: data and environment.
+        env: data and environment.
         trials: settings tried, the defaults among them.
         transitions: transitions a trial learns from.
         sessions: sessions of training users that judge it.
         folder: keeps trials; a stopped search goes on.
+        base: sizes of the policy.
     """
 
-    setup: Setup
+    env: EnvConfig
     trials: int
     transitions: int
     sessions: int
-    folder: str
+    folder: Path
+    base: LowLevel = field(default_factory=LowLevel)
 
     def jobs(self, methods: tuple[str, ...]) -> list[Named]:
-        """The first policy, then one job per method."""
+        """The pretrained policy, then one job per method."""
+        first = self.row("ppo", {})
+        needed = first.learner.prerequisite(self.task(first, self.folder))  # type: ignore[attr-defined]
         later = tuple(Named(f"search: {method}", SearchMethod(self, method)) for method in methods)
-        return [Named("first policy", Prepare(self), later)]
+        return [Named(needed.name, needed.make, later)]
 
-    def training(self, method: str, low_level: LowLevel, folder: Path) -> Training:
-        """One trial's training of LERL's kind."""
-        return Training(
-            self.setup,
-            method,
-            SEED,
-            self.transitions,
-            str(folder),
-            planner_of(method),
-            low_level,
-            first_folder=self.folder,
+    def row(self, method: str, settings: Mapping[str, Any]) -> Row:
+        """A method's row with settings to be tried."""
+        definition = DEFINITIONS[method]
+        name = (definition.tuned_as or method) if definition.baseline is not None else definition.explores_as
+        return lerl_row(
+            method, self.env, RowSettings(STAND_IN, self.transitions, self.base, {name: settings}, self.folder)
         )
+
+    def task(self, row: Row, folder: Path) -> Task:
+        """A trial."""
+        return Task(row, row, SEED, folder)
 
     def result(self, method: str) -> dict[str, Any] | None:
         """What was found for a method: settings, value, that of the defaults; None where it is not done."""
-        path = Path(self.folder) / f"{method}.json"
+        path = self.folder / f"{method}.json"
         return json.loads(path.read_text("utf-8")) if path.exists() else None
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Makes the first policy that all trials begin with."""
-
-    search: Search
-
-    def __call__(self, progress: Progress) -> None:
-        """Do it if it is not done."""
-        first_agent(self.search.training("ppo", LowLevel(), Path(self.search.folder)), progress)
 
 
 @dataclass(frozen=True)
@@ -140,10 +130,10 @@ class SearchMethod:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         logging.getLogger("optuna").setLevel(logging.WARNING)
-        search, folder = self.search, Path(self.search.folder)
+        search, folder = self.search, self.search.folder
         folder.mkdir(parents=True, exist_ok=True)
-        numbers = {name: value for name, value in asdict(search).items() if name not in ("folder", "setup")}
-        name = f"{self.method} {config_hash({**numbers, 'environment': search.setup.identity()})}"
+        numbers = {name: getattr(search, name) for name in ("trials", "transitions", "sessions")}
+        name = f"{self.method} {config_hash({**numbers, 'environment': search.env.identity()})}"
         study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(folder / f"{self.method}.journal"))),
             study_name=name,
@@ -174,31 +164,14 @@ class SearchMethod:
 
 def trial_value(search: Search, method: str, settings: dict[str, Any]) -> float:
     """Mean R_cum of training users' sessions after learning with these settings."""
-    act, choice = _learn(search, method, settings)
-    data = search.setup.session_data()
-    sessions = search.setup.sessions(search.sessions, "train")
+    row = search.row(method, settings)
+    folder = search.folder / f"{method}-{config_hash(settings)}"  # a checkpoint of its own
+    policy = row.learner(search.task(row, folder), lambda _: None)
+    sessions = sessions_of(search.env, search.sessions, "train")
     rng = np.random.default_rng([SEED, 7])
     users = rng.choice(sessions.core.users, search.sessions, replace=search.sessions > len(sessions.core.users))
-    env = planned(sessions, data, choice, None, rng, once=True)
-    return float(play(env, act, users, SEED).returns.mean())
-
-
-def planner_of(method: str) -> PlannerChoice:
-    """Who plans in a method's trials."""
-    row = METHODS[method]
-    return STAND_IN if row.planner is not None and row.planner.startswith(LLM) else PlannerChoice("none", rest=row.rest)
-
-
-def _learn(search: Search, method: str, settings: dict[str, Any]) -> tuple[Act, PlannerChoice]:
-    baseline = METHODS[method].baseline
-    if baseline is None:
-        trial = Path(search.folder) / f"{method}-{config_hash(settings)}"
-        task = search.training(method, LowLevel(**settings), trial)
-        agent = train(task, lambda _: None).agent
-        category = search.setup.session_data().catalog.category
-        return served_slates(agent, category, search.setup.slate_size, SEED), task.planner
-    task = search.training(method, LowLevel(), Path(search.folder))
-    return learn_baseline(task, baseline, settings).act, task.planner
+    env = planned(sessions, data_of(search.env), row.planner, None, rng, once=True)
+    return float(play(env, policy.act(env), SEED, {"user": users})["return"].mean())
 
 
 def _rounded(settings: dict[str, Any]) -> dict[str, Any]:

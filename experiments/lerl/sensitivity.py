@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from rapport.experiments.lerl.cells import Cell, serve
-from rapport.experiments.lerl.config import PlannerChoice, Setup
-from rapport.experiments.lerl.play import Evaluation, play_planned
-from rapport.experiments.lerl.rows import METHODS
-from rapport.experiments.results.store import MethodResult, ResultStore, config_hash
-
-Progress = Callable[[float], None]
+from rapport.experiments.core import Row
 
 
 @dataclass(frozen=True)
@@ -23,88 +17,60 @@ class Study:
         unit: of its values.
         values: in the order shown.
         usual: the value that agents were trained with.
-        methods: rows it is played for.
-        apply: the circumstances under a value.
+        rows: names of the rows it is played for.
+        apply: a row's circumstances under a value.
+        needs_a_model: whether it is of the language model, and not run where there is none.
     """
 
     title: str
     unit: str
     values: tuple[int, ...]
     usual: int
-    methods: tuple[str, ...]
-    apply: Callable[[Setup, PlannerChoice, int], tuple[Setup, PlannerChoice]]
+    rows: tuple[str, ...]
+    apply: Callable[[Row, int], Row]
+    needs_a_model: bool = True
 
 
-def _budget(setup: Setup, choice: PlannerChoice, value: int) -> tuple[Setup, PlannerChoice]:
-    return replace(setup, budget=float(value)), choice
+def _budget(row: Row, value: int) -> Row:
+    return replace(row, env=row.env.changed(budget=float(value)))
 
 
-def _size(setup: Setup, choice: PlannerChoice, value: int) -> tuple[Setup, PlannerChoice]:
-    return setup, replace(choice, most=value)
+def _size(row: Row, value: int) -> Row:
+    return replace(row, planner=replace(row.planner, most=value))
 
 
-def _reflections(setup: Setup, choice: PlannerChoice, value: int) -> tuple[Setup, PlannerChoice]:
-    return setup, replace(choice, reflections=value)
+def _reflections(row: Row, value: int) -> Row:
+    return replace(row, planner=replace(row.planner, reflections=value))
 
 
-def _period(setup: Setup, choice: PlannerChoice, value: int) -> tuple[Setup, PlannerChoice]:
-    return setup, replace(choice, period=value)
+def _period(row: Row, value: int) -> Row:
+    return replace(row, planner=replace(row.planner, period=value))
 
 
 STUDIES = {
     "budget": Study(
-        "Quit budget", "at a session's start", (10, 20, 40), 20, ("lerl", "rotation", "mask", "ppo"), _budget
+        "Quit budget", "at a session's start", (10, 20, 40), 20, ("lerl", "rotation", "mask", "ppo"), _budget, False
     ),
     "size": Study("Number of categories", "most in a plan", (2, 4, 8, 12), 8, ("lerl",), _size),
     "reflections": Study("Reflections sampled", "shown to the model", (0, 1, 3, 6), 3, ("lerl",), _reflections),
     "period": Study("Plan period", "slates a plan holds", (5, 10, 20), 20, ("lerl",), _period),
 }
-NEED_A_MODEL = ("size", "reflections", "period")
-"""Studies of the language model: not run where there is none."""
 
 
-def row_name(study: str, value: int, method: str) -> str:
-    """Name of a result."""
-    return f"{method}.{study}-{value}"
+def row_name(study: str, value: int, name: str) -> str:
+    """Name of a row under a changed circumstance."""
+    return f"{name}.{study}-{value}"
 
 
-@dataclass(frozen=True)
-class Variation:
-    """One trained agent under one changed circumstance."""
-
-    cell: Cell
-    study: str
-    value: int
-
-    def __call__(self, progress: Progress) -> None:
-        """Play it, if that is not done."""
-        cell, study = self.cell, STUDIES[self.study]
-        store, name = variation_store(cell), row_name(self.study, self.value, cell.method)
-        if store.load(name, cell.seed) is not None:
-            return
-        choice = cell.grid.choice(cell.world, cell.method, cell.seed)
-        setup, choice = study.apply(cell.world.setup, choice, self.value)
-        result = play_planned(Evaluation(setup, cell.seed, cell.grid.sessions), name, serve(cell).act, choice)
-        store.save(replace(result, label=METHODS[cell.method].label))
-
-
-def variation_store(cell: Cell) -> ResultStore:
-    """Where a row's variations are kept: beside the row's results, under the same configuration."""
-    own = cell.grid.store(cell.world, cell.method)
-    return ResultStore(cell.grid.place(cell.world) / "sensitivity", config_hash({"of": own.config}))
-
-
-def variations(cell: Cell) -> list[Variation]:
-    """All that a row is played for."""
-    model = cell.grid.planner.llm is not None
-    return [
-        Variation(cell, name, value)
-        for name, study in STUDIES.items()
-        if cell.method in study.methods and (model or name not in NEED_A_MODEL)
-        for value in study.values
-    ]
-
-
-def found(cell: Cell, study: str, value: int) -> MethodResult | None:
-    """What a variation found; None where it was not run."""
-    return variation_store(cell).load(row_name(study, value, cell.method), cell.seed)
+def sensitivity_rows(rows: Iterable[Row], with_model: bool) -> tuple[Row, ...]:
+    """The rows of all studies, each played with the policy that the row of its name has trained."""
+    by_name = {row.name: row for row in rows}
+    found = []
+    for study_name, study in STUDIES.items():
+        if study.needs_a_model and not with_model:
+            continue
+        for row in (by_name[name] for name in study.rows if name in by_name):
+            for value in study.values:
+                changed = replace(row, name=row_name(study_name, value, row.name), trained_as=row.name)
+                found.append(study.apply(changed, value))
+    return tuple(found)

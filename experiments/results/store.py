@@ -1,8 +1,9 @@
-"""What a run found, one file per method and seed, written so that a crash cannot corrupt it.
+"""What experiments found, one file per row, seed and configuration, written so that a crash cannot corrupt it.
 
-A result is one JSON file, ``METHOD-seedN.json``: plain text, no code in it. It is written beside its place, flushed to
+A result is one JSON file, ``ROW-seedN-KEY.json``: plain text, no code in it. It is written beside its place, flushed to
 the disk and renamed, so a file under its name is whole; it carries a checksum, so a file damaged later is noticed, set
-aside and run again. The configuration's hash is kept with it: results of another configuration are never mixed in.
+aside and run again. The key changes with all that the result depends on (:meth:`rapport.experiments.core.Experiment.key`):
+results of other configurations stand beside it and are never mixed in.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-FORMAT = 2
+FORMAT = 3
 """Version of the file format."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.+-]*")
+_OLD_FILE = re.compile(r".+-seed\d+\.json")
+"""Name of a result of an earlier format, which had no key."""
 
 
 class ResultError(ValueError):
@@ -31,141 +34,99 @@ class ResultError(ValueError):
 
 
 @dataclass(frozen=True, eq=False)
-class MethodResult:
-    """One method, trained (where it trains) and evaluated with one seed.
+class Result:
+    """One row with one seed, trained (where it trains) and measured.
 
     Attributes:
-        method: short name, lower case, used in file names, e.g. ``"lerl"``.
+        row: short name, lower case, used in file names, e.g. ``"lerl"``.
         label: name shown in tables, e.g. ``"LERL"``.
-        seed: seed of training and evaluation.
-        lengths: shape (S,), int64, slates until the user of each evaluated session left.
-        returns: shape (S,), float64, undiscounted sum of rewards of each session; reward = mean click of a slate.
-        users: shape (S,), int64, index of the user of each session; None where it is not known. Sessions of two
-            methods are compared pair by pair when these agree.
-        variety: how varied each session was, name -> shape (S,), as in
-            :class:`~rapport.experiments.lerl.evaluation.Played`: ``coverage``, ``intra``, ``between``; empty where it
-            was not measured.
-        meter: what the planner cost while training and evaluating: ``calls``, ``prompt_tokens``,
-            ``completion_tokens``, ``cache_hits``, ``retries``, ``failures``, ``decisions``, ``fallbacks``, ``seconds``
-            (:class:`rapport.agents.llm.base.interface.Meter`); what it did while
-            evaluating: ``plans``, ``surprises``, ``rests_waived``. Empty without a planner.
-        train_transitions: transitions the method learned from; 0 where it does not learn.
+        seed: seed of training and measurement.
+        arrays: one number per episode, by name, each of shape (E,); ``length`` [steps], at least 1, and ``return``
+            always, and whatever else the experiment's protocol measures.
+        units: unit of each array.
+        ids: shape (E,), int64, whose episode it was, e.g. the user's index; None where it is nobody's. Episodes of two
+            rows are compared pair by pair where these agree.
+        meter: what was spent while training and measuring, by name; empty where nothing is counted.
+        steps: transitions that the row learned from; 0 where it does not learn.
         train_seconds: wall time of training.
-        eval_seconds: wall time of evaluation.
+        eval_seconds: wall time of the measurement.
         notes: what a reader has to know about this row.
-        curve: how it learned: transitions so far, and mean T_int and R_cum of the training sessions that ended lately.
+        curve: how it learned: steps so far, and mean length and mean return of the training episodes that ended lately.
     """
 
-    method: str
+    row: str
     label: str
     seed: int
-    lengths: NDArray[np.int64]
-    returns: NDArray[np.float64]
-    users: NDArray[np.int64] | None = None
-    variety: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    arrays: Mapping[str, NDArray[Any]]
+    units: Mapping[str, str] = field(default_factory=dict)
+    ids: NDArray[np.int64] | None = None
     meter: Mapping[str, float] = field(default_factory=dict)
-    train_transitions: int = 0
+    steps: int = 0
     train_seconds: float = 0.0
     eval_seconds: float = 0.0
     notes: tuple[str, ...] = ()
     curve: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        what = f"result {self.method!r}, seed {self.seed}"
-        if not _NAME.fullmatch(self.method):
-            raise ResultError(f"{what}: use lower-case letters, digits and _ . + - in the method's name")
-        object.__setattr__(self, "lengths", np.asarray(self.lengths, dtype=np.int64))
-        object.__setattr__(self, "returns", np.asarray(self.returns, dtype=np.float64))
-        if self.lengths.ndim != 1 or not len(self.lengths) or self.lengths.shape != self.returns.shape:
-            raise ResultError(
-                f"{what}: lengths {self.lengths.shape} and returns {self.returns.shape} need one number per session"
-            )
-        if (self.lengths < 1).any() or not np.isfinite(self.returns).all():
-            raise ResultError(f"{what}: every session needs a length of at least 1 and a finite return")
-        object.__setattr__(self, "variety", {k: np.asarray(v, dtype=np.float64) for k, v in self.variety.items()})
-        for name, values in self.variety.items():
-            if values.shape != self.lengths.shape or not np.isfinite(values).all():
-                raise ResultError(f"{what}: {name} {values.shape} needs one finite number per session")
-        if self.users is not None:
-            object.__setattr__(self, "users", np.asarray(self.users, dtype=np.int64))
-            if self.users.shape != self.lengths.shape:
-                raise ResultError(f"{what}: users {self.users.shape} need one index per session")
+        what = f"result {self.row!r}, seed {self.seed}"
+        if not _NAME.fullmatch(self.row):
+            raise ResultError(f"{what}: use lower-case letters, digits and _ . + - in the row's name")
+        arrays = {name: np.asarray(values) for name, values in self.arrays.items()}
+        if missing := [name for name in ("length", "return") if name not in arrays]:
+            raise ResultError(f"{what}: the array {missing[0]!r} is missing; every episode has a length and a return")
+        shape = arrays["length"].shape
+        for name, values in arrays.items():
+            if values.ndim != 1 or not len(values) or values.shape != shape or not np.isfinite(values).all():
+                raise ResultError(f"{what}: {name} {values.shape} needs one finite number per episode, as length {shape}")
+        if (arrays["length"] < 1).any():
+            raise ResultError(f"{what}: every episode needs a length of at least 1")
+        object.__setattr__(self, "arrays", arrays)
+        if self.ids is not None:
+            object.__setattr__(self, "ids", np.asarray(self.ids, dtype=np.int64))
+            if self.ids.shape != shape:
+                raise ResultError(f"{what}: ids {self.ids.shape} need one number per episode")
 
     @property
-    def sessions(self) -> int:
-        """Number of evaluated sessions, S."""
-        return len(self.lengths)
+    def episodes(self) -> int:
+        """Number of measured episodes, E."""
+        return len(self.arrays["length"])
 
     @property
-    def steps_total(self) -> int:
-        """Slates shown in all sessions."""
-        return int(self.lengths.sum())
-
-    @property
-    def t_int(self) -> float:
-        """T_int: mean session length [slates]."""
-        return float(self.lengths.mean())
-
-    @property
-    def r_cum(self) -> float:
-        """R_cum: mean over sessions of the summed reward [mean clicks]."""
-        return float(self.returns.mean())
-
-    @property
-    def r_sin(self) -> float:
-        """R_sin: total reward / total slates [mean click of a slate, 0 to 1]."""
-        return float(self.returns.sum() / self.lengths.sum())
+    def served(self) -> int:
+        """Steps of all measured episodes."""
+        return int(self.arrays["length"].sum())
 
 
 class ResultStore:
-    """The results of one run folder and one configuration.
+    """The results in one folder.
 
     Args:
-        folder: e.g. ``runs/NAME/results``; made when it is not there.
-        config: hash of the configuration (:func:`config_hash`); a file of another one is not returned. None takes any.
+        folder: e.g. ``runs/NAME/results``; made when something is saved.
     """
 
-    def __init__(self, folder: Path, config: str | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.config = config
         self.problems: list[str] = []
         """What was wrong with files met so far, one line each; meant to be shown."""
-        self.folder.mkdir(parents=True, exist_ok=True)
 
-    def path(self, method: str, seed: int) -> Path:
-        """Where the result of ``method`` and ``seed`` belongs."""
-        return self.folder / f"{method}-seed{seed}.json"
+    def path(self, row: str, seed: int, key: str) -> Path:
+        """Where the result of a row, seed and configuration belongs."""
+        return self.folder / f"{row}-seed{seed}-{key}.json"
 
-    def save(self, result: MethodResult) -> Path:
-        """Write a result atomically, replacing an older one of the same method and seed."""
+    def save(self, result: Result, key: str) -> Path:
+        """Write a result atomically, replacing an older one of the same row, seed and configuration."""
         body = _encode(result)
-        document = {"format": FORMAT, "config": self.config, "sha256": _digest(body), "result": body}
-        path = self.path(result.method, result.seed)
+        document = {"format": FORMAT, "key": key, "sha256": _digest(body), "result": body}
+        path = self.path(result.row, result.seed, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(document, allow_nan=False))
         return path
 
-    def load(self, method: str, seed: int) -> MethodResult | None:
-        """The complete result of ``method`` and ``seed``, or None when it has to be run (again)."""
-        path = self.path(method, seed)
+    def load(self, row: str, seed: int, key: str) -> Result | None:
+        """The complete result of a row, seed and configuration, or None when it has to be run (again)."""
+        path = self.path(row, seed, key)
         if not path.exists():
             return None
-        result = self._read(path)
-        if result is not None and (result.method, result.seed) != (method, seed):
-            self._set_aside(path, f"holds {result.method!r}, seed {result.seed}")
-            return None
-        return result
-
-    def load_all(self) -> list[MethodResult]:
-        """Every complete result, by method and seed."""
-        results = []
-        for path in sorted(self.folder.glob("*-seed*.json")):
-            method, _, seed = path.stem.rpartition("-seed")
-            result = self.load(method, int(seed)) if seed.isdecimal() else None
-            if result is not None:
-                results.append(result)
-        return sorted(results, key=lambda r: (r.method, r.seed))
-
-    def _read(self, path: Path) -> MethodResult | None:
         try:
             document = json.loads(path.read_bytes())
             body = document["result"]
@@ -173,19 +134,30 @@ class ResultStore:
                 raise ResultError(f"format {document['format']!r} is not {FORMAT}")
             if document["sha256"] != _digest(body):
                 raise ResultError("its checksum does not match")
-            result = _decode(body)
+            if (document["key"], body["row"], body["seed"]) != (key, row, seed):
+                raise ResultError(f"it holds row {body['row']!r}, seed {body['seed']}, key {document['key']!r}")
+            return _decode(body)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            self._set_aside(path, f"{type(error).__name__}: {error}")
+            aside = path.with_name(path.name + ".broken")
+            os.replace(path, aside)
+            why = f"{type(error).__name__}: {error}"
+            self.problems.append(f"{path}: {why}; set aside as {aside.name}, run again")
             return None
-        if self.config is not None and document.get("config") != self.config:
-            self.problems.append(f"{path}: of another configuration; it is run again")
-            return None
-        return result
 
-    def _set_aside(self, path: Path, why: str) -> None:
-        aside = path.with_name(path.name + ".broken")
-        os.replace(path, aside)
-        self.problems.append(f"{path}: {why}; set aside as {aside.name}, run again")
+    def load_all(self) -> list[Result]:
+        """Every complete result of any configuration, by row and seed."""
+        found = []
+        for path in sorted(self.folder.glob("*-seed*-*.json")):
+            stem, _, key = path.stem.rpartition("-")
+            row, _, seed = stem.rpartition("-seed")
+            result = self.load(row, int(seed), key) if seed.isdecimal() else None
+            if result is not None:
+                found.append(result)
+        return sorted(found, key=lambda r: (r.row, r.seed))
+
+    def of_earlier_formats(self) -> list[Path]:
+        """Results that an earlier version of Rapport wrote: they are left alone, and their rows are run anew."""
+        return sorted(path for path in self.folder.glob("*.json") if _OLD_FILE.fullmatch(path.name))
 
 
 def config_hash(config: object) -> str:
@@ -219,38 +191,34 @@ def _digest(body: object) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _encode(result: MethodResult) -> dict[str, Any]:
+def _encode(result: Result) -> dict[str, Any]:
+    def numbers(values: NDArray[Any]) -> list[Any]:
+        return [int(value) for value in values] if values.dtype.kind in "iub" else values.astype(np.float64).tolist()
+
     return {
-        "method": result.method,
+        "row": result.row,
         "label": result.label,
         "seed": int(result.seed),
-        "lengths": result.lengths.tolist(),
-        "returns": result.returns.tolist(),
-        "variety": {name: np.round(values, 6).tolist() for name, values in result.variety.items()},
-        "users": None if result.users is None else result.users.tolist(),
+        "arrays": {name: numbers(values) for name, values in result.arrays.items()},
+        "units": dict(result.units),
+        "ids": None if result.ids is None else result.ids.tolist(),
         "meter": {name: float(value) for name, value in result.meter.items()},
-        "train_transitions": int(result.train_transitions),
+        "steps": int(result.steps),
         "train_seconds": float(result.train_seconds),
         "eval_seconds": float(result.eval_seconds),
         "notes": list(result.notes),
-        "curve": [[int(at), round(float(t), 4), round(float(r), 4)] for at, t, r in result.curve],
+        "curve": [[int(at), float(length), float(total)] for at, length, total in result.curve],
     }
 
 
-def _decode(body: Mapping[str, Any]) -> MethodResult:
-    users = body["users"]
-    return MethodResult(
-        method=body["method"],
-        label=body["label"],
-        seed=body["seed"],
-        lengths=np.array(body["lengths"], dtype=np.int64),
-        returns=np.array(body["returns"], dtype=np.float64),
-        variety={name: np.array(values, dtype=np.float64) for name, values in body["variety"].items()},
-        users=None if users is None else np.array(users, dtype=np.int64),
-        meter=body["meter"],
-        train_transitions=body["train_transitions"],
-        train_seconds=body["train_seconds"],
-        eval_seconds=body["eval_seconds"],
-        notes=tuple(body["notes"]),
-        curve=tuple((int(at), float(t), float(r)) for at, t, r in body["curve"]),
+def _decode(body: Mapping[str, Any]) -> Result:
+    ids, curve = body["ids"], body["curve"]
+    return Result(
+        **{
+            **body,
+            "arrays": {name: np.array(values) for name, values in body["arrays"].items()},
+            "ids": None if ids is None else np.array(ids, dtype=np.int64),
+            "notes": tuple(body["notes"]),
+            "curve": tuple((int(at), float(length), float(total)) for at, length, total in curve),
+        }
     )

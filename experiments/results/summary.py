@@ -1,270 +1,205 @@
-"""The results table: every method with intervals, what its planner cost, and an honest verdict.
+"""The results of a table: every row's estimates, and an honest verdict.
 
-:func:`summarise` turns results into a :class:`ResultsTable`; :func:`print_table` shows it in a terminal or a file,
-:func:`to_markdown` and the HTML report (:mod:`rapport.experiments.report.figures`) write the same cells.
+:func:`summarise` turns results into a :class:`Summary`; :mod:`rapport.experiments.report.results_table` shows it.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import IO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
+from rapport.experiments.results.llm_cost import mean_meter, planned_by
+from rapport.experiments.results.metrics import NOT_RUN, Metric
+from rapport.experiments.results.stats import Estimate
+from rapport.experiments.results.store import Result
 
-from rapport.experiments.results.llm_cost import COST_COLUMNS, cost_rows, duration, had_model, mean_meter, planned_by
-from rapport.experiments.results.stats import Estimate, Scores, estimate, paired_difference
-from rapport.experiments.results.store import MethodResult
-
-WIDTH = 110
-"""Columns of the printed table."""
-PROTOCOL_SEEDS, PROTOCOL_SESSIONS = 5, 1_000
+PROTOCOL_SEEDS, PROTOCOL_EPISODES = 5, 1_000
 """Below these a table is a quick look, and says so."""
-NOT_RUN = "not run"
-COLUMNS = (
-    ("method", ""),
-    ("T_int", "slates"),
-    ("R_cum", "summed click rate"),
-    ("R_sin", "click rate"),
-    ("learned from", "transitions"),
-    ("time", "per seed"),
-)
-"""Name and unit of each column of the main table."""
+Found = Mapping[str, Sequence[Result]]
+"""Row's name -> its results, one per seed."""
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What the table rests on, for its footer.
+class SummaryRow:
+    """One row over all its seeds; everything is empty when it was not run.
 
     Attributes:
-        dataset: name of the data set, e.g. ``"kuairand-pure"``.
-        users: held-out users the sessions are drawn from.
-        profile: ``"corrected"`` or ``"official"``.
-        planner: what planned, e.g. ``"heuristic (no LLM given)"``.
-        main: name of the method all others are compared with.
-    """
-
-    dataset: str
-    users: int
-    profile: str
-    planner: str
-    main: str = "lerl"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method over all its seeds; everything is None or empty when it was not run.
-
-    Attributes:
-        method: short name.
+        name: short name.
         label: name shown.
         seeds: seeds it was run with.
-        sessions: fewest sessions of a seed.
-        t_int: mean session length [slates].
-        r_cum: summed reward of a session [mean clicks].
-        r_sin: reward of a slate [mean click].
-        transitions: mean over seeds.
-        seconds: training and evaluation, mean over seeds.
-        slates: served in training and evaluation, mean over seeds.
-        meter: planner's meter, mean over seeds; empty without a planner.
+        episodes: fewest episodes of a seed.
+        estimates: by metric's name.
+        steps: learned from, mean over seeds.
+        seconds: training and measurement, mean over seeds.
+        served: steps of training and measurement, mean over seeds.
+        meter: what was spent, mean over seeds; empty where nothing is counted.
         notes: distinct notes of its results.
     """
 
-    method: str
+    name: str
     label: str
     seeds: tuple[int, ...] = ()
-    sessions: int = 0
-    t_int: Estimate | None = None
-    r_cum: Estimate | None = None
-    r_sin: Estimate | None = None
-    transitions: float | None = None
-    seconds: float | None = None
-    slates: float | None = None
-    meter: Mapping[str, float] | None = None
+    episodes: int = 0
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    steps: float = 0.0
+    seconds: float = 0.0
+    served: float = 0.0
+    meter: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """R_cum of the main method minus another's, paired by seed.
-
-    Attributes:
-        label: name of the other method.
-        difference: main minus other [mean clicks per session].
-    """
+class Difference:
+    """The reference's main metric minus another row's, paired by seed."""
 
     label: str
-    difference: Estimate
+    value: Estimate
 
 
 @dataclass(frozen=True)
-class ResultsTable:
-    """Rows in the order shown, comparisons with the main method, and what they rest on."""
+class Summary:
+    """A table: rows in the order shown, metrics, and every row's difference from the reference.
 
-    facts: RunFacts
-    rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...]
+    Attributes:
+        rows: in the order shown.
+        metrics: the columns of figures.
+        main: the metric that rows are compared in.
+        reference: name of the row that all others are compared with.
+        differences: reference minus other, in the main metric, of the rows that were run.
+        facts: what the table rests on, for its footer, a line each.
+    """
 
-    def row(self, method: str) -> Row | None:
-        """The row of a method, or None."""
-        return next((row for row in self.rows if row.method == method), None)
+    rows: tuple[SummaryRow, ...]
+    metrics: tuple[Metric, ...]
+    main: Metric
+    reference: str
+    differences: tuple[Difference, ...]
+    facts: tuple[str, ...] = ()
+
+    def row(self, name: str) -> SummaryRow | None:
+        """The row of a name, or None."""
+        return next((row for row in self.rows if row.name == name), None)
 
 
 def summarise(
-    results: Sequence[MethodResult],
-    facts: RunFacts,
-    methods: Sequence[tuple[str, str]] = (),
+    found: Found,
+    labels: Mapping[str, str],
+    metrics: Sequence[Metric],
+    reference: str,
     *,
+    main: Metric | None = None,
+    facts: Sequence[str] = (),
     seed: int = 0,
-) -> ResultsTable:
-    """Group results by method and estimate every cell.
+) -> Summary:
+    """Estimate every cell.
 
     Args:
-        results: any number of methods and seeds.
-        facts: what the footer says.
-        methods: (name, label) of every method the table should have, in order; those without a result are "not run".
-            Methods with results that are not named here follow.
-        seed: seed of the bootstrap. A method's intervals do not depend on which others are in the table.
+        found: results by row.
+        labels: name -> label of every row the table should have, in order; those without a result are "not run".
+        metrics: the columns of figures.
+        reference: name of the row that all others are compared with.
+        main: the metric they are compared in; by default the first.
+        facts: what the footer says the table rests on.
+        seed: of the bootstrap. A row's intervals do not depend on which others are in the table.
     """
-    groups: dict[str, list[MethodResult]] = {name: [] for name, _ in methods}
-    labels = dict(methods)
-    for result in sorted(results, key=lambda r: r.seed):
-        groups.setdefault(result.method, []).append(result)
-        labels.setdefault(result.method, result.label)
-    rows = tuple(_row(name, labels[name], group, seed) for name, group in groups.items())
-    main = groups.get(facts.main, [])
-    others = [(name, group) for name, group in groups.items() if name != facts.main]
-    compared = ((labels[name], compare(main, group, seed=seed)) for name, group in others)
-    return ResultsTable(facts, rows, tuple(Comparison(label, d) for label, d in compared if d is not None))
+    main = metrics[0] if main is None else main
+    rows = tuple(_row(name, label, found.get(name, ()), metrics, seed) for name, label in labels.items())
+    differences = []
+    for name, label in labels.items():
+        value = None if name == reference else compare(found.get(reference, ()), found.get(name, ()), main, seed=seed)
+        if value is not None:
+            differences.append(Difference(label, value))
+    return Summary(rows, tuple(metrics), main, reference, tuple(differences), tuple(facts))
 
 
-def compare(first: Sequence[MethodResult], second: Sequence[MethodResult], *, seed: int = 0) -> Estimate | None:
-    """R_cum of ``first`` minus that of ``second`` over the seeds both have; None when there is none.
+def compare(first: Sequence[Result], second: Sequence[Result], metric: Metric, *, seed: int = 0) -> Estimate | None:
+    """First minus second in a metric over the seeds both have; None when there is none.
 
-    Sessions are paired by index when, for every such seed, both evaluated the same users in the same order.
+    Episodes are paired by index when, for every such seed, both measured the same ids in the same order.
     """
     left, right = ({r.seed: r for r in group} for group in (first, second))
     pairs = [(left[s], right[s]) for s in sorted(left.keys() & right.keys())]
     if not pairs:
         return None
-    same = all(a.users is not None and b.users is not None and np.array_equal(a.users, b.users) for a, b in pairs)
-    a, b = (Scores.mean([r.returns for r in side]) for side in zip(*pairs, strict=True))
-    return paired_difference(a, b, _rng(seed, pairs[0][0].method, pairs[0][1].method), same_sessions=same)
+    same = all(a.ids is not None and b.ids is not None and np.array_equal(a.ids, b.ids) for a, b in pairs)
+    rng = _rng(seed, pairs[0][0].row, pairs[0][1].row)
+    a, b = ([r.arrays for r in side] for side in zip(*pairs, strict=True))
+    return metric.difference(a, b, rng, same_sessions=same)
 
 
-def verdict(table: ResultsTable) -> list[str]:
-    """What the table says about the main method, one line per other method, least flattering first."""
-    main = table.row(table.facts.main)
-    if main is None or not main.seeds:
-        return [f"{table.facts.main}: {NOT_RUN}, so nothing is compared with it."]
-    lines = []
-    for comparison in sorted(table.comparisons, key=lambda c: c.difference.point):
-        d, other = comparison.difference, comparison.label
-        if d.high < 0:
-            lines.append(f"{other} beats {main.label} by {-d.point:.2f} [{-d.high:.2f}, {-d.low:.2f}] in R_cum.")
-        elif d.low > 0:
-            lines.append(f"{main.label} is above {other} by {d.point:.2f} [{d.low:.2f}, {d.high:.2f}] in R_cum.")
+def estimated(results: Sequence[Result], metric: Metric, *, seed: int = 0) -> Estimate | None:
+    """A metric of one row over its seeds; None where it was not run."""
+    if not results:
+        return None
+    return metric.estimate([r.arrays for r in results], _rng(seed, results[0].row, metric.name))
+
+
+def verdict(table: Summary) -> list[str]:
+    """What the table says about the reference, one line per other row, least flattering first."""
+    reference, metric = table.row(table.reference), table.main
+    if reference is None or not reference.seeds:
+        return [f"{table.reference}: {NOT_RUN}, so nothing is compared with it."]
+    lines, sign = [], 1 if metric.higher_is_better else -1
+    for difference in sorted(table.differences, key=lambda c: sign * c.value.point):
+        d, other = difference.value, difference.label
+        low, high = (d.low, d.high) if sign > 0 else (-d.high, -d.low)
+        size = metric.shown(Estimate(abs(d.point), *sorted((abs(d.low), abs(d.high))), d.n_seeds))
+        if high < 0:
+            lines.append(f"{other} beats {reference.label} by {size} in {metric.name}.")
+        elif low > 0:
+            lines.append(f"{reference.label} is above {other} by {size} in {metric.name}.")
         else:
-            found = f"{d.point:+.2f} [{d.low:+.2f}, {d.high:+.2f}]"
-            lines.append(f"{main.label} and {other} cannot be told apart: they differ by {found} in R_cum.")
-    return [headline(table), *lines] if lines else [f"{main.label}: nothing else was run to compare it with."]
+            found = metric.shown(d, signed=True)
+            lines.append(f"{reference.label} and {other} cannot be told apart: they differ by {found} in {metric.name}.")
+    return [headline(table), *lines] if lines else [f"{reference.label}: nothing else was run to compare it with."]
 
 
-def headline(table: ResultsTable) -> str:
+def headline(table: Summary) -> str:
     """The verdict in one sentence."""
-    main = table.row(table.facts.main)
-    label = main.label if main is not None else table.facts.main
-    n = len(table.comparisons)
-    beaten = sum(c.difference.low > 0 for c in table.comparisons)
-    beating = sum(c.difference.high < 0 for c in table.comparisons)
+    reference, name = table.row(table.reference), table.main.name
+    label = reference.label if reference is not None else table.reference
+    n, sign = len(table.differences), 1 if table.main.higher_is_better else -1
+    beaten = sum(min(sign * d.value.low, sign * d.value.high) > 0 for d in table.differences)
+    beating = sum(max(sign * d.value.low, sign * d.value.high) < 0 for d in table.differences)
     if beaten == n:
-        return f"{label} is above {'the one other method' if n == 1 else f'all {n} other methods'} in R_cum."
-    return f"{label}: in R_cum above {beaten} of {n} other methods, below {beating}, level with {n - beaten - beating}."
+        return f"{label} is above {'the one other method' if n == 1 else f'all {n} other methods'} in {name}."
+    return f"{label}: in {name} above {beaten} of {n} other methods, below {beating}, level with {n - beaten - beating}."
 
 
-def footer(table: ResultsTable) -> list[str]:
+def footer(table: Summary) -> list[str]:
     """What the table rests on, and what limits it."""
-    facts, run = table.facts, [row for row in table.rows if row.seeds]
-    sessions = _span([row.sessions for row in run])
-    seeds = _span([len(row.seeds) for row in run])
+    run = [row for row in table.rows if row.seeds]
     lines = [
-        f"data: {facts.dataset}, {facts.users:,} held-out users; {sessions} sessions per seed; {seeds} seed(s); "
-        f"profile: {facts.profile}",
-        f"planner: {facts.planner}",
-        "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences paired by seed",
+        *table.facts,
+        f"{_span([row.episodes for row in run])} complete episodes per seed; {_span([len(r.seeds) for r in run])} "
+        "seed(s); interquartile mean over seeds [95 % bootstrap interval over seeds and episodes]; differences paired "
+        "by seed",
     ]
     few_seeds = min((len(row.seeds) for row in run), default=0) < PROTOCOL_SEEDS
-    if few_seeds or min((row.sessions for row in run), default=0) < PROTOCOL_SESSIONS:
-        lines.append(f"a quick look: the protocol asks for {PROTOCOL_SEEDS} seeds and {PROTOCOL_SESSIONS:,} sessions")
+    if few_seeds or min((row.episodes for row in run), default=0) < PROTOCOL_EPISODES:
+        lines.append(f"a quick look: the protocol asks for {PROTOCOL_SEEDS} seeds and {PROTOCOL_EPISODES:,} episodes")
     if any(len(row.seeds) == 1 for row in run):
-        lines.append("with one seed an interval shows how sessions vary, not how trainings do")
+        lines.append("with one seed an interval shows how episodes vary, not how trainings do")
     for row in run:
         lines += [*planned_by(row.label, row.meter), *(f"{row.label}: {note}" for note in row.notes)]
     return lines
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """One row of the main table as text, in the order of :data:`COLUMNS`."""
-    if not row.seeds:
-        return (row.label, *(NOT_RUN for _ in COLUMNS[1:]))
-    learned = "none" if not row.transitions else f"{row.transitions:,.0f}"
-    metrics = (_interval(row.t_int, 2), _interval(row.r_cum, 2), _interval(row.r_sin, 3))
-    return (row.label, *metrics, learned, duration(row.seconds or 0.0))
-
-
-def costs(table: ResultsTable) -> list[tuple[str, ...]]:
-    """The cost table, in the order of ``llm_cost.COST_COLUMNS``; empty where no model planned."""
-    run = [row for row in table.rows if row.seeds]
-    if not any(had_model(row.meter) for row in run):
-        return []
-    return [line for row in run for line in cost_rows(row.label, row.meter, row.slates or 0.0)]
-
-
-def print_table(table: ResultsTable, file: IO[str] | None = None) -> None:
-    """Print the table, its footer and the verdict, at most :data:`WIDTH` columns wide; plain text when piped."""
-    console = Console(file=file, highlight=False)
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
-    console.print()
-    console.print(grid(COLUMNS, [cells(row) for row in table.rows], bold=_index(table)))
-    console.print()
-    if found := costs(table):
-        console.print(grid(COST_COLUMNS, found))
-        console.print()
-    for line in footer(table):
-        console.print(line, style="dim", markup=False)
-    console.print()
-    for line in verdict(table):
-        console.print(line, markup=False)
-
-
-def to_markdown(table: ResultsTable) -> str:
-    """The same as a Markdown text."""
-    blocks = [markdown(COLUMNS, [cells(row) for row in table.rows])]
-    if found := costs(table):
-        blocks.append(markdown(COST_COLUMNS, found))
-    blocks += ["\n".join(f"- {line}" for line in verdict(table)), "<br>\n".join(footer(table))]
-    return "\n\n".join(blocks) + "\n"
-
-
-def _row(method: str, label: str, group: Sequence[MethodResult], seed: int) -> Row:
+def _row(name: str, label: str, group: Sequence[Result], metrics: Sequence[Metric], seed: int) -> SummaryRow:
     if not group:
-        return Row(method, label)
-    lengths, returns = [r.lengths for r in group], [r.returns for r in group]
-    return Row(
-        method=method,
+        return SummaryRow(name, label)
+    found = {metric.name: estimated(group, metric, seed=seed) for metric in metrics}
+    return SummaryRow(
+        name=name,
         label=label,
         seeds=tuple(r.seed for r in group),
-        sessions=min(r.sessions for r in group),
-        t_int=estimate(Scores.mean(lengths), _rng(seed, method, "T_int")),
-        r_cum=estimate(Scores.mean(returns), _rng(seed, method, "R_cum")),
-        r_sin=estimate(Scores.ratio(returns, lengths), _rng(seed, method, "R_sin")),
-        transitions=float(np.mean([r.train_transitions for r in group])),
+        episodes=min(r.episodes for r in group),
+        estimates={key: value for key, value in found.items() if value is not None},
+        steps=float(np.mean([r.steps for r in group])),
         seconds=float(np.mean([r.train_seconds + r.eval_seconds for r in group])),
-        slates=float(np.mean([r.train_transitions + r.steps_total for r in group])),
+        served=float(np.mean([r.steps + r.served for r in group])),
         meter=mean_meter([r.meter for r in group if r.meter]),
         notes=tuple(dict.fromkeys(note for r in group for note in r.notes)),
     )
@@ -272,34 +207,6 @@ def _row(method: str, label: str, group: Sequence[MethodResult], seed: int) -> R
 
 def _rng(seed: int, *names: str) -> np.random.Generator:
     return np.random.default_rng([seed, *(zlib.crc32(name.encode()) for name in names)])
-
-
-def _index(table: ResultsTable) -> int | None:
-    return next((i for i, row in enumerate(table.rows) if row.method == table.facts.main), None)
-
-
-def grid(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]], bold: int | None = None) -> Table:
-    """Cells under columns of (name, unit), the first one's lines broken where they have to be."""
-    shown = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
-    for i, (name, unit) in enumerate(columns):
-        wrap = i == 0
-        shown.add_column(f"{name}\n{unit}", justify="left" if wrap else "right", no_wrap=not wrap, overflow="fold")
-    for i, row in enumerate(rows):
-        shown.add_row(*(cell.replace("[", "\\[") for cell in row), style="bold" if i == bold else "")
-    return shown
-
-
-def markdown(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[str]]) -> str:
-    """The same as Markdown."""
-    header = [f"{name} [{unit}]" if unit else name for name, unit in columns]
-    lines = [header, [":--", *("--:" for _ in columns[1:])], *([c.replace("|", "\\|") for c in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _interval(value: Estimate | None, digits: int) -> str:
-    if value is None:
-        return NOT_RUN
-    return f"{value.point:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def _span(values: Sequence[int]) -> str:

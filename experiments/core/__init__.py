@@ -1,0 +1,27 @@
+"""The one experiment mechanism: rows of a table, how each is learned and measured, and the jobs that fill them."""
+
+from rapport.experiments.core.env_config import EnvConfig
+from rapport.experiments.core.episode_statistics import EpisodeStatistics
+from rapport.experiments.core.experiment import Experiment, jobs_of
+from rapport.experiments.core.identity import LOCAL, identity
+from rapport.experiments.core.rollout import Act, Counter, Episodes, play
+from rapport.experiments.core.row import Learner, Prerequisite, Protocol, Row, ServingPolicy, Task
+
+__all__ = [
+    "LOCAL",
+    "Act",
+    "Counter",
+    "EnvConfig",
+    "EpisodeStatistics",
+    "Episodes",
+    "Experiment",
+    "Learner",
+    "Prerequisite",
+    "Protocol",
+    "Row",
+    "ServingPolicy",
+    "Task",
+    "identity",
+    "jobs_of",
+    "play",
+]

@@ -1,0 +1,51 @@
+"""Trained agents read from their checkpoints, to be played where they were trained."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3 import PPO
+
+from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent
+from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.policies.encoder import EncoderSettings
+from rapport.experiments.core import EnvConfig
+from rapport.experiments.lerl.config import PlannerConfig, planned
+from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of
+
+
+def load_agent(checkpoint: Path, env: EnvConfig) -> tuple[PPO, dict[str, Any]]:
+    """A trained agent, and what its checkpoint says of it.
+
+    Raises:
+        CheckpointError: the file holds no agent, or one of another environment.
+    """
+    arrays, note = read_checkpoint(checkpoint)
+    check_note(checkpoint, note, checkpoint_note(env))
+    low_level, data = stored_low_level(note), data_of(env)
+    sessions = sessions_of(env, low_level.n_envs, "held_out")
+    agent = new_agent(planned(sessions, data, PlannerConfig("none"), None, np.random.default_rng(0)), low_level, seed=0)
+    first_policy(agent, data, low_level, seed=0)
+    restore_agent(checkpoint, agent, arrays, note)
+    return agent, note
+
+
+def stored_low_level(note: dict[str, Any]) -> LowLevel:
+    """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
+    settings = {**note["low_level"], "warm_start": None}
+    return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
+
+
+def file_digest(path: Path) -> str:
+    """What tells an agent's file from others.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path}: {error.strerror or error}; train it with `rapport run`") from error
