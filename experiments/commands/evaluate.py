@@ -69,9 +69,8 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             task = Task(row, row, seed, folder)
             protocol = HeldOutSessions(self.sessions, pool_seed=int(note["seed"]))
             played = protocol(task, row.learner(task, lambda _: None))
-            results.append(
-                Result(name, _label(note), seed, played.arrays, played.units, played.ids, played.meter, notes=played.notes)
-            )
+            arrays, units, ids, meter, notes = played
+            results.append(Result(name, _label(note), seed, arrays, units, ids, meter, notes=notes))
         if planner.record is not None:
             seal(Path(planner.record))
         self._print(console, note, planner, results)
@@ -94,9 +93,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         for metric in METRICS:
             value = estimated(results, metric)
             assert value is not None
-            rows.append(
-                (f"{metric.name}, {metric.unit}", f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}")
-            )
+            rows.append((f"{metric.name}, {metric.unit}", f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}"))
         title = f"{_label(note)}, {note['transitions']:,} transitions; planner: {who}"
         columns = (("measure", ""), ("value", ""), ("95 % interval", ""))
         console.print(Table(columns, tuple(rows), title).to_rich())

@@ -21,11 +21,13 @@ from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.kuairand import Users
-from rapport.experiments.commands.evaluate import load_agent
+from rapport.experiments.commands.evaluate import trained_agent
 from rapport.experiments.commands.options import DataDirectory, at_least_one
+from rapport.experiments.core import Act
 from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari
-from rapport.experiments.lerl.config import PlannerChoice, planned
-from rapport.experiments.lerl.evaluation import Act
+from rapport.experiments.lerl.config import planned, planner_of_note
+from rapport.experiments.lerl.environments import data_of, sessions_of
+from rapport.experiments.lerl.training import pool_beside
 
 BATCH = 256
 """Sessions played at once."""
@@ -144,16 +146,15 @@ class Export(DataDirectory):
     def _trained(self) -> Player:
         if self.arguments:
             raise ValueError(f"--arguments {' '.join(self.arguments)}: a checkpoint brings its own; leave them out")
-        setup, agent, note = load_agent(Path(self.policy), self.data, self.data_dir)
-        sessions = setup.sessions(self._batch, self.users)
+        played_in, agent, note = trained_agent(Path(self.policy), self.data, self.data_dir)
+        sessions, data = sessions_of(played_in, self._batch, self.users), data_of(played_in)
         recorder = Recorder(sessions)
-        choice = PlannerChoice(**note["planner"])
-        above = planned(
-            recorder, setup.session_data(), choice, choice.open(self.seed), np.random.default_rng(self.seed)
-        )
+        planner, pool = planner_of_note(note["planner"]), pool_beside(Path(self.policy).resolve())
+        rng = np.random.default_rng(self.seed)
+        above = planned(recorder, data, planner, planner.open(self.seed), rng, pool)
         env = act_on(above, slate_policy(agent).encoder)
         arguments = {name: note[name] for name in ("quit_rule", "budget", "slate_size", "profile")}
-        arguments["data"] = setup.session_data().name
+        arguments["data"] = data.name
         name, algorithm = str(note["method"]), f"{note['method']} after {note['transitions']:,} transitions"
         return Player(name, algorithm, recorder, env, sampled_actions(agent, self.seed), sessions.core, arguments)
 

@@ -101,8 +101,9 @@ class LanguageModel:
 class LanguageModelLimits:
     """What a language model may take, and where its answers are kept."""
 
-    llm_seconds: float = 120.0
-    """Seconds the language model may take in each training and each evaluation; beyond them the heuristic plans."""
+    llm_seconds: float | None = None
+    """Seconds the language model may take in each training and each evaluation; beyond them the fallback plans. No
+    limit by default: one in seconds makes results depend on the machine's load."""
     llm_calls: int | None = None
     """Prompts it may be sent in each training and each evaluation; beyond them the heuristic plans."""
     llm_tokens: int | None = None

@@ -10,7 +10,14 @@ from typing import ClassVar
 from rich.console import Console
 
 from rapport.agents.checkpoint import read_checkpoint
-from rapport.experiments.commands.options import LanguageModel, LanguageModelLimits, LocalData, Sizes, Workers, at_least_one
+from rapport.experiments.commands.options import (
+    LanguageModel,
+    LanguageModelLimits,
+    LocalData,
+    Sizes,
+    Workers,
+    at_least_one,
+)
 from rapport.experiments.core import EnvConfig, Experiment, Row
 from rapport.experiments.core.preparation import prepare
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, PlannerConfig, with_language_model
@@ -34,7 +41,7 @@ QUICK = {"seeds": 2, "sessions": 200, "pool_sessions": 40}
 @dataclass(kw_only=True)
 class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Workers):
     checkpoint: Path | None = None
-    """Folder of a run, e.g. runs/lerl, whose trained LERL agents play; by default pretrained policies do, without RL."""
+    """Folder of a run, e.g. runs/lerl, whose trained LERL agents play; by default the pretrained policies play."""
     pool_sessions: int | None = None
     """Sessions of training users that fill each seed's pool of reflections beforehand; 200 by default."""
 

@@ -87,7 +87,8 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
         folder = self.out.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         data = find_run_data(self.data, self.data_dir, console)
-        envs, missing = {}, {}
+        envs: dict[str, EnvConfig] = {}
+        missing: dict[str, str] = {}
         for name in dict.fromkeys(self.worlds):
             if self.quick and name == "kuairand-official":
                 missing[TITLES[name]] = "not in a quick look: its simulator takes a quarter of an hour to fit"
@@ -101,17 +102,16 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
             )
         planner = planner_of(self, self, self.plan_period, folder)
         settings = RowSettings(planner, numbers["transitions"], base or LowLevel(), tuned_settings(), folder)
-        experiments = {}
-        for name, env in envs.items():
-            rows = lerl_rows(self._rows(name), env, settings)
-            if name == MAIN and not self.quick:
+        experiments: dict[str, Experiment] = {}
+        for place, env in envs.items():
+            rows, main = lerl_rows(self._rows(place), env, settings), place == MAIN
+            if main and not self.quick:
                 rows += sensitivity_rows(rows, planner.llm is not None)
-            protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED if name == MAIN else ())
-            place = folder if name == MAIN else folder / name
-            experiments[name] = Experiment(rows, numbers["seeds"], protocol, place, name)
+            protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED if main else ())
+            experiments[place] = Experiment(rows, numbers["seeds"], protocol, folder if main else folder / place, place)
         return Reproduction(experiments, settings, missing)
 
-    def _rows(self, env: EnvName) -> tuple[str, ...]:
+    def _rows(self, env: str) -> tuple[str, ...]:
         """All rows for KuaiRand; elsewhere, and for a quick look, some of every kind, and the paper's where it ran."""
         published = {"lerl-published"}
         added = {

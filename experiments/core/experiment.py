@@ -74,7 +74,7 @@ class Experiment:
         return jobs_of([self])
 
     def results(self) -> dict[str, list[Result]]:
-        """Every result that is there: row's name -> one per seed, in the order of seeds; rows without any are absent."""
+        """Every result that is there: row's name -> one per seed, by seed; a row without any is absent."""
         found: dict[str, list[Result]] = {}
         for row in self.rows:
             key = self.key(row)

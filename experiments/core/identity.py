@@ -33,6 +33,6 @@ def identity(value: object) -> Any:
     if callable(value) and hasattr(value, "__qualname__"):
         return str(value.__qualname__)
     raise TypeError(
-        f"{value!r} ({type(value).__name__}) cannot be part of a row's identity: give a dataclass, a named function, or "
-        "numbers, texts, lists and mappings of them"
+        f"{value!r} ({type(value).__name__}) cannot be part of a row's identity: give a dataclass, a named function, "
+        "or numbers, texts, lists and mappings of them"
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from functools import partial
 
 from rich.console import Console
 
-from rapport.envs import prepare as prepare_env
+from rapport.envs.preparation import prepare as prepare_env
 from rapport.experiments.core.env_config import EnvConfig
 from rapport.experiments.core.identity import identity
-from rapport.experiments.jobs.local import shown
+from rapport.experiments.jobs.local import Board, shown
 from rapport.experiments.results.store import config_hash
 
 
@@ -22,5 +23,9 @@ def prepare(envs: Iterable[EnvConfig], console: Console) -> None:
     for env in {config_hash(identity(env.identity())): env for env in envs}.values():
         with shown(console, 1) as display:
             name = f"preparing {env.title or env.id}"
-            prepare_env(env.id, lambda done, total, name=name: display.show(name, done / total), **env.kwargs, **env.local)
+            prepare_env(env.id, partial(_show, display, name), **env.kwargs, **env.local)
             display.finish(name)
+
+
+def _show(display: Board, name: str, done: int, total: int) -> None:
+    display.show(name, done / total)

@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from rapport.experiments.lerl.evaluation import Act
+from rapport.experiments.core import Act
 
 Environment = VectorEnv[Any, Any, Any]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rapport.datasets.schema import SessionData
+from rapport.envs.session.arguments import Users
 from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.factory import Users
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.kuairec import find_kuairec
 from rapport.envs.session.response.fit import Profile

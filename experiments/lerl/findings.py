@@ -186,8 +186,8 @@ def _lead(found: Found, ours: str, better: str | None, learned: Sequence[str]) -
     free = best(found, [m for m in learned if m != MASKED])
     if rival == MASKED and free is not None:
         line += (
-            f". {name[0].upper()}{name[1:]} has the mask, too; above {DEFINITIONS[free].label}, the best of those that may "
-            f"show the last category again ({r_cum(found[free]):.2f}), {DEFINITIONS[ours].label} is "
+            f". {name[0].upper()}{name[1:]} has the mask, too; above {DEFINITIONS[free].label}, the best of those that "
+            f"may show the last category again ({r_cum(found[free]):.2f}), {DEFINITIONS[ours].label} is "
             f"{value / r_cum(found[free]) - 1:+.1%}"
         )
     return f"{line}."

@@ -48,7 +48,9 @@ def cost_page(study: Experiment, reference: str) -> Page:
     """Return against calls."""
     found = study.results()
     summary = study_summary(study, found, reference)
-    return _page(study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(_cost_figure(summary)))
+    return _page(
+        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(_cost_figure(summary))
+    )
 
 
 def reflections_page(study: Experiment, reference: str) -> Page:
@@ -58,9 +60,7 @@ def reflections_page(study: Experiment, reference: str) -> Page:
     return _page(study, "What reflections do", verdict(summary), summary, found, forest_of(summary, R_CUM))
 
 
-def _page(
-    study: Experiment, title: str, said: list[str], summary: Summary, found: Found, figure: Figure
-) -> Page:
+def _page(study: Experiment, title: str, said: list[str], summary: Summary, found: Found, figure: Figure) -> Page:
     learner = study.rows[0].learner
     assert isinstance(learner, StudyLearner)
     trained = "the pretrained policy of each seed, without RL"

@@ -12,7 +12,17 @@ from stable_baselines3 import PPO
 from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
-from rapport.experiments.core import LOCAL, EnvConfig, Experiment, Prerequisite, Row, ServingPolicy, Task, identity, play
+from rapport.experiments.core import (
+    LOCAL,
+    EnvConfig,
+    Experiment,
+    Prerequisite,
+    Row,
+    ServingPolicy,
+    Task,
+    identity,
+    play,
+)
 from rapport.experiments.core.row import Progress
 from rapport.experiments.lerl.agents import file_digest, load_agent
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SHUFFLED, WORST, PlannerConfig, planned
@@ -92,7 +102,7 @@ def checkpoint_of(folder: Path, seed: int) -> Path:
 
 
 def cost_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner, deviations: float) -> tuple[Row, ...]:
-    """The model with plans that hold longer and longer, also with a replan trigger; beside them a planner without one."""
+    """The model with plans that hold longer and longer, also with a replan trigger; beside it a planner without one."""
     planners = {f"llm-{n}": (f"LLM, {_every(n)}", replace(llm, period=n)) for n in PERIODS}
     longest = PERIODS[-1]
     label = f"LLM, {_every(longest)} or when triggered ({deviations:g} sd)"

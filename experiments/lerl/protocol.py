@@ -43,7 +43,7 @@ class HeldOutSessions:
     sessions: int
     """For each row and seed."""
     shared_pool: str | None = None
-    """Name of a pool of reflections that all rows of a seed read; None: each reads that of the row it was trained as."""
+    """Name of a pool of reflections that all rows of a seed read; None: each reads its own, or of whom it plays."""
     pool_seed: int | None = field(default=None, metadata=LOCAL)
     """Seed of the training whose pool is read; by default that of the task."""
     recorded: tuple[str, ...] = field(default=(), metadata=LOCAL)

@@ -354,5 +354,3 @@ def _part_cells(part: findings.Part) -> tuple[str, ...]:
         return (part.what, NOT_RUN, NOT_RUN)
     share = "no gain to share" if part.share is None else f"{part.share:.0%}"
     return (part.what, R_CUM.shown(part.added, signed=True), share)
-
-

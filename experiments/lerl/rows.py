@@ -116,9 +116,7 @@ DEFINITIONS: dict[str, Definition] = {
     ),
     "mask-no-rl": Definition("no-repeat mask, no RL", "plan", cooldown=True, pretrained=True, quick=True),
     "ppo": Definition("PPO, no planner", "learned", explores_as="ppo", quick=True),
-    "ppo-pl": Definition(
-        "PPO, Plackett-Luce slates", "learned", baseline=plackett_luce_ppo, explores_as="ppo"
-    ),
+    "ppo-pl": Definition("PPO, Plackett-Luce slates", "learned", baseline=plackett_luce_ppo, explores_as="ppo"),
     "reinforce": Definition("PG (REINFORCE)", "learned", baseline=reinforcement.reinforce, explores_as="ppo"),
     "a2c": Definition("A2C", "learned", baseline=reinforcement.a2c, explores_as="ppo"),
     "ddpg": Definition("DDPG", "learned", baseline=reinforcement.ddpg, explores_as="ppo"),
@@ -136,9 +134,7 @@ DEFINITIONS: dict[str, Definition] = {
     "thompson": Definition("Thompson sampling", "bandit", baseline=linear_bandits.thompson),
     "ucb-items": Definition("UCB over items", "bandit", baseline=bandits.ucb_items, quick=True),
     "ucb-categories": Definition("UCB over categories", "bandit", baseline=bandits.ucb_categories),
-    "epsilon-greedy-items": Definition(
-        "epsilon-greedy over items", "bandit", baseline=bandits.epsilon_greedy_items
-    ),
+    "epsilon-greedy-items": Definition("epsilon-greedy over items", "bandit", baseline=bandits.epsilon_greedy_items),
     "epsilon-greedy-categories": Definition(
         "epsilon-greedy over categories", "bandit", baseline=bandits.epsilon_greedy_categories
     ),

@@ -2,8 +2,8 @@
 
 A result is one JSON file, ``ROW-seedN-KEY.json``: plain text, no code in it. It is written beside its place, flushed to
 the disk and renamed, so a file under its name is whole; it carries a checksum, so a file damaged later is noticed, set
-aside and run again. The key changes with all that the result depends on (:meth:`rapport.experiments.core.Experiment.key`):
-results of other configurations stand beside it and are never mixed in.
+aside and run again. The key changes with all that the result depends on
+(:meth:`rapport.experiments.core.Experiment.key`): results of other configurations stand beside it, never mixed in.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class Result:
         shape = arrays["length"].shape
         for name, values in arrays.items():
             if values.ndim != 1 or not len(values) or values.shape != shape or not np.isfinite(values).all():
-                raise ResultError(f"{what}: {name} {values.shape} needs one finite number per episode, as length {shape}")
+                raise ResultError(
+                    f"{what}: {name} {values.shape} needs one finite number per episode, as length {shape}"
+                )
         if (arrays["length"] < 1).any():
             raise ResultError(f"{what}: every episode needs a length of at least 1")
         object.__setattr__(self, "arrays", arrays)

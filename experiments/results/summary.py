@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from rapport.experiments.results.llm_cost import mean_meter, planned_by
 from rapport.experiments.results.metrics import NOT_RUN, Metric
 from rapport.experiments.results.stats import Estimate
@@ -144,15 +145,18 @@ def verdict(table: Summary) -> list[str]:
     lines, sign = [], 1 if metric.higher_is_better else -1
     for difference in sorted(table.differences, key=lambda c: sign * c.value.point):
         d, other = difference.value, difference.label
+        ends = (abs(d.low), abs(d.high))
         low, high = (d.low, d.high) if sign > 0 else (-d.high, -d.low)
-        size = metric.shown(Estimate(abs(d.point), *sorted((abs(d.low), abs(d.high))), d.n_seeds))
+        size = metric.shown(Estimate(abs(d.point), min(ends), max(ends), d.n_seeds))
         if high < 0:
             lines.append(f"{other} beats {reference.label} by {size} in {metric.name}.")
         elif low > 0:
             lines.append(f"{reference.label} is above {other} by {size} in {metric.name}.")
         else:
             found = metric.shown(d, signed=True)
-            lines.append(f"{reference.label} and {other} cannot be told apart: they differ by {found} in {metric.name}.")
+            lines.append(
+                f"{reference.label} and {other} cannot be told apart: they differ by {found} in {metric.name}."
+            )
     return [headline(table), *lines] if lines else [f"{reference.label}: nothing else was run to compare it with."]
 
 
@@ -165,7 +169,9 @@ def headline(table: Summary) -> str:
     beating = sum(max(sign * d.value.low, sign * d.value.high) < 0 for d in table.differences)
     if beaten == n:
         return f"{label} is above {'the one other method' if n == 1 else f'all {n} other methods'} in {name}."
-    return f"{label}: in {name} above {beaten} of {n} other methods, below {beating}, level with {n - beaten - beating}."
+    return (
+        f"{label}: in {name} above {beaten} of {n} other methods, below {beating}, level with {n - beaten - beating}."
+    )
 
 
 def footer(table: Summary) -> list[str]:

@@ -91,4 +91,9 @@ def experiment(folder: Path) -> Experiment:
 def page(done: Experiment) -> Page:
     table = summarise(done.results(), {row.name: row.label for row in done.rows}, METRICS, "greedy")
     finding, *further = verdict(table)
-    return Page("Two variants", finding, further, sections=[Section("Results", [results_table(table), forest_of(table, METRICS[0])])])
+    return Page(
+        "Two variants",
+        finding,
+        further,
+        sections=[Section("Results", [results_table(table), forest_of(table, METRICS[0])])],
+    )

@@ -16,8 +16,8 @@ from rich.console import Console
 from rapport.experiments.core import (
     LOCAL,
     EnvConfig,
-    EpisodeStatistics,
     Episodes,
+    EpisodeStatistics,
     Experiment,
     Prerequisite,
     Row,
@@ -64,7 +64,9 @@ def test_a_second_system_goes_from_definition_to_table_and_page(second: ModuleTy
     experiment = second.experiment(tmp_path)
     run(experiment)
     results = experiment.results()
-    assert list(results) == ["random", "epsilon-greedy", "greedy"] and all(len(group) == 3 for group in results.values())
+    assert list(results) == ["random", "epsilon-greedy", "greedy"] and all(
+        len(group) == 3 for group in results.values()
+    )
     # By hand: a random choice sells 10 x (0.2 + 0.6) / 2 = 4 times and regrets 10 x 0.4 / 2 = 2 an episode.
     sales = np.concatenate([r.arrays["return"] for r in results["random"]])
     regret = np.concatenate([r.arrays["regret"] for r in results["random"]])
