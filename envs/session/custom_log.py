@@ -14,9 +14,10 @@ from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.custom.manifest import describe, from_description
 from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import SINGLE_ONLY, VECTOR_ONLY, CoreArguments, LogArguments, check_arguments
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_env, kuairand_vector_env
+from rapport.envs.session.kuairand import kuairand_env, kuairand_vector_env, prepare_kuairand
 
 
 def register_log(description: str | Path) -> str:
@@ -59,6 +60,12 @@ def own_log_env(render_mode: str | None = None, *, description: str, **arguments
     return kuairand_env(render_mode, data=_data(description), **arguments)
 
 
+def _prepare(progress: Progress | None, *, description: str, **arguments: Unpack[LogArguments]) -> None:
+    check_arguments(arguments, LogArguments, VECTOR_ONLY)
+    prepare_kuairand(progress, data=_data(description), **arguments)
+
+
+@prepared_by(_prepare)
 def own_log_vector_env(
     num_envs: int = 1,
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,

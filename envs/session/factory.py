@@ -223,14 +223,9 @@ def session_core(
     reward: Reward | None = None,
     start_at_log_rows: bool | Literal["any_day"] = False,
 ) -> SessionCore:
-    """An engine for ``n_envs`` sessions over a data set.
+    """An engine for ``n_envs`` sessions of a data set's users, who respond as the model says.
 
-    Args:
-        data: people, items and log.
-        response: what people do.
-        n_envs: sessions at once, B.
-
-    The others are those of :class:`~rapport.envs.session.arguments.CoreArguments`.
+    The keyword arguments are those of :class:`~rapport.envs.session.arguments.CoreArguments`.
 
     Raises:
         ValueError: an argument is out of range or names what there is not, or the parts do not fit together.

@@ -17,7 +17,8 @@ from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.session.arguments import CoreArguments, LogArguments, Users
+from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, LogArguments, Users, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import DataKey, session_core, single_env, user_pool, vector_env
@@ -30,7 +31,7 @@ from rapport.envs.session.official.profile import (
 )
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import FitSettings, Profile, Report
-from rapport.envs.session.simulator_cache import load_official, load_simulator, simulator_path
+from rapport.envs.session.simulator_cache import load_official, load_simulator, prepare_simulator, simulator_path
 
 LOGGER = logging.getLogger("rapport")
 Loaded = TypeVar("Loaded")
@@ -151,6 +152,23 @@ def kuairand_env(render_mode: str | None = None, **arguments: Unpack[KuaiRandArg
     return single_env(kuairand_core, KuaiRandArguments, render_mode, arguments)
 
 
+def prepare_kuairand(progress: Progress | None, **arguments: Unpack[KuaiRandArguments]) -> None:
+    """Fit the simulator that ``gym.make_vec`` would fit with these arguments, unless it is in the cache.
+
+    Raises:
+        TypeError: an argument is unknown.
+        ValueError: there is no such profile or fault.
+        DataError: the data is missing or damaged.
+    """
+    check_arguments(arguments, KuaiRandArguments, VECTOR_ONLY)
+    profile = arguments.get("profile", "corrected")
+    chosen = chosen_faults(arguments.get("faults"), profile)
+    if arguments.get("response") is None:
+        settings = FitSettings() if profile == "corrected" else official_settings(chosen)
+        prepare_simulator(find_data(arguments.get("data", "auto"), arguments.get("root")), settings, progress)
+
+
+@prepared_by(prepare_kuairand)
 def kuairand_vector_env(
     num_envs: int = 1,
     autoreset_mode: AutoresetMode | None = None,

@@ -11,7 +11,8 @@ from typing import Unpack
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.arguments import CoreArguments
+from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import DataKey, single_env, user_pool, vector_env
@@ -20,6 +21,7 @@ from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import FitSettings, Profile
 from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit
 from rapport.envs.session.satiation.parameters import SatiationParameters, Strength, shipped
+from rapport.envs.session.simulator_cache import prepare_simulator
 
 SATIATION = "satiation"
 
@@ -83,6 +85,15 @@ def kuairand_satiation_env(render_mode: str | None = None, **arguments: Unpack[S
     return single_env(satiation_core, SatiationArguments, render_mode, arguments)
 
 
+def _prepare(progress: Progress | None, **arguments: Unpack[SatiationArguments]) -> None:
+    """Fit the inner simulator."""
+    check_arguments(arguments, SatiationArguments, VECTOR_ONLY)
+    if arguments.get("response") is None:
+        settings = FitSettings(profile=arguments.get("profile", "corrected"))
+        prepare_simulator(find_data(arguments.get("data", "auto"), arguments.get("root")), settings, progress)
+
+
+@prepared_by(_prepare)
 def kuairand_satiation_vector_env(
     num_envs: int = 1,
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,

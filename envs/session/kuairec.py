@@ -14,13 +14,15 @@ from gymnasium.vector import AutoresetMode
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
 from rapport.datasets.registry.load import available
-from rapport.envs.session.arguments import SessionArguments
+from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.session.arguments import VECTOR_ONLY, SessionArguments, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core, single_env, vector_env
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
-from rapport.envs.session.simulator_cache import load_simulator
+from rapport.envs.session.response.fit import FitSettings
+from rapport.envs.session.simulator_cache import load_simulator, prepare_simulator
 
 LOGGER = logging.getLogger("rapport")
 
@@ -147,6 +149,16 @@ def kuairec_env(render_mode: str | None = None, **arguments: Unpack[KuaiRecArgum
     return single_env(kuairec_core, KuaiRecArguments, render_mode, arguments)
 
 
+def _prepare(progress: Progress | None, **arguments: Unpack[KuaiRecArguments]) -> None:
+    """Fit the user model where responses are learned; those that are looked up need nothing."""
+    check_arguments(arguments, KuaiRecArguments, VECTOR_ONLY)
+    if arguments.get("response", "lookup") == "learned":
+        click_at = arguments.get("click_at", CLICK_AT)
+        found = find_kuairec(arguments.get("data", "auto"), arguments.get("root"), click_at)
+        prepare_simulator(found.data, FitSettings(), progress)
+
+
+@prepared_by(_prepare)
 def kuairec_vector_env(
     num_envs: int = 1,
     autoreset_mode: AutoresetMode = AutoresetMode.NEXT_STEP,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.preparation import Progress
 from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
 from rapport.envs.session.official.response import HistoryResponse
@@ -95,6 +96,15 @@ def load_official(
         _keep(path, {name: weight.numpy() for name, weight in model.state_dict().items()}, data, settings)
     histories = Histories.before(data, data.test_from_ms, settings.length)
     return HistoryResponse(model, histories, data.log.behaviours, dropout=dropout, seed=seed)
+
+
+def prepare_simulator(data: SessionData, settings: FitSettings | OfficialSettings, progress: Progress | None) -> None:
+    """Fit the simulator of a data set and cache it, unless it is there."""
+    report: Report | None = None if progress is None else lambda done, total, _: progress(done, total)
+    if isinstance(settings, OfficialSettings):
+        load_official(data, settings, report=report)
+    else:
+        load_simulator(data, settings, report)
 
 
 def _from_cache(path: Path, data: SessionData, report: Report | None, restore: Callable[[Arrays], Kept]) -> Kept | None:

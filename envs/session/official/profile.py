@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray, SessionData
-from rapport.envs.session.arguments import SessionArguments
 from rapport.envs.session.official.fit import OfficialSettings, predicted_rows
 from rapport.envs.session.official.response import HistoryResponse
 from rapport.envs.session.official.similarity import SimilarityPenalty
@@ -87,7 +86,14 @@ def chosen_faults(faults: str | Sequence[str] | None, profile: str) -> frozenset
     return chosen
 
 
-def official_arguments(faults: frozenset[str]) -> SessionArguments:
+class OfficialArguments(TypedDict):
+    """Arguments of :func:`~rapport.envs.session.factory.session_core` that the official profile sets."""
+
+    history: int
+    start_at_log_rows: bool | Literal["any_day"]
+
+
+def official_arguments(faults: frozenset[str]) -> OfficialArguments:
     """What :func:`~rapport.envs.session.factory.session_core` takes by default under the official profile."""
     start: bool | Literal["any_day"] = "log_row_start" in faults
     if start and "trained_on_everything" in faults:
