@@ -96,6 +96,8 @@ def step_info(info: Mapping[str, Any]) -> Mapping[str, Any]:
     told = dict(info)
     for name, values in last.items():
         ended = last.get(f"_{name}")
-        if ended is not None and name in told:
+        if ended is not None and name not in told:
+            told[name] = values
+        elif ended is not None:
             told[name] = np.where(ended.reshape(-1, *(1,) * (np.ndim(values) - 1)), values, told[name])
     return told

@@ -18,7 +18,7 @@ from rapport.agents.planning.planner import Planner, SessionViews
 from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.satiation.model import SatiatedResponse, SatiationQuit
-from rapport.experiments.lerl.evaluation import Act
+from rapport.agents.baselines.task import Act
 
 PLANNED = {"greedy": "greedy preference", "rotation": "rotation", "greedy rotation": "greedy rotation"}
 """Row -> planner; the most popular items of the planned categories are served."""

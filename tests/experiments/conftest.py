@@ -7,17 +7,18 @@ import pytest
 from rapport.agents.lerl import LowLevel
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.agents.policies.warm_start import WarmStart
-from rapport.experiments.lerl.config import Setup
+from rapport.experiments.core import EnvConfig
+from rapport.experiments.lerl.environments import session_env
 
 
 @pytest.fixture
-def twin_setup():
+def twin_env() -> EnvConfig:
     """The statistical twin; its simulator is fitted once, into the tests' own cache."""
-    return Setup("twin")
+    return session_env("kuairand", "twin")
 
 
 @pytest.fixture
-def small():
+def small() -> LowLevel:
     """A low level that learns in seconds."""
     return LowLevel(
         encoder=EncoderSettings(width=16, item_width=8, feed_forward=16, heads=2, window=12),

@@ -174,7 +174,7 @@ def test_a_row_that_one_experiment_made_is_taken_by_another_and_a_moved_folder_i
     other = replace(row, name="two", label="Two", learner=Constant(0))
     second_command = Experiment((other, replace(row, label="Renamed")), 2, Short(), tmp_path / "b", "second command")
     run(second_command)
-    assert log.read_text() == made and set(second_command.results()) == {"one", "two"}
+    assert log.read_text() == f"{made}first\n" and set(second_command.results()) == {"one", "two"}
 
 
 def test_what_a_row_plays_with_belongs_to_its_key(second: ModuleType, tmp_path: Path) -> None:
