@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +27,6 @@ from rapport.experiments.results.store import MethodResult, write_atomically
 
 LICENCE = licence_note("kuairand-pure")
 Card = TableBlock = Table
-FigureBlock = Figure
 _METRICS = {"t_int": "T_int [slates]", "r_cum": "R_cum [summed click rate]", "r_sin": "R_sin [click rate]"}
 _TERMS = (
     "T_int: mean number of slates a user stays for, from the first to the one after which the user leaves.",
@@ -38,6 +38,13 @@ _TERMS = (
     "and sessions within each seed. Differences between methods are paired by seed and count as found only if their "
     "interval leaves out zero.",
 )
+
+
+class FigureBlock(Figure):
+    """A figure that is drawn already."""
+
+    def __init__(self, figure: Any, caption: str = "") -> None:
+        super().__init__(lambda: figure, caption)
 
 
 class Section(page.Section):
@@ -141,13 +148,14 @@ def render(report: RunReport) -> str:
     bold = next((i for i, row in enumerate(table.rows) if row.method == facts.main), None)
     results: list[Block] = [Table(tables.COLUMNS, rows, bold=bold), *tables.footer(table)]
     if any(row.seeds for row in table.rows):
-        results += [Figure(forest(table, name, title), small=True) for name, title in _METRICS.items()]
+        results += [Figure(partial(forest, table, name, title), small=True) for name, title in _METRICS.items()]
     learned: list[Block] = [tables.NOT_RUN]
     if report.curves:
         learned = [
             "Sessions of training users that ended lately, while exploring: not comparable with the table. Thick line: "
             "mean over seeds; band: one standard error; thin lines: single seeds.",
-            *(Figure(learning(table, report.curves, name)) for name in ("r_cum", "t_int")),
+            Figure(lambda: learning(table, report.curves, "r_cum")),
+            Figure(lambda: learning(table, report.curves, "t_int")),
         ]
     costs = tuple(tables.costs(table))
     sections = (
@@ -170,7 +178,7 @@ def planner_page(
 ) -> str:
     """The page of ``rapport planner cost | reflections`` as one HTML text."""
     sections = (
-        page.Section("Return, with its intervals", [Figure(figure)]),
+        page.Section("Return, with its intervals", [Figure(lambda: figure)]),
         page.Section("In figures", [*(Table(columns, rows) for columns, rows in found), *notes[1:]]),
     )
     return to_html(page.Page(title, said[0], said[1:], notes[0], sections, licence=LICENCE))
