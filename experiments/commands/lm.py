@@ -17,11 +17,9 @@ from rapport.experiments.commands.simulator import DataName
 from rapport.experiments.jobs.local import run_jobs, shown
 from rapport.experiments.lerl.config import Setup
 from rapport.experiments.planner_lm.build import School
-from rapport.experiments.planner_lm.card import COLUMNS as COLUMNS_OF_CARD
-from rapport.experiments.planner_lm.card import CardStudy, card_markdown, heeded, services, tables, unaided
-from rapport.experiments.planner_lm.improve import COLUMNS, ImprovingStudy, as_markdown, curve, notes, page, said
-from rapport.experiments.results.store import wrote
-from rapport.experiments.results.summary import WIDTH, grid
+from rapport.experiments.planner_lm.card import CardStudy, card_page, heeded, services, tables, unaided
+from rapport.experiments.planner_lm.improve import ImprovingStudy, curve, page
+from rapport.experiments.report.page import publish
 
 QUICK = {"seeds": 2, "rounds": 10, "sessions": 200}
 """What ``--quick`` makes of the settings of `LmImprove` that were not given."""
@@ -100,17 +98,8 @@ class LmCard:
             for service in study.services:
                 fit_simulator(service.setup, console)
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
-        found = tables(study)
         free = {service.label: unaided(study, service) for service in study.services}
-        heard = heeded(study)
-        _narrow(console)
-        for label, lines in found.items():
-            console.print(label, style="bold", highlight=False)
-            console.print(grid(COLUMNS_OF_CARD, lines))
-        for label, share in free.items():
-            console.print(f"Without a grammar, answers that are plans, {label}: {share:.1%}", highlight=False)
-        console.print(f"Reflections: {heard}", highlight=False)
-        wrote(console, folder / "card.md", card_markdown(study, found, free, heard))
+        publish(card_page(study, tables(study), free, heeded(study)), folder, console, name="card")
         return 0
 
 
@@ -158,22 +147,8 @@ class LmImprove:
         if jobs := study.jobs():
             fit_simulator(setup, console)
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
-        points = curve(study, study.results())
-        _narrow(console)
-        console.print(grid(COLUMNS, [point.cells for point in points]))
-        for line in ("", *said(points), *notes(study)):
-            console.print(line, highlight=False, markup=False)
-        wrote(console, folder / "table.md", as_markdown(study, points))
-        try:
-            wrote(console, folder / "report.html", page(study, points))
-        except ModuleNotFoundError as error:
-            console.print(f"No page: {error}", style="yellow", highlight=False, markup=False)
+        publish(page(study, curve(study, study.results())), folder, console)
         return 0
-
-
-def _narrow(console: Console) -> None:
-    """Tables keep to `WIDTH` columns, also where nobody looks."""
-    console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
 
 
 def _numbers(command: LmCard | LmImprove, quick: dict[str, int], full: dict[str, int]) -> dict[str, int]:

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from rapport.datasets.twin import twin
+from rapport.experiments.report.table import Table
 from rapport.experiments.simulator.quit_rule_length import (
     PLAN_SIZE,
     PLANS,
@@ -29,6 +28,14 @@ REFERENCE_LEAK, REFERENCE_RANDOM = 0.286, 14.8
 """Share of items from outside the plan, and T_int, of LERL's released code, untrained, under such random plans."""
 LERL = 17.238
 """T_int that LERL reports on KuaiRand."""
+
+COLUMNS = (
+    ("slates", ""),
+    ("repeated", "of slates"),
+    ("T_int played", "slates"),
+    ("T_int exact", "slates"),
+    ("reference", "slates"),
+)
 
 
 @dataclass
@@ -53,12 +60,13 @@ class QuitRuleCommand:
             raise ValueError(f"sessions={self.sessions}; give at least 2")
         data = twin(n_users=200, n_items=1_000, seed=0)
         console = Console()
-        grid = _grid(self.quit_rule)
+        rows = []
         with console.status("playing sessions"):
             for name, script, exact, known in self._lines(data.catalog.n_categories):
                 found = play(data, script, self.sessions, self.seed, rule=self.quit_rule)
-                grid.add_row(*_line(name, found, expected_length(found.rate if exact is None else exact), known))
-        console.print(grid)
+                rows.append(_line(name, found, expected_length(found.rate if exact is None else exact), known))
+        caption = f"Session length under {self.quit_rule}, budget 20, slates of 6"
+        console.print(Table(COLUMNS, tuple(rows), caption).to_rich())
         for note in _notes(self.sessions, self.quit_rule):
             console.print(note, style="dim", highlight=False)
         return 0
@@ -81,14 +89,6 @@ def rate_of(length: float) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if expected_length(middle) > length else (low, middle)
     return (low + high) / 2
-
-
-def _grid(rule: Rule) -> Table:
-    grid = Table(box=SIMPLE_HEAD, title=f"Session length under {rule}, budget 20, slates of 6", title_justify="left")
-    grid.add_column("slates", no_wrap=True)
-    for name in ("repeated", "T_int played", "T_int exact", "reference"):
-        grid.add_column(name, justify="right", no_wrap=True)
-    return grid
 
 
 def _line(name: str, found: Lengths, exact: float, known: float | None) -> tuple[str, ...]:

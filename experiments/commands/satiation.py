@@ -16,6 +16,7 @@ from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.satiation.model import Boredom
 from rapport.envs.session.satiation.parameters import shipped
 from rapport.experiments.commands.simulator import DataName, fitted_simulator
+from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.results.store import wrote
 from rapport.experiments.satiation.controls import METHODS
 from rapport.experiments.satiation.double_count import in_log, inside
@@ -23,15 +24,7 @@ from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.fit import LOGGED_SHARE
 from rapport.experiments.satiation.separation import PLAIN, TIRING, Trial, separate
 from rapport.experiments.satiation.study import conduct, figures_of
-from rapport.experiments.satiation.tables import (
-    cards_markdown,
-    effects_table,
-    rows_table,
-    study_markdown,
-    study_notes,
-    study_tables,
-)
-from rapport.experiments.simulator.card_tables import as_rich
+from rapport.experiments.satiation.tables import effects_table, rows_table, separation_page, study_page
 
 DEFAULT_SECONDS = 21.4
 """Mean watch time of KuaiRand-Pure's exposures, for logs whose files do not tell."""
@@ -80,14 +73,13 @@ class SatiationMeasure:
                 self.draws,
                 lambda doing: status.update(f"measuring: {doing}"),
             )
-        for table in study_tables(study):
-            console.print(as_rich(table))
-        for note in study_notes(study):
-            console.print(f"- {note}", highlight=False)
+        page = study_page(study)
+        print_page(page, console)
+        if self.out is not None:
+            write_page(page, self.out, console)
         estimates = asdict(study) | {"effects": [x._asdict() for x in study.effects]}
         estimates |= {"differences": [d._asdict() for d in study.differences]}
         written = {
-            self.out: study_markdown(study),
             self.json: json.dumps(estimates, indent=1) + "\n",
             self.fit: json.dumps(figures_of(study), indent=1) + "\n",
         }
@@ -122,8 +114,11 @@ class SatiationInside:
         logged = in_log(data, e, fitted, parameters.tau_minutes, settings.length)
         found = inside(data, response, Boredom(data, parameters), np.random.default_rng(self.seed), self.users)
         console = Console()
-        console.print(as_rich(effects_table(logged, f"Per logged exposure, in the log; {data.name}")))
-        console.print(as_rich(effects_table(found, f"What a full recent past takes in the simulator; {data.name}")))
+        for table in (
+            effects_table(logged, f"Per logged exposure, in the log; {data.name}"),
+            effects_table(found, f"What a full recent past takes in the simulator; {data.name}"),
+        ):
+            console.print(table.to_rich())
         return 0
 
 
@@ -156,25 +151,23 @@ class SatiationSeparate:
         data = find_data(self.data, None if self.data_dir is None else str(self.data_dir))
         trial, console = Trial(data, self.sessions, self.seeds), Console()
         both: dict[str, dict[str, Any]] = {PLAIN: {}, TIRING: {}}
-        parts = []
         with Console(stderr=True).status("playing") as status:
 
             def report(doing: str) -> None:
                 status.update(f"playing {doing}")
 
             who = f"{data.name}, {self.seeds} x {self.sessions:,} sessions of held-out users"
-            parts.append(
-                rows_table(separate(trial, METHODS, both, report), f"Every method in both environments; {who}")
-            )
+            rows = separate(trial, METHODS, both, report)
+            tables = [rows_table(rows, f"Every method in both environments; {who}")]
             if self.sensitivity:
                 fewer = replace(trial, seeds=self.sensitivity)
-                rows = separate(fewer, SENSITIVITY_METHODS, _varied(), report)
+                varied = separate(fewer, SENSITIVITY_METHODS, _varied(), report)
                 caption = f"Other tolerances (assumed) and strengths (measured); {self.sensitivity} draws"
-                parts.append(rows_table(rows, caption))
-        for table in parts:
-            console.print(as_rich(table))
+                tables.append(rows_table(varied, caption))
+        page = separation_page(data.name, tables, rows)
+        print_page(page, console)
         if self.out is not None:
-            wrote(console, self.out, cards_markdown(parts))
+            write_page(page, self.out, console)
         return 0
 
 

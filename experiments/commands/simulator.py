@@ -19,11 +19,10 @@ from rapport.envs.session.official.profile import FAULTS, official_settings
 from rapport.envs.session.response.fit import FitSettings, Fitted, Profile, Report
 from rapport.envs.session.response.learned import SequenceResponse
 from rapport.envs.session.simulator_cache import load_official, load_simulator, simulator_path
-from rapport.experiments.results.store import wrote
+from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.simulator.card import simulator_card
-from rapport.experiments.simulator.card_page import write_card_page
-from rapport.experiments.simulator.card_tables import as_rich, card_markdown, card_notes, card_tables, tables_markdown
-from rapport.experiments.simulator.compare import compare_predictors, comparison_tables
+from rapport.experiments.simulator.card_page import card_page
+from rapport.experiments.simulator.compare import compare_predictors, comparison_page
 
 DataName = Literal["auto", "kuairand-pure", "twin"]
 Loaded = TypeVar("Loaded")
@@ -83,16 +82,12 @@ class SimulatorCardCommand:
         response, fitted = fitted_simulator(data, settings)
         rng = np.random.default_rng(self.seed)
         card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)
-        console = Console()
-        for table in card_tables(card):
-            console.print(as_rich(table))
-        for note in card_notes(card):
-            console.print(f"- {note}", highlight=False)
+        page, console = card_page(card), Console()
+        print_page(page, console)
         if self.out is not None:
-            wrote(console, self.out, card_markdown(card))
+            write_page(page, self.out, console)
         if self.html is not None:
-            write_card_page(card, self.html)
-            console.print(f"[green]Wrote[/] {self.html}", highlight=False, soft_wrap=True)
+            write_page(page, self.html, console)
         return 0
 
 
@@ -130,11 +125,10 @@ class SimulatorCompare:
                 lerl=OfficialSettings() if self.lerl else None,
                 report=status.update,
             )
-        tables = comparison_tables(data, found)
-        for table in tables:
-            console.print(as_rich(table))
+        page = comparison_page(data, found)
+        print_page(page, console)
         if self.out is not None:
-            wrote(console, self.out, tables_markdown(f"Predictors compared: {data.name}", tables))
+            write_page(page, self.out, console)
         return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,13 +23,16 @@ from rapport.agents.planning.lm.rule_reflection import composed_reflection
 from rapport.agents.planning.planner import Planner, session_views
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.kuairec.load import synthetic_kuairec
+from rapport.datasets.registry.licence import licence_note
 from rapport.datasets.schema import SessionData
 from rapport.experiments.jobs.local import Named
 from rapport.experiments.lerl.config import PlannerChoice, Setup
 from rapport.experiments.lerl.evaluation import evaluation_users, play
 from rapport.experiments.lerl.training import Progress, Training, first_agent
+from rapport.experiments.report.page import Page, Section
+from rapport.experiments.report.table import Table
 from rapport.experiments.results.store import MethodResult, ResultStore, config_hash
-from rapport.experiments.results.summary import RunFacts, compare, markdown, summarise
+from rapport.experiments.results.summary import RunFacts, compare, summarise
 
 COLUMNS = (
     ("planner", ""),
@@ -182,11 +185,11 @@ class PlayService:
         return makers[name]() if name in makers else control_planner(name, data, rng)
 
 
-def tables(study: CardStudy) -> dict[str, list[tuple[str, ...]]]:
-    """Per service, by its label, the lines of its table in the order of :data:`COLUMNS`."""
-    found: dict[str, list[tuple[str, ...]]] = {}
+def tables(study: CardStudy) -> list[Table]:
+    """A table per service, under its label."""
+    found = []
     for service in study.services:
-        lines = found.setdefault(service.label, [])
+        lines = []
         data = service.setup.session_data()
         facts = RunFacts(data.name, int(data.held_out.sum()), service.setup.profile, study.model, "model")
         groups = {planner: study.results(service, planner) for planner in PLANNERS}
@@ -195,11 +198,11 @@ def tables(study: CardStudy) -> dict[str, list[tuple[str, ...]]]:
         for planner, row in zip(PLANNERS, table.rows, strict=True):
             assert row.t_int is not None and row.r_cum is not None
             gain = None if planner == HEURISTIC else compare(groups[planner], groups[HEURISTIC])
-            against = "reference" if gain is None else f"{gain.point:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+            against = "reference" if gain is None else gain.shown(2, signed=True)
             fallbacks, plans = (sum(r.meter.get(key, 0) for r in groups[planner]) for key in ("fallbacks", "plans"))
             missed = f"{fallbacks / plans:.1%}" if plans else "-"
-            r_cum = f"{row.r_cum.point:.2f} [{row.r_cum.low:.2f}, {row.r_cum.high:.2f}]"
-            lines.append((planner, f"{row.t_int.point:.2f}", r_cum, against, missed))
+            lines.append((planner, f"{row.t_int.point:.2f}", row.r_cum.shown(2), against, missed))
+        found.append(Table(COLUMNS, tuple(lines), service.label))
     return found
 
 
@@ -275,19 +278,31 @@ def heeded(study: CardStudy, n_services: int = 120, people: int = 8) -> Heeded:
     return Heeded(float(rates[:, 0].mean()), float(gains.mean()), float(margin), possible)
 
 
-def card_markdown(
-    study: CardStudy, found: dict[str, list[tuple[str, ...]]], free: dict[str, float], heard: Heeded
-) -> str:
+def card_page(study: CardStudy, found: Sequence[Table], free: Mapping[str, float], heard: Heeded) -> Page:
     """The measured part of the card."""
     size = Path(study.model).stat().st_size / 1e6
+    data = study.services[0].setup.session_data()
     alone = ", ".join(f"{name} {share:.1%}" for name, share in free.items())
-    said = [
-        f"file: {size:.2f} MB; temperature {study.temperature:g}; one plan a session, categories just shown at rest",
-        f"{study.seeds} seeds of {study.sessions:,} sessions of held-out users; low level: the first policy of each "
-        "seed, without RL; interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]",
-        f"without a grammar, answers that are plans: {alone}",
-        str(heard),
-        "the KuaiRec stand-in has KuaiRec's categories by name; its people and its log are made up",
-    ]
-    parts = [f"### {label}\n\n{markdown(COLUMNS, lines)}" for label, lines in found.items()]
-    return "\n\n".join([*parts, "\n".join(f"- {line}" for line in said)]) + "\n"
+    return Page(
+        title="Planner model card",
+        finding=card_finding(found),
+        findings=[f"Without a grammar, answers that are plans: {alone}", f"Reflections: {heard}"],
+        subtitle=f"{Path(study.model).name}, {size:.2f} MB",
+        sections=[Section("The model beside planners without one", found)],
+        settings={
+            "model": f"{size:.2f} MB; temperature {study.temperature:g}; one plan a session, categories of the last "
+            "slate in cooldown",
+            "sessions": f"{study.seeds} seeds of {study.sessions:,} sessions of held-out users; low level: the "
+            "pretrained policy of each seed, without RL",
+            "intervals": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]",
+            "KuaiRec stand-in": "KuaiRec's categories by name; its people and its log are made up",
+        },
+        licence=licence_note(data.name),
+    )
+
+
+def card_finding(found: Sequence[Table]) -> str:
+    """How the model compares with the heuristic at each service, in a sentence."""
+    name, against = PLANNERS.index("model"), [column for column, _ in COLUMNS].index("against heuristic")
+    lines = [f"{table.rows[name][against]} ({table.caption})" for table in found]
+    return f"R_cum under the model's plans less that under the heuristic's: {', '.join(lines)}."

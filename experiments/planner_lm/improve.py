@@ -18,14 +18,18 @@ from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planne
 from rapport.agents.planning.lm.lookahead import HeldPlans
 from rapport.agents.planning.lm.policy_gradient import Improving, PlannerLearner, Round
 from rapport.agents.planning.wrapper import PlannedVectorEnv
+from rapport.datasets.registry.licence import licence_note
 from rapport.experiments.jobs.local import Named
 from rapport.experiments.lerl.config import PlannerChoice, Setup
 from rapport.experiments.lerl.evaluation import evaluation_users, play
 from rapport.experiments.lerl.training import Progress, Training, first_agent
-from rapport.experiments.report.figures import COLOURS, LICENCE_KUAIRAND, figure_html, lay_out, template_of
+from rapport.experiments.report.blocks import Figure
+from rapport.experiments.report.figures import COLOURS, lay_out
+from rapport.experiments.report.page import Page, Section
+from rapport.experiments.report.table import Table
 from rapport.experiments.results.stats import Estimate
 from rapport.experiments.results.store import MethodResult, ResultStore, config_hash
-from rapport.experiments.results.summary import RunFacts, compare, markdown, summarise
+from rapport.experiments.results.summary import RunFacts, compare, summarise
 
 COLUMNS = (
     ("rounds", ""),
@@ -167,67 +171,44 @@ def curve(study: ImprovingStudy, results: Sequence[MethodResult]) -> list[Point]
         against = compare(groups[rounds], groups[0]) if rounds else None
         kl = np.mean([result.meter.get("kl", 0.0) for result in groups[rounds]])
         unusable = sum(r.meter["unusable"] for r in groups[rounds]) / sum(r.meter["plans"] for r in groups[rounds])
-        t_int, r_cum = (f"{x.point:.2f} [{x.low:.2f}, {x.high:.2f}]" for x in (row.t_int, row.r_cum))
-        gain = "reference" if against is None else f"{against.point:+.3f} [{against.low:+.3f}, {against.high:+.3f}]"
-        points.append(Point(rounds, (str(rounds), t_int, r_cum, gain, f"{kl:.3f}", f"{unusable:.1%}"), against))
+        gain = "reference" if against is None else against.shown(3, signed=True)
+        cells = (str(rounds), row.t_int.shown(2), row.r_cum.shown(2), gain, f"{kl:.3f}", f"{unusable:.1%}")
+        points.append(Point(rounds, cells, against))
     return points
 
 
-def said(points: Sequence[Point]) -> list[str]:
-    """What the curve says, in one sentence."""
+def page(study: ImprovingStudy, points: Sequence[Point]) -> Page:
+    """The curve as a page."""
+    data, how = study.setup.session_data(), study.settings
+    table = Table(COLUMNS, tuple(point.cells for point in points))
+    return Page(
+        title="Policy-gradient fine-tuning of the planner",
+        finding=finding(points),
+        subtitle=f"{data.name}, quit rule {study.setup.quit_rule}",
+        sections=(Section("Return after each round of learning", [Figure(lambda: _figure(points)), table]),),
+        settings={
+            "data": f"{data.name}, quit rule {study.setup.quit_rule}; {study.seeds} seeds, {study.sessions:,} sessions "
+            f"of {int(data.held_out.sum()):,} held-out users each; one plan a session, the likeliest tokens",
+            "learning": f"{how.users} training users x {how.plans} plans a round, valued over {how.horizon} slates; "
+            f"learning rate {how.learning_rate:g}, KL weight {how.kl:g}",
+            "intervals": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences "
+            "paired by seed and session",
+        },
+        licence=licence_note(data.name),
+    )
+
+
+def finding(points: Sequence[Point]) -> str:
+    """What the curve says, in a sentence."""
     last = points[-1].against
     if last is None:
-        return ["Nothing was learned yet."]
-    how = f"{last.point:+.3f} [{last.low:+.3f}, {last.high:+.3f}] in R_cum after {points[-1].rounds} rounds"
+        return "Nothing was learned yet."
+    how = f"{last.shown(3, signed=True)} in R_cum after {points[-1].rounds} rounds"
     if last.low > 0:
-        return [f"The planner that learns beats the frozen one on held-out users: {how}."]
+        return f"The planner that learns beats the frozen one on held-out users: {how}."
     if last.high < 0:
-        return [f"The planner that learns is worse than the frozen one on held-out users: {how}."]
-    return [f"Learning does not tell on held-out users: {how}."]
-
-
-def notes(study: ImprovingStudy) -> list[str]:
-    """What the table rests on."""
-    data = study.setup.session_data()
-    how = study.settings
-    return [
-        f"data: {data.name}, quit rule {study.setup.quit_rule}; {study.seeds} seeds, {study.sessions:,} sessions of "
-        f"{int(data.held_out.sum()):,} held-out users each; one plan a session, the likeliest tokens",
-        f"learning: {how.users} training users x {how.plans} plans a round, valued over {how.horizon} slates; learning "
-        f"rate {how.learning_rate:g}, KL weight {how.kl:g}",
-        "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences paired by seed "
-        "and session",
-    ]
-
-
-def as_markdown(study: ImprovingStudy, points: Sequence[Point]) -> str:
-    """The curve as Markdown."""
-    lists = ["\n".join(f"- {line}" for line in lines) for lines in (said(points), notes(study))]
-    table = markdown(COLUMNS, [point.cells for point in points])
-    return "\n\n".join(["# A planner that learns", lists[0], table, lists[1]]) + "\n"
-
-
-def page(study: ImprovingStudy, points: Sequence[Point]) -> str:
-    """The curve as one HTML page.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    template, parts = template_of("planner.html.j2")
-    lines = notes(study)
-    table = {"columns": COLUMNS, "rows": [point.cells for point in points]}
-    return str(
-        template.render(
-            title="A planner that learns",
-            subtitle=lines[0],
-            verdict=said(points),
-            figure=figure_html(_figure(points)),
-            tables=[table],
-            notes=lines[1:],
-            licence=LICENCE_KUAIRAND,
-            **parts,
-        )
-    )
+        return f"The planner that learns is worse than the frozen one on held-out users: {how}."
+    return f"Learning makes no difference on held-out users within the interval: {how}."
 
 
 def _figure(points: Sequence[Point]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +14,14 @@ class Figure:
     """A plotly figure and what it shows.
 
     Attributes:
-        figure: of plotly, with a height (:func:`~rapport.experiments.report.figures.lay_out` gives one). Names from
-            outside in it have to be escaped already: plotly reads mark-up in them.
+        draw: makes the figure when the HTML is written, so that all else of a page needs no plotly. The figure has a
+            height (:func:`~rapport.experiments.report.figures.lay_out` gives one), and names from outside in it are
+            escaped already: plotly reads mark-up in them.
         caption: what it shows.
         small: whether it may stand beside other small ones.
     """
 
-    figure: Any
+    draw: Callable[[], Any]
     caption: str = ""
     small: bool = False
 

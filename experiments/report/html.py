@@ -119,7 +119,7 @@ def _parts(blocks: Sequence[Block], name: str) -> Iterator[_Part]:
     for size, group in groupby(blocks, lambda block: block.small if isinstance(block, Figure) else None):
         if size is not None:
             figures = [block for block in group if isinstance(block, Figure)]
-            shown = [(figure_html(one.figure, f"{name}-{drawn + n}"), one.caption) for n, one in enumerate(figures, 1)]
+            shown = [(figure_html(one.draw(), f"{name}-{drawn + n}"), one.caption) for n, one in enumerate(figures, 1)]
             drawn += len(figures)
             yield _Part("figures", shown, size)
             continue

@@ -1,98 +1,135 @@
-"""The study of boredom in words and tables: for the terminal and for Markdown."""
+"""The satiation study as pages of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from rapport.experiments.report.figures import Card
-from rapport.experiments.results.stats import Estimate
+from rapport.datasets.registry.licence import licence_note
+from rapport.experiments.report.page import Page, Section
+from rapport.experiments.report.table import Table
+from rapport.experiments.results.stats import interval_text
 from rapport.experiments.satiation.panel import Effect
 from rapport.experiments.satiation.separation import Row
-from rapport.experiments.satiation.study import Study
+from rapport.experiments.satiation.study import FITTED, Study
 
 CAPTIONS = {
+    "full": "What a full recent past takes: of the same category on top of what anything takes",
+    "undiluted": "Per logged exposure and the unlogged ones it stands for (split halves as instruments)",
     "gap": "Same category as the exposure just before, by the time between the two",
     "places": "Same category as the exposure k places before, and after",
     "between": "Newest exposure of the same category in the visit, by the number of others in between",
     "dose": "Same category several times in a row just before, within a visit",
-    "visit": "Weariness: place in the visit, whatever the category, against the visit's first logged exposure",
-    "time": "Faded count of earlier exposures, per logged exposure, by time constant",
-    "next": "Placebo: the next exposure cannot have bored anybody yet",
+    "visit": "Fatigue: place in the visit, whatever the category, against the visit's first logged exposure",
+    "time": "Discounted count of earlier exposures, per logged exposure, by time constant",
+    "leaving": "Leaving: chance that no further logged exposure follows",
+    "group, all": "Fatigue by group of users: discounted count of all exposures",
+    "group, same category": "Category satiation by group of users: discounted count of the same category",
+    "next": "Placebo: same category as the next exposure, which cannot have had an effect yet",
     "platform": "What the platform does: chance that the next exposure is of the same category, after a response",
     "shuffled order": "Placebo: the exposures of a person's day in random order (in brackets: spread over draws)",
-    "dealt labels": "Placebo: categories dealt to videos at random (in brackets: spread over draws)",
-    "leaving": "Leaving: chance that no further logged exposure follows",
-    "group, all": "Weariness by group of users: faded count of all exposures",
-    "group, same category": "Boredom by group of users: faded count of the same category",
-    "undiluted": "Per logged exposure and the unlogged ones it stands for (split halves as instruments)",
-    "full": "What a full recent past takes: of the same category on top of what anything takes",
+    "dealt labels": "Placebo: categories permuted over videos (in brackets: spread over draws)",
 }
-"""Studies in the order they are shown."""
+"""Question -> caption of its table, in the order shown."""
+_SECTIONS = {
+    "What a full recent past takes": ("full", "undiluted"),
+    "Repetition of a category": ("gap", "places", "between", "dose"),
+    "Time": ("visit", "time", "leaving"),
+    "Groups of users": ("group, all", "group, same category"),
+    "Placebos": ("next", "platform", "shuffled order", "dealt labels"),
+}
+_COLUMNS = (("behaviour", ""), ("what", ""), ("held fixed", ""), ("change", "points"), ("95 % interval", "points"))
 
 
-def study_tables(study: Study) -> list[Card]:
+def study_page(study: Study) -> Page:
+    """The whole study."""
+    sections = [Section(title, _tables(study, names)) for title, names in _SECTIONS.items()]
+    sections.append(Section("Differences between parts", [_differences(study)]))
+    return Page(
+        title=f"Satiation in {study.data}",
+        finding=study_finding(study),
+        sections=[section for section in sections if section.blocks],
+        settings=study_notes(study),
+        licence=licence_note(study.data),
+    )
+
+
+def study_finding(study: Study) -> str:
+    """What a full recent past takes of the click rate, and how long it lasts, in a sentence."""
+    everything, category = (study.effect("full", kind, "click", FITTED) for kind in ("all", "same category"))
+    return (
+        f"When the recent past is full, the click rate changes by {_points(everything)} points whatever the category, "
+        f"and by {_points(category)} more for the same category; the past fades with a time constant of "
+        f"{study.fade.minutes:.0f} min [{study.fade.low:.0f}, {study.fade.high:.0f}]."
+    )
+
+
+def study_tables(study: Study) -> list[Table]:
     """One table per question, and the one on how much groups and categories differ."""
-    tables = []
-    for name, caption in CAPTIONS.items():
-        effects = sorted((x for x in study.effects if x.study == name), key=lambda x: x.behaviour)
-        if effects:
-            tables.append(effects_table(effects, caption))
-    tables.append(_differences(study))
-    return tables
+    return [*_tables(study, CAPTIONS), _differences(study)]
 
 
-def effects_table(effects: Sequence[Effect], caption: str) -> Card:
+def effects_table(effects: Sequence[Effect], caption: str) -> Table:
     """Estimates, one a row."""
-    return Card(_COLUMNS, tuple(_row(x) for x in effects), caption)
+    return Table(_COLUMNS, tuple(_row(x) for x in effects), caption)
 
 
-def study_notes(study: Study) -> list[str]:
+def study_notes(study: Study) -> dict[str, str]:
     """What the figures rest on."""
     fade, spread = study.fade, study.spread
-    return [
-        f"{study.rows:,} exposures of {study.users:,} users ({study.data}). Changes in points of the behaviour's rate "
-        "per unit; in brackets the standard error, clustered by user; then the 95 % interval.",
-        f"Time constant with the best fit: {fade.minutes:.0f} min, 95 % interval {fade.low:.0f} to {fade.high:.0f} min "
+    return {
+        "data": f"{study.rows:,} exposures of {study.users:,} users ({study.data}). Changes in points of the "
+        "behaviour's rate per unit; in brackets the standard error, clustered by user; then the 95 % interval.",
+        "time constant": f"{fade.minutes:.0f} min fits best, 95 % interval {fade.low:.0f} to {fade.high:.0f} min "
         "(bootstrap over users).",
-        f"Differences between people in weariness: standard deviation {spread.ratio:.2f} of the mean, 95 % interval "
+        "differences between people": f"Standard deviation of fatigue {spread.ratio:.2f} of its mean, 95 % interval "
         f"{spread.low:.2f} to {spread.high:.2f} (pairs of different days; 0 where the estimated variance is not above "
         "0).",
-        f"An exposure is watched {study.seconds:.1f} s on average; the log holds {100 * study.share:.2f} % of what "
-        "these people saw.",
-    ]
+        "what people saw": f"An exposure is watched {study.seconds:.1f} s on average; the log holds "
+        f"{100 * study.share:.2f} % of what these people saw.",
+    }
 
 
-def study_markdown(study: Study) -> str:
-    """The whole study as Markdown."""
-    notes = "\n".join(f"- {note}" for note in study_notes(study))
-    return f"# Satiation in {study.data}\n\n{cards_markdown(study_tables(study))}\n## Notes\n\n{notes}\n"
+def separation_page(data: str, tables: Sequence[Table], rows: Sequence[Row]) -> Page:
+    """Methods by environment.
+
+    Args:
+        data: name of the data set.
+        tables: of :func:`rows_table`.
+        rows: those of the first table, which the finding is about.
+    """
+    found = []
+    for environment in dict.fromkeys(row.environment for row in rows):
+        best = max((row for row in rows if row.environment == environment), key=lambda row: row.total.point)
+        above = f", {best.against.shown(3, signed=True)} above rotation" if best.against else ""
+        found.append(f"in {environment} {best.method} ({best.total.shown(3)}{above})")
+    return Page(
+        title=f"Methods under satiation: {data}",
+        finding=f"Highest R_cum: {'; '.join(found)}.",
+        sections=(Section("Methods by environment", tables),),
+        licence=licence_note(data),
+    )
 
 
-def cards_markdown(cards: Sequence[Card]) -> str:
-    """Tables as Markdown, each under its caption."""
-    return "\n\n".join(f"## {card.caption}\n\n{_markdown(card)}" for card in cards) + "\n"
-
-
-def rows_table(rows: Sequence[Row], caption: str) -> Card:
+def rows_table(rows: Sequence[Row], caption: str) -> Table:
     """Methods by environment."""
     columns = ("environment", "method", "T_int", "R_cum", "R_sin", "R_cum less rotation's")
     shown = tuple(
-        (row.environment, row.method, *(_estimate(x) for x in (row.length, row.total, row.single)), _against(row))
+        (
+            *(row.environment, row.method, *(x.shown(3) for x in (row.length, row.total, row.single))),
+            "" if row.against is None else row.against.shown(3, signed=True),
+        )
         for row in rows
     )
-    return Card(columns, shown, caption)
+    return Table(tuple((name, "") for name in columns), shown, caption)
 
 
-def _estimate(x: Estimate) -> str:
-    return f"{x.point:.3f} [{x.low:.3f}, {x.high:.3f}]"
+def _tables(study: Study, names: Iterable[str]) -> list[Table]:
+    found = {name: sorted((x for x in study.effects if x.study == name), key=lambda x: x.behaviour) for name in names}
+    return [effects_table(effects, CAPTIONS[name]) for name, effects in found.items() if effects]
 
 
-def _against(row: Row) -> str:
-    x = row.against
-    return "" if x is None else f"{x.point:+.3f} [{x.low:+.3f}, {x.high:+.3f}]"
-
-
-_COLUMNS = ("behaviour", "what", "held fixed", "points", "95 % interval")
+def _points(x: Effect) -> str:
+    return interval_text(100 * x.value, 100 * x.low, 100 * x.high, 2, signed=True)
 
 
 def _row(x: Effect) -> tuple[str, ...]:
@@ -100,15 +137,11 @@ def _row(x: Effect) -> tuple[str, ...]:
     return x.behaviour, x.what, x.how, points, f"{100 * x.low:+.2f} to {100 * x.high:+.2f}"
 
 
-def _differences(study: Study) -> Card:
-    columns = ("parts", "behaviour", "number", "mean", "spread", "chance of as much")
+def _differences(study: Study) -> Table:
+    units = {"parts": "", "behaviour": "", "number": "", "mean": "points", "spread": "points", "p-value": ""}
     rows = tuple(
-        (d.study, d.behaviour, d.parts, f"{100 * d.mean:+.2f}", f"{100 * d.spread:.2f}", f"{d.p_value:.3f}")
+        (d.study, d.behaviour, f"{d.parts}", f"{100 * d.mean:+.2f}", f"{100 * d.spread:.2f}", f"{d.p_value:.3f}")
         for d in study.differences
     )
-    return Card(columns, rows, "Do the parts differ? Points; spread: standard deviation beyond chance (0: none shown)")
-
-
-def _markdown(table: Card) -> str:
-    lines: list[Sequence[object]] = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)
+    caption = "Do the parts differ? Spread: standard deviation beyond sampling error (0: none shown)"
+    return Table(tuple(units.items()), rows, caption)

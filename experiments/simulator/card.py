@@ -59,7 +59,7 @@ class Score:
         auc: area under the ROC curve; None with fewer than 20 positives.
         log_loss: mean, in nats.
         calibration_error: expected calibration error, in [0, 1].
-        calibration_luck: what a perfectly calibrated predictor would show on so few rows.
+        calibration_floor: what a perfectly calibrated predictor would show on so few rows.
     """
 
     exposures: str
@@ -71,7 +71,7 @@ class Score:
     auc: float | None
     log_loss: float
     calibration_error: float
-    calibration_luck: float
+    calibration_floor: float
 
     @property
     def rate(self) -> float:

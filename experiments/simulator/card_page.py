@@ -1,58 +1,62 @@
-"""The simulator card as one self-contained HTML page, with reliability plots."""
+"""The simulator card as a page, with reliability plots."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from rapport.experiments.report.figures import COLOURS, LICENCE_KUAIRAND, figure_html, lay_out, template_of
-from rapport.experiments.results.store import write_atomically
+from rapport.datasets.registry.licence import licence_note
+from rapport.experiments.report.blocks import Block, Figure
+from rapport.experiments.report.figures import COLOURS, label_rows, lay_out
+from rapport.experiments.report.page import Page, Section
 from rapport.experiments.simulator.card import SimulatorCard
-from rapport.experiments.simulator.card_tables import TEXT_COLUMNS, card_notes, card_tables
+from rapport.experiments.simulator.card_tables import (
+    calibration_tables,
+    card_finding,
+    card_findings,
+    card_reading,
+    cold_tables,
+    prediction_tables,
+    selection_tables,
+)
 from rapport.experiments.simulator.metrics import Reliability
 from rapport.experiments.simulator.selection_bias import Selection
 
 _READING = (
-    "One point per bin of {bins} of equal mass: the mean predicted chance, and the share that did it, with its "
-    "95 % Wilson interval. On the line, chances come true. ECE: expected calibration error, with its 95 % bootstrap "
-    "interval over users, and what a perfectly calibrated predictor would show on so few exposures."
+    "One point per bin of {bins} of equal mass: the mean predicted probability, and the share that did it, with its "
+    "95 % Wilson interval. On the line, predictions come true. ECE: expected calibration error, with its 95 % "
+    "bootstrap interval over users; noise floor: what a perfectly calibrated predictor would show on so few exposures."
+)
+_SELECTION = (
+    "Each line goes from the rate of items drawn at random (left) to that of items the platform chose (right), for all "
+    "exposures and by groups of people and of videos. Red and hollow: real people, as published; blue and filled: the "
+    "simulator, whose lines should be as long as the real ones."
 )
 
 
-def write_card_page(card: SimulatorCard, path: Path) -> None:
-    """Render the card and write it atomically to ``path``.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, card_page(card))
-
-
-def card_page(card: SimulatorCard) -> str:
-    """The page as one HTML text; everything that comes from outside is escaped.
-
-    Raises:
-        ModuleNotFoundError: the ``report`` extra is not installed.
-    """
-    template, page = template_of("card.html.j2")
-    groups = [row for row in card.selection if row.published_random is not None]
-    behaviours = list(dict.fromkeys(row.behaviour for row in groups))
-    return str(
-        template.render(
-            title=f"Simulator card: {card.data}",
-            subtitle=f"{card.profile} profile · measured on later days, {card.users:,} users",
-            reliability=[figure_html(_reliability(found)) for found in card.reliability],
-            reading=_READING.format(bins=card.bins),
-            selection=[
-                figure_html(_selection([r for r in groups if r.behaviour == name], name)) for name in behaviours
-            ],
-            tables=card_tables(card),
-            text_columns=TEXT_COLUMNS,
-            notes=card_notes(card),
-            licence=LICENCE_KUAIRAND,
-            **page,
-        )
+def card_page(card: SimulatorCard) -> Page:
+    """The whole card."""
+    calibration: list[Block] = [_READING.format(bins=card.bins)] if card.reliability else []
+    calibration += [Figure(partial(_reliability, found), small=True) for found in card.reliability]
+    published = [row for row in card.selection if row.published_random is not None]
+    selection: list[Block] = [_SELECTION] if published else []
+    for behaviour in dict.fromkeys(row.behaviour for row in published):
+        rows = [row for row in published if row.behaviour == behaviour]
+        selection.append(Figure(partial(_selection, rows, behaviour)))
+    sections = (
+        Section("Does it predict what people did?", prediction_tables(card)),
+        Section("Is it calibrated?", [*calibration, *calibration_tables(card)]),
+        Section("Users and items that it hardly knows", cold_tables(card)),
+        Section("Items that nobody would have been shown", [*selection, *selection_tables(card)]),
+        Section("How to read it", card_reading(card)),
+    )
+    return Page(
+        title=f"Simulator card: {card.data}, {card.profile} profile",
+        finding=card_finding(card),
+        findings=card_findings(card),
+        subtitle=f"measured on later days, {card.users:,} users",
+        sections=[section for section in sections if section.blocks],
+        licence=licence_note(card.data),
     )
 
 
@@ -81,9 +85,9 @@ def _reliability(found: Reliability) -> Any:
         showlegend=False,
     )
     point, low, high = (100 * value for value in found.error)
-    error = f"ECE {point:.2f} % [{low:.2f}, {high:.2f}], by luck {100 * found.luck:.2f} %"
-    lay_out(figure, f"{found.behaviour}<br><sup>{error}</sup>", 350)
-    figure.update_layout(margin={"t": 58})
+    error = f"ECE {point:.2f} % [{low:.2f}, {high:.2f}], noise floor {100 * found.floor:.2f} %"
+    lay_out(figure, found.behaviour, 350)
+    figure.update_layout(title={"subtitle": {"text": error, "font": {"size": 11}}}, margin={"t": 58})
     figure.update_xaxes(title="predicted", tickformat=".2~%", range=[0, end])
     figure.update_yaxes(title="observed", tickformat=".2~%", range=[0, end])
     return figure
@@ -97,7 +101,7 @@ def _selection(rows: list[Selection], behaviour: str) -> Any:
     for place, row in enumerate(rows):
         ends = [(row.published_random, row.published_logged), (row.simulated_random, row.simulated_logged)]
         for (left, right), symbol, colour, shift in zip(
-            ends, ("circle-open", "circle"), COLOURS[1::-1], (-0.14, 0.14), strict=True
+            ends, ("circle-open", "circle"), COLOURS[1::-1], (-0.07, 0.14), strict=True
         ):
             figure.add_scatter(
                 x=[left, right],
@@ -108,9 +112,6 @@ def _selection(rows: list[Selection], behaviour: str) -> Any:
                 hovertemplate=f"%{{x:.1%}}<extra>{'real' if symbol == 'circle-open' else 'simulated'}</extra>",
                 showlegend=False,
             )
-    lay_out(figure, behaviour, 110 + 34 * len(rows))
-    figure.update_yaxes(
-        autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=[row.group for row in rows]
-    )
+    label_rows(figure, [row.group for row in rows], behaviour)
     figure.update_xaxes(tickformat=".0%", rangemode="tozero")
     return figure

@@ -1,14 +1,12 @@
-"""The simulator card in words and tables: for the terminal, for Markdown and for the report page."""
+"""The simulator card in tables and words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 
-from rich.table import Table
-
 from rapport.datasets.splits import CHINA_OFFSET_MS
-from rapport.experiments.report.figures import Card
+from rapport.experiments.report.table import Table
 from rapport.experiments.simulator.card import MODEL, Difference, Score, SimulatorCard
 from rapport.experiments.simulator.counting_baselines import GLOBAL, ITEM, JOINT, JOINT_BEHAVIOURS, PRIOR, USER_ITEM
 from rapport.experiments.simulator.metrics import Bin, Interval
@@ -16,28 +14,69 @@ from rapport.experiments.simulator.selection_bias import PUBLISHED_SOURCE, Selec
 
 TOO_FEW = "too few"
 NOT_PUBLISHED = "-"
-TEXT_COLUMNS = (
-    *("behaviour", "predictor", "baseline", "group", "exposures"),
-    *("what", "held fixed", "parts", "environment", "method"),
-)
 _SELECTION_OF = {
-    "users": "the same, by how active people are",
-    "duration": "the same, by how long the video is",
-    "popularity": "the same, by tenths of the items, least to most often shown (nothing is published by these)",
+    "users": "The same, by how active people are",
+    "duration": "The same, by how long the video is",
+    "popularity": "The same, by tenths of the items, least to most often shown (nothing is published by these)",
 }
 
 
-def card_tables(card: SimulatorCard) -> list[Card]:
-    """Prediction per kind of exposure, differences from the baselines, and selection; those that hold a row."""
-    tables = [_scores(card, exposures) for exposures in ("standard", "random")]
-    tables += [_differences(card.differences, card.resamples), _reliability(card), _cold(card)]
-    tables += [_differences(card.cold_differences, card.resamples), _selection(card, "all", _selection_caption(card))]
-    tables += [_selection(card, kind, caption) for kind, caption in _SELECTION_OF.items()]
-    return [table for table in tables if table.rows]
+def card_tables(card: SimulatorCard) -> list[Table]:
+    """All tables that hold a row: prediction, calibration, hardly known users and items, selection bias."""
+    return [*prediction_tables(card), *calibration_tables(card), *cold_tables(card), *selection_tables(card)]
 
 
-def card_notes(card: SimulatorCard) -> list[str]:
-    """What the tables say, in plain words: how to read them, where the model loses, and what not to trust."""
+def prediction_tables(card: SimulatorCard) -> list[Table]:
+    """Prediction per kind of exposure, and differences from the baselines."""
+    scores = [_scores(card, exposures) for exposures in ("standard", "random")]
+    return _filled(*scores, _differences(card.differences, card.resamples))
+
+
+def calibration_tables(card: SimulatorCard) -> list[Table]:
+    """Calibration error, and the outermost bins."""
+    return _filled(_reliability(card))
+
+
+def cold_tables(card: SimulatorCard) -> list[Table]:
+    """Prediction for users and items that were hardly known, and differences from the baselines there."""
+    return _filled(_cold(card), _differences(card.cold_differences, card.resamples))
+
+
+def selection_tables(card: SimulatorCard) -> list[Table]:
+    """Items the platform chose against random ones, over all and by group."""
+    groups = [_selection(card, kind, caption) for kind, caption in _SELECTION_OF.items()]
+    return _filled(_selection(card, "all", _selection_caption(card)), *groups)
+
+
+def card_finding(card: SimulatorCard) -> str:
+    """How the model compares with counting, and whether it is too generous to random items, in a sentence."""
+    strongest = {
+        d.behaviour: d for d in card.differences if d.exposures == "standard"
+    }  # the joint one, if there is one
+    sides: dict[str, list[str]] = {}
+    for behaviour, difference in strongest.items():
+        words = _side(difference.log_loss, "worse than counting", "better than counting", "as well as counting")
+        sides.setdefault(words, []).append(behaviour)
+    found = [f"{_listed(behaviours)} {words}" for words, behaviours in sides.items()]
+    first = f"By log-loss, the {MODEL} predicts {'; '.join(found)}"
+    if not found:
+        first = f"The test days hold too few positives to compare the {MODEL} with counting"
+    for row in card.selection:
+        if row.kind == "all" and row.published_random is not None:
+            return (
+                f"{first}. Random items get {row.behaviour} in {_percent(row.simulated_random, 1)} of simulated "
+                f"exposures, where real people gave it in {_percent(row.published_random, 1)}."
+            )
+    return f"{first}."
+
+
+def card_findings(card: SimulatorCard) -> list[str]:
+    """Where the model wins and loses, and what not to trust."""
+    return [*(_verdict(difference) for difference in card.differences), *_selection_notes(card)]
+
+
+def card_reading(card: SimulatorCard) -> list[str]:
+    """What the model and the baselines learned from, and what the columns mean."""
     first = (
         f"The user model learned from rows before {_day(card.valid_from_ms)} and was stopped and calibrated on the "
         f"days before {_day(card.test_from_ms)}. The counting baselines use all rows before {_day(card.test_from_ms)}."
@@ -45,56 +84,43 @@ def card_notes(card: SimulatorCard) -> list[str]:
     joint = ", ".join(JOINT_BEHAVIOURS)
     read = (
         f"{GLOBAL}, {ITEM}: shares of positives, the item's smoothed by {PRIOR:.0f} exposures. {USER_ITEM}: logistic "
-        f"regression on the user's and the item's rate. {JOINT}: the same with their rates of {joint}. AUC: chance "
-        "that a positive exposure is ranked above a negative one. Log-loss: in nats, lower is better. Calibration "
-        f"error: mean gap of predicted and actual rate over {card.bins} bins of equal mass; in brackets what chance "
-        "alone gives."
+        f"regression on the user's and the item's rate. {JOINT}: the same with their rates of {joint}. AUC: "
+        "probability that a positive exposure is ranked above a negative one. Log-loss: in nats, lower is better. "
+        f"Calibration error: mean gap of predicted and actual rate over {card.bins} bins of equal mass; in brackets "
+        "its noise floor, which a perfectly calibrated predictor would show on so few rows."
     )
     if card.profile == "official":
         read += " The official profile predicts for a balanced prior: its log-loss and calibration error show that."
-    return [first, read, *(_verdict(difference) for difference in card.differences), *_selection_notes(card)]
+    return [first, read]
 
 
-def card_markdown(card: SimulatorCard) -> str:
-    """The whole card as Markdown."""
-    notes = "\n".join(f"- {note}" for note in card_notes(card))
-    return tables_markdown(f"Simulator card: {card.data}, {card.profile} profile", card_tables(card)) + f"\n{notes}\n"
+def card_notes(card: SimulatorCard) -> list[str]:
+    """How to read the tables, and what they say."""
+    return [*card_reading(card), *card_findings(card)]
 
 
-def tables_markdown(title: str, tables: Sequence[Card]) -> str:
-    """A page of tables as Markdown."""
-    return "\n\n".join([f"# {title}", *(part for table in tables for part in (table.caption, _markdown(table)))]) + "\n"
+def _filled(*tables: Table) -> list[Table]:
+    return [table for table in tables if table.rows]
 
 
-def as_rich(table: Card) -> Table:
-    """A card's table for the terminal, with a line between behaviours."""
-    shown = Table(title=table.caption, title_justify="left")
-    for column in table.columns:
-        shown.add_column(column, justify="left" if column in TEXT_COLUMNS else "right")
-    for place, row in enumerate(table.rows):
-        following = table.rows[place + 1][0] if place + 1 < len(table.rows) else row[0]
-        shown.add_row(*(str(value) for value in row), end_section=following != row[0])
-    return shown
-
-
-def _scores(card: SimulatorCard, exposures: str) -> Card:
+def _scores(card: SimulatorCard, exposures: str) -> Table:
     scores = [score for score in card.scores if score.exposures == exposures]
-    columns = ("behaviour", "rate", "predictor", "predicted", "AUC", "log-loss (nats)", "calibration error")
+    columns = _named("behaviour", "rate", "predictor", "predicted", "AUC", "log-loss [nats]", "calibration error")
     chosen = "chosen by the platform" if exposures == "standard" else "chosen at random"
     rows = max((score.rows for score in scores), default=0)
     caption = f"{card.data}: {rows:,} exposures {chosen}, from {_day(card.test_from_ms)} on, {card.users:,} users"
-    return Card(columns, tuple(_score_row(score) for score in scores), caption)
+    return Table(columns, tuple(_score_row(score) for score in scores), caption)
 
 
 def _score_row(score: Score) -> tuple[str, ...]:
-    error = f"{_percent(score.calibration_error)} ({_percent(score.calibration_luck)})"
+    error = f"{_percent(score.calibration_error)} ({_percent(score.calibration_floor)})"
     auc = TOO_FEW if score.auc is None else f"{score.auc:.3f}"
     rates = _percent(score.rate), score.predictor, _percent(score.predicted)
     return score.behaviour, *rates, auc, f"{score.log_loss:.4f}", error
 
 
-def _cold(card: SimulatorCard) -> Card:
-    columns = ("exposures", "behaviour", "rate", "predictor", "rows", "predicted", "AUC", "log-loss (nats)")
+def _cold(card: SimulatorCard) -> Table:
+    columns = _named("exposures", "behaviour", "rate", "predictor", "rows", "predicted", "AUC", "log-loss [nats]")
     kept = [score for score in card.cold if score.predictor in (MODEL, USER_ITEM, JOINT)]
     rows = tuple(
         (
@@ -103,44 +129,48 @@ def _cold(card: SimulatorCard) -> Card:
         )
         for score in kept
     )
-    return Card(columns, rows, "Users and items that were hardly known before the test days; standard exposures")
+    return Table(columns, rows, "Users and items that were hardly known before the test days; standard exposures")
 
 
-def _reliability(card: SimulatorCard) -> Card:
-    columns = ("behaviour", "calibration error", "by luck alone", "lowest bin", "highest bin")
+def _reliability(card: SimulatorCard) -> Table:
+    columns = _named("behaviour", "calibration error", "noise floor", "lowest bin", "highest bin")
     caption = (
-        f"{MODEL}: expected calibration error over {card.bins} bins of equal mass, with 95 % intervals; predicted and "
-        "observed in the outermost bins"
+        f"{MODEL}: expected calibration error over {card.bins} bins of equal mass, with 95 % intervals; its noise "
+        "floor, which a perfectly calibrated predictor would show on so few rows; predicted and observed in the "
+        "outermost bins"
     )
     rows = tuple(
         (
             found.behaviour,
             _percent_interval(found.error),
-            _percent(found.luck),
+            _percent(found.floor),
             _bin(found.bins[0]),
             _bin(found.bins[-1]),
         )
         for found in card.reliability
     )
-    return Card(columns, rows, caption)
+    return Table(columns, rows, caption)
 
 
 def _bin(found: Bin) -> str:
     return f"{_percent(found.predicted)}: {_percent_interval(found.observed)}"
 
 
-def _differences(found: Sequence[Difference], resamples: int) -> Card:
-    columns = ("behaviour", "exposures", "baseline", "AUC", "log-loss (nats)")
+def _differences(found: Sequence[Difference], resamples: int) -> Table:
+    columns = _named("behaviour", "exposures", "baseline", "AUC", "log-loss [nats]")
     caption = f"{MODEL} minus baseline, with 95 % intervals ({resamples:,} bootstrap samples of users)"
-    rows = tuple((d.behaviour, d.exposures, d.baseline, _interval(d.auc), _interval(d.log_loss)) for d in found)
-    return Card(columns, rows, caption)
+    rows = tuple(
+        (d.behaviour, d.exposures, d.baseline, d.auc.shown(4, signed=True), d.log_loss.shown(4, signed=True))
+        for d in found
+    )
+    return Table(columns, rows, caption)
 
 
-def _selection(card: SimulatorCard, kind: str, caption: str) -> Card:
+def _selection(card: SimulatorCard, kind: str, caption: str) -> Table:
     simulated, published = ("simulated logged", "simulated random", "ratio"), ("real standard", "real random", "ratio")
-    columns = ("behaviour", "group", "logged", *simulated, *published)
+    columns = _named("behaviour", "group", "logged", *simulated, *published)
     rows = sorted((row for row in card.selection if row.kind == kind), key=lambda row: row.behaviour)
-    return Card(columns, tuple(_selection_row(row) for row in rows), caption)
+    return Table(columns, tuple(_selection_row(row) for row in rows), caption)
 
 
 def _selection_caption(card: SimulatorCard) -> str:
@@ -161,28 +191,26 @@ def _selection_row(row: Selection) -> tuple[str, ...]:
     )
 
 
-def _selection_notes(card: SimulatorCard) -> list[str]:
-    notes = []
+def _selection_notes(card: SimulatorCard) -> Iterator[str]:
     for row in card.selection:
         if row.kind != "all" or row.published_logged is None or row.published_random is None:
             continue
         verdict = "too generous to" if row.simulated_random > row.published_random else "not too generous to"
-        notes.append(
+        yield (
             f"{row.behaviour}: from the platform's items to random ones the simulated rate goes from "
             f"{_percent(row.simulated_logged)} to {_percent(row.simulated_random)}; real people went from "
             f"{_percent(row.published_logged)} to {_percent(row.published_random)}. The simulator is {verdict} items "
             f"nobody would have been shown, by {100 * (row.simulated_random - row.published_random):+.1f} points."
         )
     if card.learned_from_random:
-        notes.append("Random exposures were among the rows it learned from.")
+        yield "Random exposures were among the rows it learned from."
     else:
-        notes.append(
+        yield (
             "It learned from exposures that the platform chose, and from no random one. Trust it near what people were "
             "shown; a policy that serves odd items looks better here than it would be."
         )
     if any(row.published_random is not None for row in card.selection):
-        notes.append(f"Published rates: {PUBLISHED_SOURCE}.")
-    return notes
+        yield f"Published rates: {PUBLISHED_SOURCE}."
 
 
 def _verdict(difference: Difference) -> str:
@@ -194,18 +222,24 @@ def _verdict(difference: Difference) -> str:
     )
 
 
-def _side(interval: Interval, above: str, below: str) -> str:
+def _side(interval: Interval, above: str, below: str, neither: str = "no different within the interval") -> str:
     if interval.low > 0:
         return above
-    return below if interval.high < 0 else "no different within the interval"
+    return below if interval.high < 0 else neither
 
 
-def _interval(interval: Interval) -> str:
-    return f"{interval.point:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+def _named(*columns: str) -> tuple[tuple[str, str], ...]:
+    """Names and units of columns written as ``"name"`` or ``"name [unit]"``."""
+    parts = (column.rstrip("]").partition(" [") for column in columns)
+    return tuple((name, unit) for name, _, unit in parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + (" and " if len(names) > 1 else "") + names[-1]
 
 
 def _percent_interval(interval: Interval) -> str:
-    return f"{100 * interval.point:.2f} [{100 * interval.low:.2f}, {100 * interval.high:.2f}] %"
+    return f"{Interval(*(100 * end for end in interval)).shown(2)} %"
 
 
 def _percent(share: float, digits: int = 2) -> str:
@@ -216,9 +250,3 @@ def _day(time_ms: int) -> str:
     zone = timezone(timedelta(milliseconds=CHINA_OFFSET_MS))
     moment = datetime.fromtimestamp(time_ms / 1000, zone)
     return f"{moment.day} {moment:%B %Y}"
-
-
-def _markdown(table: Card) -> str:
-    rule = ["---" if column in TEXT_COLUMNS else "---:" for column in table.columns]
-    lines: list[Sequence[object]] = [table.columns, rule, *table.rows]
-    return "\n".join("| " + " | ".join(str(value) for value in line) + " |" for line in lines)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rapport.datasets.registry.licence import licence_note
 from rapport.datasets.schema import FloatArray, IntArray, SessionData
 from rapport.envs.session.official.fit import OfficialSettings, predict_history
 from rapport.envs.session.response.fit import ALL_TIME, FitSettings, calibrate, predict
 from rapport.envs.session.simulator_cache import load_official, load_simulator
-from rapport.experiments.report.figures import Card
+from rapport.experiments.report.page import Page, Section
+from rapport.experiments.report.table import Table
 from rapport.experiments.simulator.counting_baselines import JOINT, LEAST_POSITIVES, USER_ITEM, CountingBaselines
 from rapport.experiments.simulator.factorisation import Inputs, fit_factorisation, predict_factorisation
 from rapport.experiments.simulator.metrics import Floats, Interval, Ranking, compare_runs, log_losses
@@ -56,7 +58,7 @@ def compare_predictors(
 
     Args:
         data: the log.
-        seeds: fits of each model that has luck in it: seeds 0, 1, ...
+        seeds: fits of each model that depends on a seed: seeds 0, 1, ...
         resamples: of the bootstrap over users.
         rng: of the bootstrap.
         settings: of the simulator's model; the GRU and the transformer are fitted alike.
@@ -165,24 +167,38 @@ def _measure(
     return Comparison(scores, differences, seeds, len(rows), len(np.unique(user)))
 
 
-def comparison_tables(data: SessionData, found: Comparison) -> list[Card]:
+def comparison_page(data: SessionData, found: Comparison) -> Page:
+    """Who predicts best, scores, and differences with their intervals."""
+    best: dict[str, list[str]] = {}
+    for behaviour in dict.fromkeys(behaviour for behaviour, _ in found.scores):
+        losses = {name: loss for (of, name), (_, loss, _) in found.scores.items() if of == behaviour}
+        name = min(losses, key=lambda name: losses[name])
+        best.setdefault(name, []).append(f"{behaviour} ({losses[name]:.4f})")
+    finding = "; ".join(f"{name} has the lowest log-loss on {', '.join(where)}" for name, where in best.items())
+    return Page(
+        title=f"Predictors compared: {data.name}",
+        finding=f"{finding[0].upper()}{finding[1:]}." if finding else "No behaviour has enough positives to compare.",
+        subtitle=f"{found.rows:,} exposures of {found.users:,} users on the test days",
+        sections=(Section("Scores and differences", comparison_tables(data, found)),),
+        licence=licence_note(data.name),
+    )
+
+
+def comparison_tables(data: SessionData, found: Comparison) -> list[Table]:
     """Scores, and differences with their intervals."""
     captions = f"{data.name}: {found.rows:,} exposures of {found.users:,} users on the test days"
     scores = tuple(
         (behaviour, name, str(found.seeds[name]), f"{auc:.4f}", f"{spread:.4f}", f"{loss:.4f}")
         for (behaviour, name), (auc, loss, spread) in found.scores.items()
     )
-    columns = ("behaviour", "predictor", "seeds", "AUC", "spread over seeds", "log-loss (nats)")
+    ends = ("AUC", ""), ("log-loss", "nats")
+    columns = (("behaviour", ""), ("predictor", ""), ("seeds", ""), ends[0], ("spread over seeds", "AUC"), ends[1])
     differences = tuple(
-        (behaviour, name, reference, _interval(auc), _interval(loss))
+        (behaviour, name, reference, auc.shown(4, signed=True), loss.shown(4, signed=True))
         for (behaviour, name, reference), (auc, loss) in found.differences.items()
     )
     title = "Predictor minus baseline, with 95 % bootstrap intervals over users, means over seeds"
     return [
-        Card(columns, scores, f"{captions}; means over seeds"),
-        Card(("behaviour", "predictor", "baseline", "AUC", "log-loss (nats)"), differences, title),
+        Table(columns, scores, f"{captions}; means over seeds"),
+        Table((("behaviour", ""), ("predictor", ""), ("baseline", ""), *ends), differences, title),
     ]
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.point:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport.experiments.results.stats import cluster_bootstrap, interval_text
+
 Floats = NDArray[np.float64]
 _TINY = 1e-9
 
@@ -18,6 +20,10 @@ class Interval(NamedTuple):
     point: float
     low: float
     high: float
+
+    def shown(self, digits: int, *, signed: bool = False) -> str:
+        """As text, e.g. ``"+0.0200 [+0.0100, +0.0300]"``."""
+        return interval_text(*self, digits, signed=signed)
 
 
 def log_losses(truth: NDArray[np.integer], chance: Floats) -> Floats:
@@ -62,7 +68,7 @@ def calibration_bins(chance: Floats, bins: int) -> NDArray[np.int64]:
 
 
 def calibration_error(truth: NDArray[np.integer], chance: Floats, bins: int = 15) -> tuple[float, float]:
-    """Expected calibration error, and what a perfectly calibrated predictor would show by luck.
+    """Expected calibration error, and what a perfectly calibrated predictor would show: the noise floor.
 
     The mean over rows of |mean prediction - share of positives| in the row's bin (Naeini, Cooper and Hauskrecht, AAAI
     2015, with bins of equal mass). Few rows make it positive even for the true chances: the second figure is its
@@ -75,8 +81,8 @@ def calibration_error(truth: NDArray[np.integer], chance: Floats, bins: int = 15
     """
     place = calibration_bins(chance, bins)
     gap = np.bincount(place, weights=chance - truth)
-    luck = np.sqrt(2 / np.pi * np.bincount(place, weights=chance * (1 - chance)))
-    return float(np.abs(gap).sum() / len(truth)), float(luck.sum() / len(truth))
+    floor = np.sqrt(2 / np.pi * np.bincount(place, weights=chance * (1 - chance)))
+    return float(np.abs(gap).sum() / len(truth)), float(floor.sum() / len(truth))
 
 
 class Bin(NamedTuple):
@@ -101,13 +107,13 @@ class Reliability:
         behaviour: e.g. ``"click"``.
         bins: of equal mass by predicted chance.
         error: :func:`calibration_error` over these bins, with its interval over users.
-        luck: what a perfectly calibrated predictor would show on so few rows.
+        floor: what a perfectly calibrated predictor would show on so few rows.
     """
 
     behaviour: str
     bins: tuple[Bin, ...]
     error: Interval
-    luck: float
+    floor: float
 
 
 def reliability(
@@ -155,13 +161,13 @@ def calibration_interval(
     A mean of absolute gaps only grows by resampling, so the percentiles are reflected about the point (the *basic*
     bootstrap) and cut off at 0.
     """
-    place = calibration_bins(chance, bins)
-    _, who = np.unique(user, return_inverse=True)
-    n_users = int(who.max()) + 1
-    gap, drawn = chance - truth, np.empty(resamples)
-    for sample in range(resamples):
-        weight = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users)[who].astype(np.float64)
-        drawn[sample] = np.abs(np.bincount(place, weights=weight * gap)).sum() / weight.sum()
+    place, gap = calibration_bins(chance, bins), chance - truth
+    drawn = cluster_bootstrap(
+        lambda weight: np.abs(np.bincount(place, weights=weight * gap)).sum() / weight.sum(),
+        user,
+        rng,
+        resamples=resamples,
+    )
     point = calibration_error(truth, chance, bins)[0]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(point, max(2 * point - float(high), 0.0), max(2 * point - float(low), 0.0))
@@ -205,15 +211,11 @@ def compare_runs(
         return float(ranked[0] - ranked[1])
 
     rankings = [[Ranking(truth, run) for run in side] for side in (ours, theirs)]
-    _, who = np.unique(user, return_inverse=True)
-    n_users = int(who.max()) + 1
     mean_losses = [np.mean([log_losses(truth, run) for run in side], axis=0) for side in (ours, theirs)]
     losses = mean_losses[0] - mean_losses[1]
-    drawn = np.empty((resamples, 2))
-    for sample in range(resamples):
-        times = np.bincount(rng.integers(n_users, size=n_users), minlength=n_users).astype(np.float64)
-        weight = times[who]
-        drawn[sample] = auc(weight), weight @ losses / weight.sum()
+    drawn = cluster_bootstrap(
+        lambda weight: (auc(weight), weight @ losses / weight.sum()), user, rng, resamples=resamples
+    )
     low, high = np.nanquantile(drawn, (0.025, 0.975), axis=0)
     ranks, loss = (Interval(p, float(low[i]), float(high[i])) for i, p in enumerate((auc(), float(losses.mean()))))
     return ranks, loss

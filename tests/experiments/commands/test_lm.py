@@ -123,7 +123,7 @@ def test_the_card_has_every_planner_at_every_service(
     assert (
         "with three reflections" in card
         and card.count("| reference |") == 3
-        and "without a grammar, answers that are plans: twin 0.0%" in card
+        and "Without a grammar, answers that are plans: twin 0.0%" in card
     )
     monkeypatch.setattr(lm_card, "play", lambda *_: pytest.fail("played again"))
     assert LmCard(out=tmp_path / "card", **how).run() == 0

@@ -28,13 +28,14 @@ from rapport.experiments.cli import parse
 from rapport.experiments.commands import satiation as satiation_commands
 from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
 from rapport.experiments.lerl.evaluation import play
+from rapport.experiments.report.page import to_markdown
 from rapport.experiments.satiation.controls import METHODS, LookAhead, OracleGreedy, control
 from rapport.experiments.satiation.double_count import inside
 from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.panel import Effect
 from rapport.experiments.satiation.separation import PLAIN, TIRING, Trial, separate
 from rapport.experiments.satiation.study import Study, conduct, difference, figures_of
-from rapport.experiments.satiation.tables import CAPTIONS, study_markdown, study_notes, study_tables
+from rapport.experiments.satiation.tables import CAPTIONS, study_notes, study_page, study_tables
 
 pytest.importorskip("scipy")
 
@@ -61,9 +62,10 @@ def on_people(people: SessionData, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 def test_every_question_is_answered(study: Study) -> None:
     assert {x.study for x in study.effects} >= set(CAPTIONS)
     assert all(np.isfinite([x.value, x.error]).all() for x in study.effects if x.study == "gap" and x.what == "any gap")
-    page = study_markdown(study)
+    page = to_markdown(study_page(study))
+    assert page.startswith("# When the recent past is full, the click rate changes by ")
     for table in study_tables(study):
-        assert f"## {table.caption}" in page
+        assert page.count(f"\n\n{table.to_markdown()}\n\n") == 1
     assert "20 users" not in page and len(study_notes(study)) == 4
     with pytest.raises(KeyError, match="no effect of 'luck'"):
         study.effect("gap", "luck", "click", "user, video")
@@ -94,7 +96,7 @@ def test_measure_prints_and_writes(on_people: SessionData, tmp_path: Path, capsy
     command = SatiationMeasure(draws=2, out=files["tables.md"], json=files["all.json"], fit=files["fit.json"])
     assert command.run() == 0
     assert "Same category as the exposure just before" in capsys.readouterr().out
-    assert files["tables.md"].read_text("utf-8").startswith("# Satiation in twin\n")
+    assert files["tables.md"].read_text("utf-8").split("\n")[2] == "Satiation in twin"
     assert json.loads(files["all.json"].read_text("utf-8"))["effects"][0]["study"] == "gap"
     assert set(json.loads(files["fit.json"].read_text("utf-8"))["behaviours"]) == {"click", "long_view"}
 

@@ -58,7 +58,7 @@ def a_page(word: str = "Word", n_sections: int = 4) -> Page:
         word,
         a_table(word),
         Table(((word, word),), ((word,),), word),
-        Figure(figure, word),
+        Figure(lambda: figure, word),
         session_viewer(some_sessions(word)),
     )
     first = Section(word, blocks, word if word == EVIL else "first")
@@ -231,7 +231,7 @@ def test_markdown_begins_with_the_finding_and_names_what_it_leaves_out() -> None
 
 
 def test_blocks_keep_their_order() -> None:
-    figure = Figure(lay_out(go.Figure(), "title", 100), "drawn", small=True)
+    figure = Figure(lambda: lay_out(go.Figure(), "title", 100), "drawn", small=True)
     viewer = Viewer("<i>seen</i>", {"a": 1}, Table((("t", ""),), (("in figures",),)), "one by one")
     blocks = ("first", figure, figure, a_table(), viewer, "last")
     page = Page("t", "h", sections=(Section("one", blocks),))

@@ -82,9 +82,9 @@ def test_log_loss_is_sklearns() -> None:
 def test_calibration_error_by_hand() -> None:
     truth, chance = np.array([0, 1, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9])
     # Two bins of two: |0.3 - 1| and |1.5 - 2|, over four rows.
-    error, luck = calibration_error(truth, chance, bins=2)
+    error, floor = calibration_error(truth, chance, bins=2)
     assert error == pytest.approx((0.7 + 0.5) / 4)
-    assert luck == pytest.approx(np.sqrt(2 / np.pi) * (np.sqrt(0.09 + 0.16) + np.sqrt(0.24 + 0.09)) / 4)
+    assert floor == pytest.approx(np.sqrt(2 / np.pi) * (np.sqrt(0.09 + 0.16) + np.sqrt(0.24 + 0.09)) / 4)
 
 
 def test_equal_predictions_share_a_bin() -> None:
@@ -93,7 +93,7 @@ def test_equal_predictions_share_a_bin() -> None:
     assert calibration_error(truth, np.full(100, 0.7))[0] == pytest.approx(0.2)
 
 
-def test_calibration_luck_is_what_true_chances_show() -> None:
+def test_the_noise_floor_is_what_true_probabilities_show() -> None:
     rng = np.random.default_rng(0)
     chance = rng.beta(2, 3, 3_000)
     found = [calibration_error((rng.random(3_000) < chance).astype(int), chance)[0] for _ in range(100)]
@@ -258,7 +258,7 @@ def test_reliability_is_of_standard_exposures(data: SessionData, card: Simulator
         score = card.score(found.behaviour)
         assert sum(one.rows for one in found.bins) == score.rows and score.auc is not None
         assert found.error.point == pytest.approx(score.calibration_error)
-        assert found.luck == pytest.approx(score.calibration_luck)
+        assert found.floor == pytest.approx(score.calibration_floor)
 
 
 def test_a_card_is_reproducible(data: SessionData, card: SimulatorCard) -> None:
