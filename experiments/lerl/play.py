@@ -132,7 +132,7 @@ def play_planned(
         result = replace(result, train_transitions=cost.transitions, train_seconds=cost.seconds)
     if choice.name == "none":
         return result
-    plans = {"plans": env.plans_made, "surprises": env.surprises, "rests_waived": env.rests_waived}
+    plans = {"plans": env.plans_made, "surprises": env.replans_triggered, "rests_waived": env.cooldowns_waived}
     return replace(result, meter={**meter.to_dict(), **plans})
 
 
