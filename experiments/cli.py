@@ -205,13 +205,13 @@ def parse(argv: Sequence[str] | None = None) -> Command:
         command: Any = entry.load() if entry in called else _NotImported
         member = Annotated[command, tyro.conf.subcommand(name, description=entry.description)]
         members[group or name] = members[group] | member if group in members else member
-    shown = [
+    commands: list[Any] = [
         Annotated[member, tyro.conf.subcommand(name, description=GROUPS[name])] if name in GROUPS else member
         for name, member in members.items()
     ]
-    commands: Any = reduce(or_, shown)
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
-    parsed: Command = tyro.cli(commands, prog="rapport", description=_DESCRIPTION, args=argv, config=config)
+    union: Any = reduce(or_, commands)
+    parsed: Command = tyro.cli(union, prog="rapport", description=_DESCRIPTION, args=argv, config=config)
     return parsed
 
 

@@ -79,6 +79,17 @@ def session_views(
     return SessionViews(users, observations["step"][:, 0].astype(np.int64), categories, clicks, slate_size)
 
 
+def last_slate(observations: dict[str, Any], slate_size: int) -> NDArray[np.int64]:
+    """Items of the slate just shown in each of B sessions, shape (B, K); -1 where none was shown yet.
+
+    Args:
+        observations: as of :func:`session_views`.
+        slate_size: K; shorter histories give fewer items.
+    """
+    items = observations["history_items"][:, -slate_size:].astype(np.int64) - 1
+    return np.where(observations["step"] > 0, items, -1)
+
+
 @dataclass(frozen=True)
 class FinishedSession:
     """One session that ended, from its first slate to the last.

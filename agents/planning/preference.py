@@ -49,16 +49,19 @@ def smoothed_click_rate(views: SessionViews, prior: FloatArray, strength: float)
     return (clicked + strength * prior) / (seen + strength)
 
 
+def mark_categories(categories: NDArray[np.integer], n_categories: int) -> BoolArray:
+    """Which categories each row names, shape (B, C), from categories of shape (B, K), -1 where there is none."""
+    marks = np.zeros((len(categories), n_categories + 1), dtype=np.bool_)
+    np.put_along_axis(marks, categories.astype(np.int64), True, axis=1)  # the last column takes -1
+    return marks[:, :-1]
+
+
 def recent_categories(views: SessionViews, n_categories: int, slates: int) -> BoolArray:
     """Categories shown in the last `slates` slates of the session, shape (B, C); none at the session's start."""
     horizon = views.categories.shape[1]
     newest_first = np.arange(horizon)[::-1]
     shown = newest_first < np.minimum(views.step, slates)[:, None] * views.slate_size
-    shown &= views.categories >= 0
-    rows, _ = np.nonzero(shown)
-    recent = np.zeros((len(views), n_categories), dtype=np.bool_)
-    recent[rows, views.categories[shown]] = True
-    return recent
+    return mark_categories(np.where(shown, views.categories, -1), n_categories)
 
 
 def take_best(scores: FloatArray, eligible: BoolArray, sizes: IntArray, n: int, slate_size: int) -> BoolArray:

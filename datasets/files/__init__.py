@@ -1,1 +1,5 @@
 """Files: archives, downloads, caches, atomic writes."""
+
+from rapport._moved import moved
+
+__getattr__ = moved(__name__)

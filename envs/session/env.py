@@ -63,14 +63,70 @@ def action_space(core: SessionCore, single_item: bool = False) -> spaces.MultiDi
 
 
 class SessionEnv(gym.Env[Observation, Any]):
-    """One user at a time.
+    """Sessions of simulated users of a recommender, one user at a time.
 
-    Reward: mean click over the slate, in [0, 1], unless the engine has another. ``terminated`` when the user leaves,
-    ``truncated`` at the time limit. ``info`` holds ``user``, ``budget`` and, after a step, ``cost`` (what the slate
-    took from the budget), ``categories`` (K,) and ``feedback`` (K, F) of the slate.
+    ## Description
+    A user opens a short-video application. The agent shows one slate of K items after another; the user responds to
+    each item with F behaviours (click, long view, like, ...) and loses patience, which is a hidden budget. A quit rule
+    says what each slate costs. The user leaves when the budget is used up, so the agent has to make the whole session
+    worthwhile and not the next click alone. Users, items and histories are those of a log; responses come from a
+    model fitted to it, or from a fully observed matrix (KuaiRec). The task is LERL's [1]; its simulator goes back to
+    KuaiSim [2].
+
+    ## Action Space
+    ``MultiDiscrete([N] * K)``: a slate, K item indices in the order they are shown; an item may appear twice. With
+    ``slate_size=None`` the action is one item's index, ``Discrete(N)``. An index is a row of ``core.data.catalog``.
+    :meth:`action_masks` says which items may be chosen.
+
+    ## Observation Space
+    A ``Dict`` of four integer boxes, for H items of history, F behaviours and G user features:
+
+    | key                | shape    | dtype | range                | meaning                                        |
+    |--------------------|----------|-------|----------------------|------------------------------------------------|
+    | `history_items`    | (H,)     | int32 | 0 to N               | last H items, oldest first: index + 1; 0: none |
+    | `history_feedback` | (H * F,) | int8  | -1 to 1              | of each: 1 did, 0 did not, -1 not recorded     |
+    | `step`             | (1,)     | int32 | 0 to `max_steps`     | slates shown so far in this session            |
+    | `user_features`    | (G,)     | int32 | 0 to cardinality - 1 | codes of the user's features                   |
+
+    The budget is not observed.
+
+    ## Rewards
+    The mean of the first behaviour (click) over the slate, in [0, 1]. With ``reward="watch_ratio"`` on KuaiRec the mean
+    watch ratio, in [0, 5].
+
+    ## Starting State
+    A user drawn uniformly from those named by ``users``, with the full budget. The history is what the user saw in the
+    log before its test days. ``reset(options={"user": index})`` chooses the user instead.
+
+    ## Episode End
+    - Termination: the user leaves, once less than 1 of the budget is left.
+    - Truncation: ``max_steps`` slates were shown to a user who has not left.
+
+    ``info`` holds ``user`` (index) and ``budget`` and, after a step, ``cost`` (what the slate took from the budget),
+    ``categories`` (K,) and ``feedback`` (K, F) of the slate.
+
+    ## Arguments
+    ``gym.make("rapport/KuaiRand-v0", users="held_out", quit_rule="set_overlap", ...)``. The arguments, a line each, are
+    the keys of :class:`~rapport.envs.session.arguments.SessionArguments`, which every id takes, and of
+    :class:`~rapport.envs.session.kuairand.KuaiRandArguments`,
+    :class:`~rapport.envs.session.kuairand_satiation.SatiationArguments` and
+    :class:`~rapport.envs.session.kuairec.KuaiRecArguments`. Quit rules: :mod:`~rapport.envs.session.engine.quit_rules`.
+    ``max_episode_steps`` of ``gym.make`` is Gymnasium's own and truncates, too; the lower limit counts.
+
+    ## Version History
+    - v0: first version of `rapport/KuaiRand`, `rapport/KuaiRandLERL`, `rapport/KuaiRandKuaiSim`,
+      `rapport/KuaiRandItem`, `rapport/KuaiRandDORL`, `rapport/KuaiRandSatiation`, `rapport/KuaiRec`,
+      `rapport/KuaiRecItem` and `rapport/KuaiRecDORL`. Dynamics never change under an id.
+
+    ## References
+    - [1] LERL, arXiv:2601.19585, section 4.
+    - [2] KuaiSim, NeurIPS 2023, arXiv:2309.12645.
+    - EasyRL4Rec, SIGIR 2024, arXiv:2402.15164, and DORL, SIGIR 2023, arXiv:2307.04571, for ``windowed_count``.
+    - KuaiRand, CIKM 2022, doi:10.1145/3511808.3557624; KuaiRec, CIKM 2022, doi:10.1145/3511808.3557220.
 
     Args:
-        core: an engine for one session.
+        core: an engine for one session; ``env.unwrapped.core.data`` is the
+            :class:`~rapport.datasets.schema.SessionData` behind the environment.
         single_item: an action is one item's index, not a slate of one.
         render_mode: ``"ansi"``, text; ``"rgb_array"``, an image; None.
 
@@ -154,12 +210,26 @@ class SessionEnv(gym.Env[Observation, Any]):
 
 
 class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
-    """B users at a time, stepped by array operations.
+    """Sessions of simulated users of a recommender, B users at a time, stepped by array operations.
 
-    Actions have shape (B, K), or (B,) where ``single_item`` was asked for.
+    ## Description
+    As :class:`SessionEnv`. Slot i of a batch seeded with s goes through the same sessions as a :class:`SessionEnv`
+    seeded with s + i.
 
-    Rewards, endings and infos as in :class:`SessionEnv`, each with a leading axis B. Ended sessions begin anew by
-    themselves:
+    ## Action Space
+    ``single_action_space`` is that of :class:`SessionEnv`. Actions have shape (B, K), or (B,) for single items.
+
+    ## Observation Space
+    ``single_observation_space`` is that of :class:`SessionEnv`; each array has a leading axis B.
+
+    ## Rewards
+    As in :class:`SessionEnv`: shape (B,), float64.
+
+    ## Starting State
+    As in :class:`SessionEnv`, independently in each slot. ``reset(options={"user": ...})`` takes one index or B.
+
+    ## Episode End
+    As in :class:`SessionEnv`. An ended session is followed by a new one in the same slot:
 
     - ``NEXT_STEP`` (Gymnasium's default): on the step after. That step's action is ignored, its reward is 0, and
       ``info["_categories"]`` and ``info["_feedback"]`` are false where it began a session instead of showing a slate.
@@ -168,8 +238,21 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
       info in ``info["final_info"]`` (valid where ``info["_final_info"]``); ``cost``, ``categories`` and ``feedback``
       are always those of the slate just shown.
 
+    Infos have a leading axis B and, as in Gymnasium's own vector environments, masks (``_user``, ``_categories``, ...)
+    that say in which rows a value is valid.
+
+    ## Arguments
+    Those of :class:`SessionEnv`, and of ``gym.make_vec`` alone: ``num_envs``, ``autoreset_mode``, ``copy``.
+
+    ## Version History
+    As of :class:`SessionEnv`.
+
+    ## References
+    As of :class:`SessionEnv`.
+
     Args:
-        core: an engine for B sessions.
+        core: an engine for B sessions; ``env.unwrapped.core.data`` is the
+            :class:`~rapport.datasets.schema.SessionData` behind the environment.
         autoreset_mode: ``AutoresetMode.NEXT_STEP`` or ``AutoresetMode.SAME_STEP``.
         single_item: an action is one item's index, not a slate of one.
         render_mode: as in :class:`SessionEnv`.

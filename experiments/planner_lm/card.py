@@ -169,7 +169,7 @@ class PlayService:
             llm = open_llm(study.model, sampling=Sampling(study.temperature, seed=self.seed), packaged=PACKAGED)
             planner = self._planner(name, data, llm)
             sessions = setup.sessions(study.sessions, "held_out")
-            env = PlannedVectorEnv(sessions, data, planner, period=_HELD, rest=True, once=True)
+            env = PlannedVectorEnv(sessions, data, planner, period=_HELD, cooldown=True, once=True)
             played = play(act_on(env, slate_policy(agent).encoder), sampled_actions(agent, self.seed), users, self.seed)
             meter = {**llm.meter.to_dict(), "plans": env.plans_made} if name == "model" else {}
             store.save(MethodResult(row_name(name), name, self.seed, *played[:2], users, played.variety, meter))

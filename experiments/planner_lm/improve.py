@@ -122,7 +122,7 @@ class ImproveSeed:
         def measure(rounds: int, seen: Round | None) -> None:
             planner = TorchPlanner(model, tokenizer, worded, fallback)
             sessions = setup.sessions(study.sessions, "held_out")
-            env = PlannedVectorEnv(sessions, data, planner, period=_HELD, rest=True)
+            env = PlannedVectorEnv(sessions, data, planner, period=_HELD, cooldown=True)
             users = evaluation_users(data, study.sessions, self.seed)
             acting = act_on(env, slate_policy(agent).encoder)
             played = play(acting, sampled_actions(agent, self.seed), users, self.seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import rapport._moved  # noqa: F401 - old module paths keep working for one version
 from rapport.envs.registration import register_environments
 
 if TYPE_CHECKING:

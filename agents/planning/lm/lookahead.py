@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rapport.agents.planning.no_repeat import exclude
 from rapport.agents.planning.planner import BoolArray
-from rapport.agents.planning.preference import FloatArray, IntArray, take_best
-from rapport.agents.planning.wrapper import rested
+from rapport.agents.planning.preference import FloatArray, IntArray, mark_categories, take_best
 from rapport.agents.policies.hyper_action import best_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.envs.session.engine.core import Observation, SessionCore
@@ -41,9 +41,8 @@ class HeldPlans:
     @torch.no_grad()
     def slates(self, core: SessionCore, plans: BoolArray) -> NDArray[np.int32]:
         """What is shown next under the plans (B, C): shape (B, K)."""
-        shown = np.zeros((len(plans), plans.shape[1] + 1), bool)
-        np.put_along_axis(shown, core.previous.astype(np.int64), True, axis=1)  # -1, none, is the last column
-        mask, _ = rested(plans, shown[:, :-1], self.sizes, self.slate_size)
+        shown = mark_categories(core.previous, plans.shape[1])
+        mask, _ = exclude(plans, shown, self.sizes, self.slate_size)
         observation: Observation = {**core.observation(), "plan": mask.astype(np.int8)}
         tensors: Any = self.policy.obs_to_tensor(observation)[0]
         mean = self.policy.mean_action(self.policy.extract_features(tensors))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Planned sessions: hard masks, widened plans, periods, rests, surprises, and a critic that hears of what ended."""
+"""Planned sessions: hard masks, widened plans, periods, cooldowns, replans, and a critic told of what ended."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.agents.planning.controls import RandomPlanner
+from rapport.agents.planning.no_repeat import NoRepeatMask
 from rapport.agents.planning.planner import BoolArray, FinishedSession, SessionViews
-from rapport.agents.planning.wrapper import PlannedVectorEnv, rested, widen
+from rapport.agents.planning.wrapper import PlannedVectorEnv, widen
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
 from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv
 from rapport.datasets.schema import SessionData
@@ -64,14 +65,14 @@ def make(small_data: SessionData, matrix_response: MatrixResponse) -> Callable[.
         plan: Any = everything,
         critic: Recorder | None = None,
         period: int = 1,
-        rest: bool = False,
-        surprise: float | None = None,
+        cooldown: bool = False,
+        replan_threshold: float | None = None,
         once: bool = False,
         **arguments: Any,
     ) -> PlannedVectorEnv:
         env = sessions(small_data, matrix_response, n, **arguments)
         planner = Scripted(plan) if callable(plan) else plan
-        return PlannedVectorEnv(env, small_data, planner, critic, period, rest, surprise, once)
+        return PlannedVectorEnv(env, small_data, planner, critic, period, cooldown, replan_threshold, once)
 
     return made
 
@@ -166,28 +167,14 @@ def test_a_plan_holds_for_its_period(
     assert env.plans_made == due
 
 
-# --- rests ------------------------------------------------------------------------------------------------------------
+# --- cooldown ---------------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)
-@given(data=st.data())
-def test_resting_matches_a_slow_reference(data: st.DataObject) -> None:
-    n_sessions, n_categories = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 5))
-    bits = st.lists(st.booleans(), min_size=n_categories, max_size=n_categories)
-    plans, shown = (np.array(data.draw(st.lists(bits, min_size=n_sessions, max_size=n_sessions))) for _ in range(2))
-    sizes = np.array(data.draw(st.lists(st.integers(0, 6), min_size=n_categories, max_size=n_categories)))
-    masks, waived = rested(plans, shown, sizes, 6)
-    for plan, last, mask, whole in zip(plans, shown, masks, waived, strict=True):
-        fresh = [allowed and not seen for allowed, seen in zip(plan.tolist(), last.tolist(), strict=True)]
-        held = sum(size for size, allowed in zip(sizes.tolist(), fresh, strict=True) if allowed)
-        assert (mask.tolist(), bool(whole)) == ((plan.tolist(), True) if held < 6 else (fresh, False))
-
-
-def test_what_was_just_shown_rests_for_one_slate_of_this_session(
+def test_what_was_just_shown_is_masked_for_one_slate_of_this_session(
     make: Callable[..., PlannedVectorEnv], small_data: SessionData
 ) -> None:
     sizes, category = small_data.catalog.category_sizes, small_data.catalog.category
-    env = make(5, RandomPlanner(sizes, np.random.default_rng(0), n=9), period=100, rest=True, budget=12)
+    env = make(5, RandomPlanner(sizes, np.random.default_rng(0), n=9), period=100, cooldown=True, budget=12)
     observation, _ = env.reset(seed=0)
     plans, rng, waived = observation["plan"].astype(bool), np.random.default_rng(1), 0
     for _ in range(60):
@@ -204,29 +191,29 @@ def test_what_was_just_shown_rests_for_one_slate_of_this_session(
             else:
                 np.testing.assert_array_equal(observation["plan"][i], plans[i] if short else fresh)
                 waived += short
-    assert env.rests_waived == waived > 0
+    assert env.cooldowns_waived == waived > 0
     assert env.plans_made > 5
 
 
 def test_a_new_session_begins_with_its_whole_plan(make: Callable[..., PlannedVectorEnv]) -> None:
-    env = make(2, period=100, rest=True, quit_rule="never", max_steps=2)
+    env = make(2, period=100, cooldown=True, quit_rule="never", max_steps=2)
     observation, _ = env.reset(seed=0)
-    rests = []
+    masked = []
     for _ in range(5):
-        rests.append(int((observation["plan"] == 0).sum()))
+        masked.append(int((observation["plan"] == 0).sum()))
         observation, *_ = env.step(np.zeros((2, 6), int))
-    assert rests == [0, 2, 0, 2, 0]
+    assert masked == [0, 2, 0, 2, 0]
     observation, *_ = env.step(np.zeros((2, 6), int))
     assert env.reset()[0]["plan"].all()
 
 
-# --- surprises --------------------------------------------------------------------------------------------------------
+# --- replan trigger ---------------------------------------------------------------------------------------------------
 
 
-def test_a_session_is_planned_anew_when_it_surprises(make: Callable[..., PlannedVectorEnv]) -> None:
+def test_a_session_is_planned_anew_when_its_click_rate_changes(make: Callable[..., PlannedVectorEnv]) -> None:
     """Against the formula worked out from what the bare environment reports."""
     n, z, size = 8, 1.5, 6
-    env = make(n, planner := Scripted(everything), period=7, surprise=z)
+    env = make(n, planner := Scripted(everything), period=7, replan_threshold=z)
     env.reset(seed=0)
     assert len(planner.views[-1]) == n
     place, before, since, everyone = [0] * n, [(0, 0)] * n, [(0, 0)] * n, [0, 0]
@@ -245,19 +232,19 @@ def test_a_session_is_planned_anew_when_it_surprises(make: Callable[..., Planned
             if (terminated | truncated)[i]:
                 place[i], before[i], since[i] = 0, (0, 0), (0, 0)
             p = (before[i][0] + 10 * q) / (before[i][1] + 10)
-            surprised = abs(since[i][0] - since[i][1] * p) > z * np.sqrt(since[i][1] * p * (1 - p))
-            if place[i] % 7 == 0 or surprised:
+            changed = abs(since[i][0] - since[i][1] * p) > z * np.sqrt(since[i][1] * p * (1 - p))
+            if place[i] % 7 == 0 or changed:
                 early += place[i] % 7 != 0
                 due.append(int(info["user"][i]))
                 before[i] = (before[i][0] + since[i][0], before[i][1] + since[i][1])
                 since[i] = (0, 0)
         asked = [] if len(planner.views) == made else planner.views[-1].user.tolist()
         assert asked == due
-    assert env.surprises == early > 5
+    assert env.replans_triggered == early > 5
 
 
 def test_a_reset_forgets_what_was_expected(make: Callable[..., PlannedVectorEnv]) -> None:
-    env = make(4, period=50, surprise=1.0)
+    env = make(4, period=50, replan_threshold=1.0)
     slates = np.random.default_rng(0).integers(150, size=(10, 4, 6))
     counts = []
     for _ in range(2):
@@ -280,7 +267,7 @@ def test_what_follows_the_first_session_is_neither_planned_for_nor_told_of(
     seen: dict[bool, list[tuple[int, list[int], bytes]]] = {}
     for once in (False, True):
         planner, critic = Scripted(lambda views: np.arange(37) % 2 == views.step[:, None] % 2), Recorder()
-        env = make(5, planner, critic, rest=True, once=once, budget=12)
+        env = make(5, planner, critic, cooldown=True, once=once, budget=12)
         observation, info = env.reset(seed=0)
         first, lengths, seen[once] = np.ones(5, bool), np.zeros(5, int), []
         for step in range(45):
@@ -476,8 +463,10 @@ def test_what_cannot_be_planned_for_is_refused(small_data: SessionData, matrix_r
     env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
     with pytest.raises(ValueError, match=r"^period=0; a plan holds at least one step$"):
         PlannedVectorEnv(env, small_data, Scripted(everything), period=0)
-    with pytest.raises(ValueError, match=r"^surprise=0; give a number of standard deviations above 0, or None$"):
-        PlannedVectorEnv(env, small_data, Scripted(everything), surprise=0)
+    with pytest.raises(
+        ValueError, match=r"^replan_threshold=0; give a number of standard deviations above 0, or None$"
+    ):
+        PlannedVectorEnv(env, small_data, Scripted(everything), replan_threshold=0)
     large = sessions(small_data, matrix_response, 1, slate_size=151)
     with pytest.raises(ValueError, match=r"^slate_size=151, but there are only 150 items$"):
         PlannedVectorEnv(large, small_data, Scripted(everything))
@@ -486,3 +475,23 @@ def test_what_cannot_be_planned_for_is_refused(small_data: SessionData, matrix_r
         ValueError, match=r"^planner 'scripted': a plan of shape \(1, 36\) for 1 sessions; \(1, 37\) is ne"
     ):
         wrong.reset(seed=0)
+
+
+def test_old_names_keep_working_and_say_so(small_data: SessionData, matrix_response: MatrixResponse) -> None:
+    with pytest.warns(DeprecationWarning) as told:
+        env = PlannedVectorEnv(
+            sessions(small_data, matrix_response, 2),
+            small_data,
+            Scripted(everything),
+            period=9,
+            rest=True,
+            surprise=0.5,
+        )
+        env.reset(seed=0)
+        for step in range(8):
+            env.step(np.random.default_rng(step).integers(150, size=(2, 6)))
+        assert env.surprises == env.replans_triggered > 0 and env.rests_waived == env.cooldowns_waived
+    said = " ".join(str(warning.message) for warning in told)
+    for old, new in {"rest": "cooldown", "surprise": "replan_threshold", "rests_waived": "cooldowns_waived"}.items():
+        assert f"PlannedVectorEnv: {old} is called {new} now" in said
+    assert isinstance(env.env, NoRepeatMask)
