@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from rapport.datasets.registry.licence import licence_note
@@ -48,9 +49,8 @@ def cost_page(study: Experiment, reference: str) -> Page:
     """Return against calls."""
     found = study.results()
     summary = study_summary(study, found, reference)
-    return _page(
-        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(_cost_figure(summary))
-    )
+    figure = Figure(partial(_cost_figure, summary))
+    return _page(study, "What plans cost", [cost_finding(summary, found)], summary, found, figure)
 
 
 def reflections_page(study: Experiment, reference: str) -> Page:

@@ -132,7 +132,14 @@ def test_a_crash_while_writing_leaves_the_old_result(tmp_path: Path, monkeypatch
 
 def of_format_two(method: str, seed: int) -> str:
     """A whole result as an earlier version wrote it."""
-    body = {"method": method, "label": "LERL", "seed": seed, "lengths": [11, 20], "returns": [5.5, 7.0], "users": [4, 1]}
+    body = {
+        "method": method,
+        "label": "LERL",
+        "seed": seed,
+        "lengths": [11, 20],
+        "returns": [5.5, 7.0],
+        "users": [4, 1],
+    }
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps({"format": 2, "config": "0123456789abcdef", "sha256": digest, "result": body})
 
@@ -169,7 +176,10 @@ def test_a_result_of_an_earlier_format_under_a_new_name_is_not_read_either(tmp_p
         ({"arrays": {"length": np.ones(0), "return": np.ones(0)}}, r"length \(0,\) needs one"),
         ({"arrays": {"length": np.array([0, 2, 3]), "return": RETURNS}}, "a length of at least 1"),
         ({"arrays": {"length": LENGTHS, "return": np.array([1.0, np.nan, 2.0])}}, "return .* one finite number"),
-        ({"arrays": {"length": LENGTHS, "return": RETURNS, "coverage": np.array([np.inf, 0, 0])}}, "coverage .* finite"),
+        (
+            {"arrays": {"length": LENGTHS, "return": RETURNS, "coverage": np.array([np.inf, 0, 0])}},
+            "coverage .* finite",
+        ),
         ({"arrays": {"length": LENGTHS, "return": RETURNS, "coverage": np.ones(2)}}, r"coverage \(2,\) needs one"),
         ({"ids": np.array([1])}, r"ids \(1,\) need one number per episode"),
     ],
