@@ -29,7 +29,7 @@ from rapport.experiments.commands.options import (
 )
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.core.preparation import prepare
-from rapport.experiments.lerl.config import LLM, PlannerConfig, with_language_model
+from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
@@ -169,7 +169,7 @@ def planner_of(model: LanguageModel, limits: LanguageModelLimits, period: int, f
         if limits.llm_record is not None:
             raise ValueError(f"--llm-record {limits.llm_record}: there is nothing to record where no model plans")
         return planner
-    planner = replace(planner, name=LLM, cache=str(folder / "llm-cache.sqlite"))
+    planner = replace(planner, name=LLM, cache=str(folder / CACHE))
     planner = with_language_model(planner, model.llm, limits.budget(), limits.llm_record)
     planner.open(seed=0)
     return planner

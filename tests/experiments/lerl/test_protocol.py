@@ -162,7 +162,8 @@ def test_a_row_reads_the_reflections_of_whom_it_plays(twin_env, asked, tmp_path)
     assert told(Task(lerl, lerl, 0, tmp_path)) == {"lerl-seed0"}
     assert told(Task(best, lerl, 0, tmp_path)) == {"lerl-seed0"}
     assert told(Task(lerl, lerl, 1, tmp_path)) == {"lerl-seed1"}
-    assert told(Task(lerl, lerl, 7, tmp_path), pool_seed=1) == {"lerl-seed1"}
+    elsewhere = tmp_path / "reflections-lerl-seed1.sqlite"
+    assert told(Task(lerl, lerl, 7, tmp_path / "else"), pool_file=elsewhere) == {"lerl-seed1"}
     assert told(Task(best, lerl, 0, tmp_path), shared_pool="study") == {"study-seed0"}
 
 
