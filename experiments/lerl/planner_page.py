@@ -49,7 +49,7 @@ def cost_page(study: Experiment, reference: str) -> Page:
     found = study.results()
     summary = study_summary(study, found, reference)
     return _page(
-        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(_cost_figure(summary))
+        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(lambda: _cost_figure(summary))
     )
 
 

@@ -63,7 +63,11 @@ class HeldOutSessions:
             return Episodes(arrays, UNITS, users)
         assert isinstance(env, PlannedVectorEnv)
         meter = Meter() if llm is None else llm.meter
-        plans = {"plans": env.plans_made, "surprises": env.surprises, "rests_waived": env.rests_waived}
+        plans = {
+            "plans": env.plans_made,
+            "replans_triggered": env.replans_triggered,
+            "cooldowns_waived": env.cooldowns_waived,
+        }
         notes = (f"in evaluation {meter.exhausted}, then {HEURISTIC} planned",) if meter.exhausted else ()
         return Episodes(arrays, UNITS, users, {**meter.to_dict(), **plans}, notes)
 

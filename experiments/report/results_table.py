@@ -44,7 +44,7 @@ def cost_table(summary: Summary, caption: str = "") -> Table | None:
 def forest_of(summary: Summary, metric: Metric) -> Figure:
     """Every row that was run with its interval."""
     rows = [(row.label, row.estimates[metric.name]) for row in summary.rows if row.seeds]
-    return Figure(forest(rows, f"{metric.name} [{metric.unit}]"), small=True)
+    return Figure(lambda: forest(rows, f"{metric.name} [{metric.unit}]"), small=True)
 
 
 def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure | None:
@@ -57,8 +57,7 @@ def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure
             curves.append(Curve(result.label, result.seed, points[:, 0], points[:, column]))
     if not curves:
         return None
-    figure = learning_curves(curves, f"{metric.name} [{metric.unit}]", "training transitions")
-    return Figure(figure, caption)
+    return Figure(lambda: learning_curves(curves, f"{metric.name} [{metric.unit}]", "training transitions"), caption)
 
 
 def _cells(row: SummaryRow, metrics: Sequence[Metric]) -> tuple[str, ...]:
