@@ -44,7 +44,8 @@ def cost_table(summary: Summary, caption: str = "") -> Table | None:
 def forest_of(summary: Summary, metric: Metric) -> Figure:
     """Every row that was run with its interval."""
     rows = [(row.label, row.estimates[metric.name]) for row in summary.rows if row.seeds]
-    return Figure(lambda: forest(rows, f"{metric.name} [{metric.unit}]"), small=True)
+    title = f"{metric.name} [{metric.unit}]"
+    return Figure(lambda: forest(rows, title), f"{title} with 95 % intervals.", small=True)
 
 
 def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure | None:

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates, rested_scores
+from rapport.agents.baselines.task import Act
 from rapport.agents.planning.build import control_planner
 from rapport.agents.planning.planner import Planner, SessionViews
 from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.satiation.model import SatiatedResponse, SatiationQuit
-from rapport.agents.baselines.task import Act
 
 PLANNED = {"greedy": "greedy preference", "rotation": "rotation", "greedy rotation": "greedy rotation"}
 """Row -> planner; the most popular items of the planned categories are served."""
