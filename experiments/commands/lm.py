@@ -1,4 +1,4 @@
-"""``rapport lm train | improve``: the embedded planner model, from nothing; and a planner that learns."""
+"""``rapport lm train | card | improve``: builds, evaluates and fine-tunes the embedded planner model."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from rapport.agents.lm.sft import Teaching
+from rapport.agents.lm.sft import SFTConfig
 from rapport.agents.planning.lm.embedded import embedded_model
-from rapport.agents.planning.lm.policy_gradient import Improving
+from rapport.agents.planning.lm.policy_gradient import PolicyGradientConfig
 from rapport.experiments.commands.run import fit_simulator
 from rapport.experiments.commands.simulator import DataName
 from rapport.experiments.jobs.local import run_jobs, shown
 from rapport.experiments.lerl.config import Setup
-from rapport.experiments.planner_lm.build import School
+from rapport.experiments.planner_lm.build import PlannerBuild
 from rapport.experiments.planner_lm.card import COLUMNS as COLUMNS_OF_CARD
-from rapport.experiments.planner_lm.card import CardStudy, card_markdown, heeded, services, tables, unaided
-from rapport.experiments.planner_lm.improve import COLUMNS, ImprovingStudy, as_markdown, curve, notes, page, said
+from rapport.experiments.planner_lm.card import (
+    CardStudy,
+    card_markdown,
+    reflection_effect,
+    services,
+    tables,
+    unconstrained_plan_rate,
+)
+from rapport.experiments.planner_lm.improve import COLUMNS, FineTuningStudy, as_markdown, curve, notes, page, said
 from rapport.experiments.results.store import wrote
 from rapport.experiments.results.summary import WIDTH, grid
 
 QUICK = {"seeds": 2, "rounds": 10, "sessions": 200}
-"""What ``--quick`` makes of the settings of `LmImprove` that were not given."""
+"""Defaults of `LmImprove` with ``--quick``, and without it."""
 FULL = {"seeds": 5, "rounds": 40, "sessions": 1_000}
 
 
 @dataclass
 class LmTrain:
-    """Train the embedded planner model from scratch: lessons, vocabulary, model, GGUF file."""
+    """Train the embedded planner model from scratch: examples, vocabulary, weights, GGUF file."""
 
     out: Path = Path("runs/lm")
-    """Folder of lessons, states and the model, planner.gguf. A stopped training goes on where it was."""
+    """Folder of examples, checkpoints and the model, planner.gguf. A stopped training resumes from it."""
     data: DataName = "auto"
-    """Whose training users' simulated sessions lessons are made of: kuairand-pure, twin, or auto."""
+    """Data set whose training users are simulated for examples: kuairand-pure, twin, or auto."""
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    steps: int = Teaching.steps
-    """Lessons taught."""
+    steps: int = SFTConfig.steps
+    """Training steps."""
     rounds: int = 30
-    """Times that 256 training users' sessions are played to make lessons of them."""
+    """Times that 256 training users' sessions are simulated for examples."""
     seed: int = 0
-    """Source of all luck."""
+    """Random seed."""
     threads: int = 1
-    """Of torch; sums over several threads differ in their last digits."""
+    """Threads of torch; with several threads the last digits of sums differ."""
 
     def run(self) -> int:
-        """Train it; 0."""
+        """Train the model; returns 0."""
         for name in ("steps", "rounds", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)}: it must be at least 1")
@@ -56,11 +63,10 @@ class LmTrain:
         setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
         fit_simulator(setup, console)
         torch.set_num_threads(self.threads)
-        school = School(
-            setup, self.out.resolve(), self.rounds, seed=self.seed, teaching=replace(Teaching(), steps=self.steps)
-        )
+        training = replace(SFTConfig(), steps=self.steps)
+        build = PlannerBuild(setup, self.out.resolve(), self.rounds, seed=self.seed, training=training)
         with shown(console, 1) as board:
-            path = school.graduate(board.show)
+            path = build.run(board.show)
             board.finish("embedded planner model")
         console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
         return 0
@@ -68,14 +74,14 @@ class LmTrain:
 
 @dataclass
 class LmCard:
-    """What the model can do: where it was taught, under invented names, and on other data, beside the controls."""
+    """Evaluate the model and the controls: on its training data, under synthetic names, and on other data."""
 
     llm: Path | None = None
     """GGUF file written by `rapport lm train`; by default the embedded model."""
     quick: bool = False
-    """A quick look: 2 seeds, 200 sessions, unless these are given."""
+    """Use 2 seeds and 200 sessions where these are not given."""
     data: DataName = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
+    """kuairand-pure, twin, or auto: kuairand-pure where it is installed, else twin."""
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     seeds: int | None = None
@@ -83,14 +89,14 @@ class LmCard:
     sessions: int | None = None
     """Complete sessions of held-out users per row and seed; 1,000 by default."""
     temperature: float = 0.8
-    """Of drawing tokens; 0 takes the likeliest."""
+    """Sampling temperature; 0 takes the likeliest token."""
     out: Path = Path("runs/lm-card")
-    """Folder of first policies, results and the table."""
+    """Folder of pretrained policies, results and the table."""
     workers: int | None = None
     """Processes; by default one per core."""
 
     def run(self) -> int:
-        """Play, print and write; 0."""
+        """Evaluate, print and write; returns 0."""
         numbers = _numbers(self, {"seeds": 2, "sessions": 200}, {"seeds": 5, "sessions": 1_000})
         console = Console()
         setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
@@ -101,60 +107,60 @@ class LmCard:
                 fit_simulator(service.setup, console)
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
         found = tables(study)
-        free = {service.label: unaided(study, service) for service in study.services}
-        heard = heeded(study)
+        plan_rates = {service.label: unconstrained_plan_rate(study, service) for service in study.services}
+        effect = reflection_effect(study)
         _narrow(console)
         for label, lines in found.items():
             console.print(label, style="bold", highlight=False)
             console.print(grid(COLUMNS_OF_CARD, lines))
-        for label, share in free.items():
-            console.print(f"Without a grammar, answers that are plans, {label}: {share:.1%}", highlight=False)
-        console.print(f"Reflections: {heard}", highlight=False)
-        wrote(console, folder / "card.md", card_markdown(study, found, free, heard))
+        for label, share in plan_rates.items():
+            console.print(f"Completions without a grammar that are plans, {label}: {share:.1%}", highlight=False)
+        console.print(f"Reflections: {effect}", highlight=False)
+        wrote(console, folder / "card.md", card_markdown(study, found, plan_rates, effect))
         return 0
 
 
 @dataclass
 class LmImprove:
-    """Let the planner learn from its sessions: policy gradient on the tokens of plans; curves on held-out users."""
+    """Fine-tune the planner by policy gradient on the tokens of its plans; learning curves on held-out users."""
 
     llm: Path | None = None
     """GGUF file written by `rapport lm train`; by default the embedded model."""
     quick: bool = False
-    """A quick look: 2 seeds, 10 rounds, 200 sessions, unless these are given."""
+    """Use 2 seeds, 10 rounds and 200 sessions where these are not given."""
     data: DataName = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
+    """kuairand-pure, twin, or auto: kuairand-pure where it is installed, else twin."""
     data_dir: Path | None = None
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     seeds: int | None = None
     """Seeds; 5 by default."""
     rounds: int | None = None
-    """Rounds of learning; 40 by default."""
+    """Updates; 40 by default."""
     every: int = 10
-    """Rounds between two points of the curve."""
+    """Updates between two points of the curve."""
     sessions: int | None = None
     """Complete sessions of held-out users per point and seed; 1,000 by default."""
-    kl: float = Improving.kl
-    """Weight of the divergence from the starting model."""
-    learning_rate: float = Improving.learning_rate
-    """Adam's."""
+    kl: float = PolicyGradientConfig.kl
+    """Weight of the divergence from the initial model."""
+    learning_rate: float = PolicyGradientConfig.learning_rate
+    """Adam's learning rate."""
     out: Path = Path("runs/lm-improve")
-    """Folder of first policies, results, improved models and the report."""
+    """Folder of pretrained policies, results, fine-tuned models and the report."""
     workers: int | None = None
     """Processes; by default one per core."""
 
     def run(self) -> int:
-        """Learn, print and write; 0."""
+        """Fine-tune, print and write; returns 0."""
         numbers = _numbers(self, QUICK, FULL)
         if self.every < 1:
             raise ValueError(f"--every {self.every}: it must be at least 1")
         console = Console()
         setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
-        settings = Improving(rounds=numbers["rounds"], learning_rate=self.learning_rate, kl=self.kl)
+        config = PolicyGradientConfig(rounds=numbers["rounds"], learning_rate=self.learning_rate, kl=self.kl)
         model = str((self.llm or embedded_model()).resolve())
         folder = self.out.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        study = ImprovingStudy(setup, model, numbers["seeds"], numbers["sessions"], self.every, str(folder), settings)
+        study = FineTuningStudy(setup, model, numbers["seeds"], numbers["sessions"], self.every, str(folder), config)
         if jobs := study.jobs():
             fit_simulator(setup, console)
             run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
@@ -172,7 +178,7 @@ class LmImprove:
 
 
 def _narrow(console: Console) -> None:
-    """Tables keep to `WIDTH` columns, also where nobody looks."""
+    """Limit tables to `WIDTH` columns."""
     console.width = min(WIDTH, console.width) if console.is_terminal else WIDTH
 
 
@@ -180,7 +186,7 @@ def _numbers(command: LmCard | LmImprove, quick: dict[str, int], full: dict[str,
     """Sizes that were given, else the defaults.
 
     Raises:
-        ValueError: one is below 1.
+        ValueError: a size is below 1.
     """
     defaults = quick if command.quick else full
     given = {name: getattr(command, name) for name in defaults}

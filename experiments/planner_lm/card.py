@@ -1,4 +1,4 @@
-"""What the embedded planner model can do: where it was taught, under names it never saw, and on other data."""
+"""Evaluation of the embedded planner model: on its training data, under unseen names, and on other data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from rapport.agents.planning.build import HEURISTIC, category_click_rates, contr
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.llm_planner import LLMPlanner, plan_schema
 from rapport.agents.planning.lm.embedded import PACKAGED
-from rapport.agents.planning.lm.examples import InventedService, best, invented_names, prompting_planner
-from rapport.agents.planning.lm.rule_reflection import composed_reflection
+from rapport.agents.planning.lm.examples import prompt_planner
+from rapport.agents.planning.lm.rule_reflection import rule_reflection
+from rapport.agents.planning.lm.synthetic_examples import SyntheticService, synthetic_names, top_categories
 from rapport.agents.planning.planner import Planner, session_views
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.kuairec.load import synthetic_kuairec
@@ -39,11 +40,11 @@ COLUMNS = (
     ("fallbacks", "of plans"),
 )
 PLANNERS = ("model", HEURISTIC, "random", "all")
-"""The model; the heuristic; eight categories at random; all of them: under each, those just shown are given a rest."""
+"""The model, the heuristic, eight random categories, and all categories, each with the one-slate cooldown."""
 _HELD = 20
-"""Slates a plan holds: one a session."""
+"""Slates a plan holds: one plan per session."""
 _RENAMED_SEED = 2_000
-"""Draws the names of the renamed categories, of no lesson's."""
+"""Seed of the names of renamed categories, which no training example uses."""
 
 
 @lru_cache(maxsize=1)
@@ -53,7 +54,7 @@ def _kuairec_stand_in() -> SessionData:
 
 @dataclass(frozen=True)
 class StandInSetup(Setup):
-    """KuaiRec's categories by name, and people and a log that are made up."""
+    """KuaiRec's category names with synthetic users and a synthetic log."""
 
     data: str = "kuairec stand-in"
 
@@ -64,13 +65,13 @@ class StandInSetup(Setup):
 
 @dataclass(frozen=True)
 class Service:
-    """Where the model is tried.
+    """A service on which the model is evaluated.
 
     Attributes:
         name: lower case, used in file names.
-        label: shown.
+        label: name in tables.
         setup: data and environment.
-        renamed: the planner is told invented names in place of the categories' own.
+        renamed: the planner sees synthetic names in place of the categories' own.
     """
 
     name: str
@@ -79,33 +80,33 @@ class Service:
     renamed: bool = False
 
     def names(self) -> Sequence[str]:
-        """Names of the categories, as the planner is told them."""
+        """Category names that the planner sees."""
         own = self.setup.session_data().catalog.category_names
-        return invented_names(np.random.default_rng(_RENAMED_SEED), len(own)) if self.renamed else own
+        return synthetic_names(np.random.default_rng(_RENAMED_SEED), len(own)) if self.renamed else own
 
 
 def services(setup: Setup) -> tuple[Service, ...]:
-    """Where it was taught, the same people under other names, and other people, items and names."""
+    """The training data, the same users with synthetic category names, and other users, items and names."""
     name = setup.session_data().name
     return (
         Service("taught", name, setup),
-        Service("renamed", f"{name}, invented names", setup, renamed=True),
+        Service("renamed", f"{name}, synthetic names", setup, renamed=True),
         Service("kuairec", "KuaiRec stand-in", StandInSetup(quit_rule=setup.quit_rule, budget=setup.budget)),
     )
 
 
 @dataclass(frozen=True)
 class CardStudy:
-    """The model and the controls at every service.
+    """Evaluation of the model and the controls on every service.
 
     Attributes:
-        model: what `open_llm` takes.
-        services: where.
-        seeds: of low levels, users and luck.
-        sessions: of held-out users per row and seed.
-        folder: keeps first policies and results; a stopped study goes on from it.
-        temperature: of the model.
-        low_level: of the first policies.
+        model: argument ``source`` of `open_llm`.
+        services: the services.
+        seeds: number of seeds, of low-level policies, users and random streams.
+        sessions: sessions of held-out users per row and seed.
+        folder: holds pretrained policies and results, from which a stopped study resumes.
+        temperature: sampling temperature of the model.
+        low_level: hyper-parameters of the pretrained policies.
     """
 
     model: str
@@ -117,14 +118,14 @@ class CardStudy:
     low_level: LowLevel = field(default_factory=LowLevel)
 
     def store(self, service: Service) -> ResultStore:
-        """Results at a service, of this very configuration."""
+        """Results of this configuration on a service."""
         known = {"environment": service.setup.identity(), "names": list(service.names()), "sessions": self.sessions}
         model = {"model": file_fingerprint(Path(self.model)), "temperature": self.temperature}
         config = config_hash({**known, **model, "low_level": asdict(self.low_level)})
         return ResultStore(Path(self.folder) / "results" / service.name, config)
 
     def jobs(self) -> list[Named]:
-        """Per data set and seed a first policy, then whatever was not played."""
+        """One job per service and seed that has no results yet."""
         jobs = []
         for seed in range(self.seeds):
             for service in self.services:
@@ -134,26 +135,26 @@ class CardStudy:
         return jobs
 
     def results(self, service: Service, planner: str) -> list[MethodResult]:
-        """What was played."""
+        """Results of a planner on a service."""
         found = [self.store(service).load(row_name(planner), seed) for seed in range(self.seeds)]
         return [result for result in found if result is not None]
 
 
 def row_name(planner: str) -> str:
-    """A planner's name in file names."""
+    """Name of a planner in file names."""
     return planner.replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class PlayService:
-    """Plays all planners at one service with one seed."""
+    """Evaluates all planners on one service with one seed."""
 
     study: CardStudy
     service: Service
     seed: int
 
     def __call__(self, progress: Progress) -> None:
-        """Do what is not done yet."""
+        """Evaluate the planners that have no results yet."""
         study, setup, data = self.study, self.service.setup, self.service.setup.session_data()
         folder = Path(study.folder) / row_name(data.name)
         task = Training(setup, "first", self.seed, 0, str(folder), PlannerChoice("none"), study.low_level)
@@ -183,7 +184,7 @@ class PlayService:
 
 
 def tables(study: CardStudy) -> dict[str, list[tuple[str, ...]]]:
-    """Per service, by its label, the lines of its table in the order of :data:`COLUMNS`."""
+    """Rows of the table of each service, by its label, with the columns :data:`COLUMNS`."""
     found: dict[str, list[tuple[str, ...]]] = {}
     for service in study.services:
         lines = found.setdefault(service.label, [])
@@ -203,8 +204,8 @@ def tables(study: CardStudy) -> dict[str, list[tuple[str, ...]]]:
     return found
 
 
-def unaided(study: CardStudy, service: Service, n: int = 300) -> float:
-    """Share of answers that are plans with no grammar to keep them so, for n held-out users at a session's start."""
+def unconstrained_plan_rate(study: CardStudy, service: Service, n: int = 300) -> float:
+    """Share of completions without a grammar that are plans, for n held-out users at the start of a session."""
     data = service.setup.session_data()
     sessions = service.setup.sessions(n, "held_out")
     observations, info = sessions.reset(seed=0)
@@ -212,24 +213,24 @@ def unaided(study: CardStudy, service: Service, n: int = 300) -> float:
     planner = LLMPlanner(llm, service.names(), category_click_rates(data), NoPlanner(data.catalog.category_sizes))
     views = session_views(observations, info["user"], data, service.setup.slate_size)
     usable = 0
-    for answer in llm.complete(planner.prompts(views), None, 96):
+    for completion in llm.complete(planner.prompts(views), None, 96):
         try:
-            planner.parse(decode_json(answer.text))
+            planner.parse(decode_json(completion.text))
             usable += 1
         except ValueError:
-            continue  # counted by not being usable
+            continue  # it is no plan
     return usable / n
 
 
 @dataclass(frozen=True)
-class Heeded:
-    """What reflections do where they tell something: click rate of planned categories, over invented services.
+class ReflectionEffect:
+    """Effect of reflections on the click rate of planned categories, on synthetic services with outdated lists.
 
     Attributes:
-        without: mean rate of the model's plans without reflections.
-        gain: what three reflections add to it.
+        without: mean click rate of the model's plans without reflections.
+        gain: difference that three reflections make.
         margin: half the 95 % interval of the gain, over services.
-        possible: what they add to the plans of the teacher, who weighs them with all else.
+        possible: difference that they make to the target plans, which use all information.
     """
 
     without: float
@@ -240,54 +241,54 @@ class Heeded:
     def __str__(self) -> str:
         low, high = self.gain - self.margin, self.gain + self.margin
         return (
-            f"on invented services whose lists are out of date, {self.without:.1%} of planned items are clicked; with "
-            f"three reflections {100 * self.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points, where the plans "
-            f"of their teacher gain {100 * self.possible:+.1f}"
+            f"on synthetic services with outdated lists, {self.without:.1%} of planned items are clicked; with "
+            f"three reflections {100 * self.gain:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] points, where the "
+            f"target plans gain {100 * self.possible:+.1f}"
         )
 
 
-def heeded(study: CardStudy, n_services: int = 120, people: int = 8) -> Heeded:
-    """Plan for people of services whose listed click rates are out of date, with reflections and without."""
+def reflection_effect(study: CardStudy, n_services: int = 120, n_users: int = 8) -> ReflectionEffect:
+    """Plan for users of services with outdated click rates, with and without reflections."""
     llm, rng = (
         open_llm(study.model, sampling=Sampling(study.temperature), packaged=PACKAGED),
         np.random.default_rng(_RENAMED_SEED + 2),
     )
     rates = np.zeros((n_services, 4))
     for number in range(n_services):
-        service = InventedService(rng)
+        service = SyntheticService(rng)
         listed = np.log(service.rates / (1 - service.rates))
         service.true_logit = listed + rng.normal(0, 1.2, len(listed))
-        sessions = [service.session(person) for person in service.people(3)]
-        served = service.people(people)
+        sessions = [service.session(user) for user in service.users(3)]
+        served = service.users(n_users)
         views = service.views(served)
-        planner, most = prompting_planner(service.names, service.rates), len(service.names)
+        planner, most = prompt_planner(service.names, service.rates), len(service.names)
         schema = plan_schema(service.names, min(2, most), min(8, most))
-        for column, heard in enumerate(([], sessions)):
-            taught = [composed_reflection(session, service.names) for session in heard]
-            plans = complete_json(llm, planner.prompts_with(views, taught), schema, planner.parse)
-            best_known = [best(row) for row in service.known(views, heard)]
-            for place, chosen in ((column, plans), (2 + column, best_known)):
+        for column, reflected in enumerate(([], sessions)):
+            reflections = [rule_reflection(session, service.names) for session in reflected]
+            plans = complete_json(llm, planner.prompts_with(views, reflections), schema, planner.parse)
+            targets = [top_categories(row) for row in service.estimated_rates(views, reflected)]
+            for place, chosen in ((column, plans), (2 + column, targets)):
                 clicked = [served[row, plan].mean() for row, plan in enumerate(chosen) if plan is not None]
                 rates[number, place] = np.mean(clicked)
     gains = rates[:, 1] - rates[:, 0]
     margin = 1.96 * gains.std(ddof=1) / np.sqrt(n_services)
     possible = float((rates[:, 3] - rates[:, 2]).mean())
-    return Heeded(float(rates[:, 0].mean()), float(gains.mean()), float(margin), possible)
+    return ReflectionEffect(float(rates[:, 0].mean()), float(gains.mean()), float(margin), possible)
 
 
 def card_markdown(
-    study: CardStudy, found: dict[str, list[tuple[str, ...]]], free: dict[str, float], heard: Heeded
+    study: CardStudy, found: dict[str, list[tuple[str, ...]]], free: dict[str, float], effect: ReflectionEffect
 ) -> str:
-    """The measured part of the card."""
+    """The measurements of the card as Markdown."""
     size = Path(study.model).stat().st_size / 1e6
     alone = ", ".join(f"{name} {share:.1%}" for name, share in free.items())
     said = [
-        f"file: {size:.2f} MB; temperature {study.temperature:g}; one plan a session, categories just shown at rest",
-        f"{study.seeds} seeds of {study.sessions:,} sessions of held-out users; low level: the first policy of each "
-        "seed, without RL; interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]",
-        f"without a grammar, answers that are plans: {alone}",
-        str(heard),
-        "the KuaiRec stand-in has KuaiRec's categories by name; its people and its log are made up",
+        f"file: {size:.2f} MB; temperature {study.temperature:g}; one plan per session, with the one-slate cooldown",
+        f"{study.seeds} seeds of {study.sessions:,} sessions of held-out users; low level: the pretrained policy of "
+        "each seed, without RL; interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]",
+        f"completions without a grammar that are plans: {alone}",
+        str(effect),
+        "the KuaiRec stand-in has KuaiRec's category names; its users and its log are synthetic",
     ]
     parts = [f"### {label}\n\n{markdown(COLUMNS, lines)}" for label, lines in found.items()]
     return "\n\n".join([*parts, "\n".join(f"- {line}" for line in said)]) + "\n"

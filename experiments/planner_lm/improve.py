@@ -1,4 +1,4 @@
-"""Whether a planner that learns from its sessions beats the one it began as: learning curves on held-out users."""
+"""Policy-gradient fine-tuning of the planner model: learning curves on held-out users, against the frozen model."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
 from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.scripted import ScriptedLLM
-from rapport.agents.lm.generate import TorchPlanner
 from rapport.agents.lm.gguf import read_gguf, write_gguf
 from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
-from rapport.agents.planning.lm.lookahead import HeldPlans
-from rapport.agents.planning.lm.policy_gradient import Improving, PlannerLearner, Round
+from rapport.agents.planning.lm.lookahead import FixedPlanPolicy
+from rapport.agents.planning.lm.policy_gradient import PolicyGradientConfig, PolicyGradientTrainer, Update
+from rapport.agents.planning.lm.torch_planner import TorchPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.experiments.jobs.local import Named
 from rapport.experiments.lerl.config import PlannerChoice, Setup
@@ -36,21 +36,21 @@ COLUMNS = (
     ("no plan", "of answers"),
 )
 _HELD = 20
-"""Slates a plan holds while the curve is measured: one plan a session."""
+"""Slates a plan holds during evaluation: one plan per session."""
 
 
 @dataclass(frozen=True)
-class ImprovingStudy:
-    """The same model improved with several seeds.
+class FineTuningStudy:
+    """The same model fine-tuned with several seeds.
 
     Attributes:
         setup: data and environment.
-        model: GGUF file that learning begins from.
-        seeds: of low levels, users and tokens.
-        sessions: of held-out users for each point of a curve.
-        every: rounds between two points.
-        folder: keeps first policies, results and improved models; a stopped study goes on from it, seed by seed.
-        settings: how the planner learns.
+        model: GGUF file of the initial model.
+        seeds: number of seeds, of low-level policies, users and tokens.
+        sessions: sessions of held-out users for each point of a curve.
+        every: updates between two points.
+        folder: holds pretrained policies, results and fine-tuned models; a stopped study resumes seed by seed.
+        config: hyper-parameters of the fine-tuning.
     """
 
     setup: Setup
@@ -59,34 +59,34 @@ class ImprovingStudy:
     sessions: int
     every: int
     folder: str
-    settings: Improving = field(default_factory=Improving)
+    config: PolicyGradientConfig = field(default_factory=PolicyGradientConfig)
 
     def store(self) -> ResultStore:
-        """Results of this very configuration."""
+        """Results of this configuration."""
         known = {"environment": self.setup.identity(), "model": file_fingerprint(Path(self.model))}
         numbers = [self.sessions, self.every]
         return ResultStore(
-            Path(self.folder) / "results", config_hash({**known, "how": asdict(self.settings), "numbers": numbers})
+            Path(self.folder) / "results", config_hash({**known, "how": asdict(self.config), "numbers": numbers})
         )
 
     def points(self) -> list[int]:
-        """Rounds after which the planner is measured."""
-        return [*range(0, self.settings.rounds, self.every), self.settings.rounds]
+        """Numbers of updates after which the planner is evaluated."""
+        return [*range(0, self.config.rounds, self.every), self.config.rounds]
 
     def results(self) -> list[MethodResult]:
-        """What has been measured."""
+        """Results so far."""
         store = self.store()
         found = [store.load(point_name(n), seed) for n in self.points() for seed in range(self.seeds)]
         return [result for result in found if result is not None]
 
     def jobs(self) -> list[Named]:
-        """One per seed that is not done."""
-        store, last = self.store(), point_name(self.settings.rounds)
+        """One job per seed that is not done."""
+        store, last = self.store(), point_name(self.config.rounds)
         missing = [seed for seed in range(self.seeds) if store.load(last, seed) is None]
-        return [Named(f"seed {seed}", ImproveSeed(self, seed)) for seed in missing]
+        return [Named(f"seed {seed}", FineTuneSeed(self, seed)) for seed in missing]
 
-    def improved(self, seed: int) -> Path:
-        """Where the improved model of a seed is written."""
+    def model_path(self, seed: int) -> Path:
+        """File of the fine-tuned model of a seed."""
         return Path(self.folder) / f"improved-seed{seed}.gguf"
 
 
@@ -96,47 +96,49 @@ def point_name(rounds: int) -> str:
 
 
 @dataclass(frozen=True)
-class ImproveSeed:
-    """Improves the model with one seed and measures it on the way."""
+class FineTuneSeed:
+    """Fine-tunes the model with one seed and evaluates it at the points of the curve."""
 
-    study: ImprovingStudy
+    study: FineTuningStudy
     seed: int
 
     def __call__(self, progress: Progress) -> None:
-        """Learn, measure and keep, from the beginning."""
+        """Fine-tune and evaluate, from the first update."""
         study, setup = self.study, self.study.setup
         data = setup.session_data()
         task = Training(setup, "first", self.seed, 0, study.folder, PlannerChoice("none"))
         agent = first_agent(task, lambda share: progress(0.1 * share))
         model, tokenizer = read_gguf(study.model)
         rng = np.random.default_rng([self.seed, 6])
-        worded = llm_planner(ScriptedLLM([]), data, rng, None)
+        prompts = llm_planner(ScriptedLLM([]), data, rng, None)
         fallback = control_planner(HEURISTIC, data, rng)
-        low_level = HeldPlans(slate_policy(agent), data.catalog.category, data.catalog.category_sizes, setup.slate_size)
-        learner = PlannerLearner(model, tokenizer, worded, fallback, low_level, study.settings, self.seed)
+        low_level = FixedPlanPolicy(
+            slate_policy(agent), data.catalog.category, data.catalog.category_sizes, setup.slate_size
+        )
+        trainer = PolicyGradientTrainer(model, tokenizer, prompts, fallback, low_level, study.config, self.seed)
 
-        def measure(rounds: int, seen: Round | None) -> None:
-            planner = TorchPlanner(model, tokenizer, worded, fallback)
+        def evaluate(rounds: int, update: Update | None) -> None:
+            planner = TorchPlanner(model, tokenizer, prompts, fallback)
             sessions = setup.sessions(study.sessions, "held_out")
             env = PlannedVectorEnv(sessions, data, planner, period=_HELD, rest=True)
             users = evaluation_users(data, study.sessions, self.seed)
             acting = act_on(env, slate_policy(agent).encoder)
             played = play(acting, sampled_actions(agent, self.seed), users, self.seed)
             meter = {"unusable": planner.unusable, "plans": float(env.plans_made)}
-            meter |= {} if seen is None else {"kl": seen.kl}
+            meter |= {} if update is None else {"kl": update.kl}
             label = "frozen" if rounds == 0 else f"{rounds} rounds"
             study.store().save(
                 MethodResult(point_name(rounds), label, self.seed, *played[:2], users, played.variety, meter)
             )
 
-        def report(rounds: int, seen: Round) -> None:
+        def report(rounds: int, update: Update) -> None:
             if rounds in study.points():
-                measure(rounds, seen)
-            progress(0.1 + 0.9 * rounds / study.settings.rounds)
+                evaluate(rounds, update)
+            progress(0.1 + 0.9 * rounds / study.config.rounds)
 
-        measure(0, None)
-        learner.learn(setup.sessions(study.settings.users, "train"), report)
-        write_gguf(study.improved(self.seed), model, tokenizer, name="Rapport planner, improved")
+        evaluate(0, None)
+        trainer.train(setup.sessions(study.config.users, "train"), report)
+        write_gguf(study.model_path(self.seed), model, tokenizer, name="Rapport planner, improved")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Point:
 
     Attributes:
         rounds: updates so far.
-        cells: its line of the table, in the order of :data:`COLUMNS`.
+        cells: its row of the table, with the columns :data:`COLUMNS`.
         against: R_cum minus the frozen planner's, paired; None for the frozen planner.
     """
 
@@ -154,7 +156,7 @@ class Point:
     against: Estimate | None
 
 
-def curve(study: ImprovingStudy, results: Sequence[MethodResult]) -> list[Point]:
+def curve(study: FineTuningStudy, results: Sequence[MethodResult]) -> list[Point]:
     """The points in order."""
     data = study.setup.session_data()
     facts = RunFacts(data.name, int(data.held_out.sum()), study.setup.profile, Path(study.model).name, point_name(0))
@@ -186,28 +188,28 @@ def said(points: Sequence[Point]) -> list[str]:
     return [f"Learning does not tell on held-out users: {how}."]
 
 
-def notes(study: ImprovingStudy) -> list[str]:
+def notes(study: FineTuningStudy) -> list[str]:
     """What the table rests on."""
     data = study.setup.session_data()
-    how = study.settings
+    config = study.config
     return [
         f"data: {data.name}, quit rule {study.setup.quit_rule}; {study.seeds} seeds, {study.sessions:,} sessions of "
         f"{int(data.held_out.sum()):,} held-out users each; one plan a session, the likeliest tokens",
-        f"learning: {how.users} training users x {how.plans} plans a round, valued over {how.horizon} slates; learning "
-        f"rate {how.learning_rate:g}, KL weight {how.kl:g}",
+        f"learning: {config.users} training users x {config.plans} plans a round, valued over {config.horizon} slates; "
+        f"learning rate {config.learning_rate:g}, KL weight {config.kl:g}",
         "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences paired by seed "
         "and session",
     ]
 
 
-def as_markdown(study: ImprovingStudy, points: Sequence[Point]) -> str:
+def as_markdown(study: FineTuningStudy, points: Sequence[Point]) -> str:
     """The curve as Markdown."""
     lists = ["\n".join(f"- {line}" for line in lines) for lines in (said(points), notes(study))]
     table = markdown(COLUMNS, [point.cells for point in points])
     return "\n\n".join(["# A planner that learns", lists[0], table, lists[1]]) + "\n"
 
 
-def page(study: ImprovingStudy, points: Sequence[Point]) -> str:
+def page(study: FineTuningStudy, points: Sequence[Point]) -> str:
     """The curve as one HTML page.
 
     Raises:
