@@ -1,4 +1,4 @@
-"""Answers kept for the next time, in a file that several processes can share."""
+"""Cache of answers in a file that several processes can share."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)"
 
 
 class CachedLLM:
-    """A model that is asked each question once.
+    """A model with a cache: each prompt is sent once.
 
-    An answer's key is the SHA-256 of the model's identity, the prompt, the schema, the sampling settings and the
-    longest answer allowed. Failed calls are not kept. Equal prompts within a batch are sent once.
+    The key of an answer is the SHA-256 of the model's identity, the prompt, the schema, the sampling settings and
+    ``max_tokens``. Failed calls are not cached. Equal prompts in a batch are sent once.
     """
 
     def __init__(self, llm: LLM, path: str | PathLike[str]) -> None:
-        """Put a cache before a model.
+        """Open or create the cache.
 
         Args:
-            llm: the model; its meter is also this one's.
-            path: the cache file, made where it is missing, set aside and begun afresh where it is damaged.
+            llm: the model, whose meter is shared.
+            path: the cache file; it is created if it is missing, and replaced by an empty one if it is damaged.
         """
         self.llm = llm
         self._store = Store(path, _TABLES)
@@ -56,7 +56,7 @@ class CachedLLM:
 
     @property
     def meter(self) -> Meter:
-        """The model's meter, which also counts the answers found here."""
+        """The model's meter, which also counts cache hits."""
         return self.llm.meter
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
@@ -70,7 +70,7 @@ class CachedLLM:
         completions = []
         for key in keys:
             answer = fresh.pop(key, None)
-            if answer is None:  # kept from before, or the second of two equal prompts
+            if answer is None:  # from the cache, or the second of two equal prompts
                 answer = known[key]
                 self.meter.cache_hits += answer.error is None
             else:
@@ -79,7 +79,7 @@ class CachedLLM:
         return completions
 
     def __len__(self) -> int:
-        """Number of answers kept."""
+        """Number of cached answers."""
         return int(self._store.run(lambda db: db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]))
 
     def close(self) -> None:
@@ -108,5 +108,5 @@ class CachedLLM:
             self._store.run(lambda db: db.executemany(_INSERT, rows), write=True)
         except sqlite3.OperationalError as error:
             logger.warning(
-                "the cache %s cannot be written (%s): %d answers not kept", self._store.path, error, len(rows)
+                "the cache %s cannot be written (%s): %d answers are not cached", self._store.path, error, len(rows)
             )

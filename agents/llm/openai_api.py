@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat protocol: llama-server, vLLM, Ollama, hosted models."""
+"""Backend for servers with OpenAI's chat API: llama-server, vLLM, Ollama, hosted models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from rapport.agents.llm.base.backend import Backend
 from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
-from rapport.agents.llm.circuit_breaker import Circuit
+from rapport.agents.llm.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -23,20 +23,19 @@ logger = logging.getLogger(__name__)
 KEY_VARIABLE = "OPENAI_API_KEY"
 
 _FORMS = ("json_schema", "json_object", "text")
-"""Ways to ask for JSON, best first: OpenAI's, llama-cpp-python's (a schema within json_object), and not at all."""
+"""Response formats in order of preference: OpenAI's, llama-cpp-python's (json_object with a schema), and none."""
 
 
 class OpenAILLM(Backend):
-    """A model behind an OpenAI-compatible address. The prompts of a batch are sent in parallel.
+    """A model on an OpenAI-compatible server. The prompts of a batch are sent in parallel.
 
-    The key is read from the environment variable ``OPENAI_API_KEY``; local servers need none.
+    The environment variable ``OPENAI_API_KEY`` holds the key; local servers need none.
 
-    JSON answers are asked for by ``response_format``, in whichever of two forms the server takes. A server that takes
-    neither is asked without, so that the answer depends on the prompt alone and has to be checked, as `complete_json`
-    does.
+    A schema is sent as ``response_format``, in the first of two forms that the server accepts. If it accepts neither,
+    requests are sent without one, and answers must be checked, as `complete_json` does.
 
-    Failed requests are repeated with growing pauses by the `openai` client. A server that has failed several times in a
-    row is left alone for a while (`Circuit`), so that a run whose server is gone still ends.
+    The `openai` client repeats failed requests with growing pauses. After several consecutive failures a circuit
+    breaker stops requests for a while, so that a run ends even if its server is down.
     """
 
     def __init__(
@@ -51,21 +50,21 @@ class OpenAILLM(Backend):
         parallel: int = 8,
         pause: float = 5.0,
     ) -> None:
-        """Prepare the client; nothing is sent yet.
+        """Create the client; nothing is sent.
 
         Args:
-            base_url: address up to and including the version, such as ``http://localhost:8080/v1``.
-            model: name of the model, as the server knows it.
-            sampling: how tokens are drawn.
-            budget: what the model may cost.
-            timeout: seconds without a sign of life after which a request counts as failed.
+            base_url: address with the version, such as ``http://localhost:8080/v1``.
+            model: name of the model on the server.
+            sampling: sampling settings.
+            budget: limits on what the model may cost.
+            timeout: seconds without data after which a request fails.
             retries: times a failed request is repeated.
-            parallel: requests under way at once; as many failures in a row mean that the server is gone.
-            pause: seconds for which a server that is gone is left alone at first.
+            parallel: concurrent requests; as many consecutive failures open the circuit breaker.
+            pause: seconds for which the circuit breaker opens the first time.
 
         Raises:
             ImportError: the `openai` package is not installed.
-            ValueError: the address or a limit makes no sense.
+            ValueError: the address is invalid, or a limit is out of range.
         """
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -81,9 +80,9 @@ class OpenAILLM(Backend):
         self._client = _client(base_url, timeout, retries)
         self._timeout = timeout
         self._parallel = parallel
-        self._circuit = Circuit(tolerance=parallel, pause=pause)
+        self._circuit = CircuitBreaker(tolerance=parallel, pause=pause)
         self._lock = threading.Lock()
-        self._form: str | None = None  # not known before the first answer
+        self._form: str | None = None  # unknown before the first answer
 
     @classmethod
     def connect(
@@ -94,17 +93,17 @@ class OpenAILLM(Backend):
         budget: Budget | None = None,
         timeout: float = 60.0,
     ) -> OpenAILLM:
-        """Ask a server whether it is there and, where ``#model`` is missing, which model it has.
+        """Connect to a server and, without ``#model``, use the first model that it lists.
 
         Args:
-            url: ``http://host:port/v1#model``; ``/v1`` is added where there is no path.
-            sampling: how tokens are drawn.
-            budget: what the model may cost.
-            timeout: seconds without a sign of life after which a request counts as failed.
+            url: ``http://host:port/v1#model``; ``/v1`` is added if there is no path.
+            sampling: sampling settings.
+            budget: limits on what the model may cost.
+            timeout: seconds without data after which a request fails.
 
         Raises:
             ConnectionError: the server does not answer, or refuses the key.
-            ValueError: no model is named and the server lists none.
+            ValueError: the address names no model and the server lists none.
         """
         address, _, model = url.partition("#")
         if urlsplit(address).path in ("", "/"):
@@ -115,15 +114,15 @@ class OpenAILLM(Backend):
             raise ValueError(f"the server at {address} lists no models: name one, as in {address}#model")
         return cls(address, model or listed[0], sampling=sampling, budget=budget, timeout=timeout)
 
-    def _answer(
+    def _complete(
         self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
     ) -> list[Completion]:
         def one(prompt: str) -> Completion:
             return self._one(prompt, schema, max_tokens, until)
 
         first: list[Completion] = []
-        if self._circuit.is_doubtful or (schema is not None and self._form is None):
-            # One request finds out whether the server is back, or takes a schema, before all are sent.
+        if self._circuit.is_half_open or (schema is not None and self._form is None):
+            # One request tests whether the server is up, or accepts a schema, before all are sent.
             first = [one(prompts[0])]
         rest = prompts[len(first) :]
         if not rest:
@@ -150,7 +149,7 @@ class OpenAILLM(Backend):
         return completion
 
     def _request(self, prompt: str, schema: Schema | None, max_tokens: int, timeout: float) -> Completion:
-        """Send one prompt, in the first form that the server takes."""
+        """Send one prompt in the first response format that the server accepts."""
         import openai
 
         if schema is None:
@@ -159,14 +158,14 @@ class OpenAILLM(Backend):
         for form in forms:
             try:
                 completion = self._send(prompt, schema, form, max_tokens, timeout)
-            # Some servers fail on a form they do not know (500) where others refuse it (400, 422).
+            # Some servers fail on an unknown response format (500) where others refuse it (400, 422).
             except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
                 if form == forms[-1]:
                     raise
-                logger.info("%s does not take the response format %s: %s", self.identity, form, error)
+                logger.info("%s does not accept the response format %s: %s", self.identity, form, error)
             else:
                 if self._form is None and form == "text":
-                    logger.warning("%s takes no JSON schema: its answers are only checked", self.identity)
+                    logger.warning("%s accepts no JSON schema: its answers are only checked", self.identity)
                 self._form = form
                 return completion
         raise AssertionError("unreachable: the last form returns or raises")
@@ -193,22 +192,22 @@ class OpenAILLM(Backend):
 
     def _note_failure(self, error: Exception) -> None:
         if (pause := self._circuit.failed()) is not None:
-            logger.warning("%s does not answer (%s): left alone for %g s", self.identity, error, pause)
+            logger.warning("%s does not answer (%s): no requests for %g s", self.identity, error, pause)
 
 
 def _completion(response: Any, schema: Schema | None) -> Completion:
-    """What a server sent, which may be anything at all."""
+    """The completion in a server's response, which may be malformed."""
     try:
         choice = response.choices[0]
         text = choice.message.content or ""
         usage = response.usage
-        read, written = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
+        prompt_tokens, completion_tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else (0, 0)
     except (AttributeError, IndexError, TypeError):
-        raise ValueError("the server's answer is no chat completion") from None
+        raise ValueError("the server's response is no chat completion") from None
     error = None
     if schema is not None and choice.finish_reason == "length":
-        error = f"the answer was cut off after {written} tokens"
-    return Completion(printable(str(text)), read or 0, written or 0, error=error)
+        error = f"the answer was cut off after {completion_tokens} tokens"
+    return Completion(printable(str(text)), prompt_tokens or 0, completion_tokens or 0, error=error)
 
 
 def _client(base_url: str, timeout: float, retries: int) -> OpenAI:
@@ -216,7 +215,7 @@ def _client(base_url: str, timeout: float, retries: int) -> OpenAI:
         from openai import OpenAI
     except ImportError as error:
         raise ImportError(
-            'asking a server needs the openai package: pip install "rapport-gym[llm]" (or give a GGUF file instead)'
+            'a server needs the openai package: pip install "rapport-gym[llm]" (or give a GGUF file instead)'
         ) from error
     key = os.environ.get(KEY_VARIABLE) or "none"
     return OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=retries)
@@ -236,4 +235,4 @@ def _listed_models(client: OpenAI, address: str) -> list[str]:
             f"the server at {address} refuses the key: set the environment variable {KEY_VARIABLE}"
         ) from error
     except (openai.OpenAIError, ValueError, AttributeError, TypeError):
-        return []  # not every server lists its models
+        return []  # some servers do not list their models

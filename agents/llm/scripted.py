@@ -1,4 +1,4 @@
-"""A model that says what it is told to: for tests, and for replaying a recorded conversation."""
+"""A model with scripted answers, for tests."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Script = Iterable[str | Exception] | Callable[[str], str]
 
 
 class ScriptedLLM(Backend):
-    """Answers from a list, one per prompt, or from a function of the prompt. Tokens are counted as words.
+    """Answers from a list, one per prompt, or from a function of the prompt. Words count as tokens.
 
-    An exception in the list, or raised by the function, becomes a completion with an error, as a failed call would.
+    An exception in the list or of the function becomes a completion with an error, like a failed call.
     """
 
     def __init__(
@@ -24,21 +24,21 @@ class ScriptedLLM(Backend):
         budget: Budget | None = None,
         identity: str = "scripted",
     ) -> None:
-        """Take in the script.
+        """Create the model.
 
         Args:
-            script: answers in the order they are given, or a function from prompt to answer.
-            sampling: reported as the model's, otherwise unused.
-            budget: what the model may cost.
+            script: answers in their order, or a function from prompt to answer.
+            sampling: reported as the model's settings, otherwise unused.
+            budget: limits on what the model may cost.
             identity: name of the model.
         """
         super().__init__(identity, sampling, budget)
         self.prompts: list[str] = []
-        """Every prompt received, in order."""
+        """All prompts so far, in order."""
         self._function = script if callable(script) else None
         self._answers = iter(()) if callable(script) else iter(script)
 
-    def _answer(
+    def _complete(
         self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
     ) -> list[Completion]:
         return [self._one(prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""What every backend shares: the meter and the budget around the call itself."""
+"""Base class of backends: meters every call and enforces the budget."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(ABC):
-    """A model that is called, timed and stopped when its budget is spent."""
+    """A language model with a meter; it sends no more prompts once its budget is spent."""
 
     def __init__(self, identity: str, sampling: Sampling | None, budget: Budget | None) -> None:
-        """Start with an empty meter.
+        """Create the meter.
 
         Args:
-            identity: names the model exactly.
-            sampling: how tokens are drawn; `Sampling()` where None.
-            budget: what the model may cost; no limit where None.
+            identity: unique name of the model.
+            sampling: sampling settings; `Sampling()` if None.
+            budget: limits on what the model may cost; no limits if None.
         """
         self.identity = identity
         self.sampling = sampling or Sampling()
         self.meter = Meter(budget=budget or Budget())
-        self._said_exhausted = False
+        self._logged_exhausted = False
 
     @abstractmethod
-    def _answer(
+    def _complete(
         self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
     ) -> list[Completion]:
-        """One completion per prompt; `until` is the `time.monotonic` at which the budget's seconds end."""
+        """One completion per prompt; the budget's seconds end at `until`, a `time.monotonic`."""
 
     def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent."""
@@ -44,12 +44,12 @@ class Backend(ABC):
             seconds_left = self.meter.seconds_left
             until = None if seconds_left is None else start + seconds_left
             batch = prompts[len(completions) : len(completions) + number]
-            answers = self._answer(batch, schema, max_tokens, until)
-            self.meter.count(answers, time.monotonic() - start)
-            completions += answers
+            answered = self._complete(batch, schema, max_tokens, until)
+            self.meter.count(answered, time.monotonic() - start)
+            completions += answered
         reason = self.meter.exhausted
-        if reason and not self._said_exhausted:
-            logger.warning("%s: %s; the run goes on without the model", self.identity, reason)
-            self._said_exhausted = True
+        if reason and not self._logged_exhausted:
+            logger.warning("%s: %s; the run continues without the model", self.identity, reason)
+            self._logged_exhausted = True
         unsent = len(prompts) - len(completions)
         return completions + [Completion("", error=f"not sent: {reason}", sent=False)] * unsent

@@ -132,5 +132,5 @@ def test_a_locked_cache_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"file.*cache\.sqlite cannot be made"):
+    with pytest.raises(ValueError, match=r"file.*cache\.sqlite cannot be created"):
         CachedLLM(counting_llm(), tmp_path / "file" / "cache.sqlite")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rapport.agents.llm import Budget, Meter, Sampling, ScriptedLLM, complete_json, open_llm
-from rapport.agents.llm.circuit_breaker import Circuit
+from rapport.agents.llm.circuit_breaker import CircuitBreaker
 from rapport.agents.llm.structured import decode_json
 
 SCHEMA = {"type": "object"}
@@ -53,7 +53,7 @@ def test_a_spent_budget_stops_calls_and_says_so_once(caplog: pytest.LogCaptureFi
     assert [a.text for a in first + second + third] == ["A", "B", "C", "", "", ""]
     assert {a.error for a in [*second[1:], *third]} == {"not sent: the budget of 3 calls is spent"}
     assert llm.meter.calls == 3 and llm.meter.failures == 0 and llm.prompts == ["a", "b", "c"]
-    assert caplog.text.count("the run goes on without the model") == 1
+    assert caplog.text.count("the run continues without the model") == 1
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=2), Budget(seconds=0.0)])
@@ -91,8 +91,8 @@ def test_no_more_than_the_last_prompt_goes_beyond_the_budget(
 def test_a_batch_far_from_its_budget_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = ScriptedLLM(str.upper, budget=Budget(tokens=10_000))
     sizes: list[int] = []
-    answer = llm._answer
-    monkeypatch.setattr(llm, "_answer", lambda prompts, *rest: sizes.append(len(prompts)) or answer(prompts, *rest))
+    answer = llm._complete
+    monkeypatch.setattr(llm, "_complete", lambda prompts, *rest: sizes.append(len(prompts)) or answer(prompts, *rest))
     llm.complete(["a b"] * 64, None, 8)
     assert sizes == [64]
     llm.meter.prompt_tokens, llm.meter.completion_tokens = 9_700, 0
@@ -155,16 +155,16 @@ def test_failed_calls_are_not_repeated() -> None:
 
 def test_the_circuit_opens_waits_longer_each_time_and_closes() -> None:
     now = [0.0]
-    circuit = Circuit(tolerance=2, pause=5.0, clock=lambda: now[0])
+    circuit = CircuitBreaker(tolerance=2, pause=5.0, clock=lambda: now[0])
     assert circuit.failed() is None and not circuit.is_open
     assert circuit.failed() == 5.0 and circuit.is_open
     assert circuit.failed() is None  # one of the same wave
     now[0] = 6.0
-    assert not circuit.is_open and circuit.is_doubtful
+    assert not circuit.is_open and circuit.is_half_open
     assert circuit.failed() == 10.0
     now[0] = 20.0
     circuit.succeeded()
-    assert not circuit.is_open and not circuit.is_doubtful
+    assert not circuit.is_open and not circuit.is_half_open
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
