@@ -124,11 +124,11 @@ def test_the_card_has_every_planner_at_every_service(
     how: dict[str, Any] = {"llm": trained, "data": "twin", "seeds": 2, "sessions": 8, "workers": 1}
     assert LmCard(out=tmp_path / "card", **how).run() == 0
     printed = capsys.readouterr().out
-    assert printed.count(HEURISTIC) == 3 and "synthetic names" in printed
+    assert "synthetic names" in printed
     card = (tmp_path / "card" / "card.md").read_text("utf-8")
     assert (
         "with three reflections" in card
-        and card.count("| reference |") == 3
+        and card.count("| reference |") == card.count(f"| {HEURISTIC} |") == 3
         and "Completions without a grammar that are plans: twin 0.0%" in card
     )
     monkeypatch.setattr(planner_card, "play", lambda *_: pytest.fail("played again"))
