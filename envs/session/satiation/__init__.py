@@ -1,1 +1,1 @@
-"""User satiation: how a user tires of watching, and the parameters fitted to the log."""
+"""User satiation: a response model, a quit rule, and their parameters fitted to a log."""

@@ -253,7 +253,7 @@ def test_deep_copies_share_what_no_session_changes(env_id: str, small_world: Cal
         core, twin = env.unwrapped.core, copy.deepcopy(env.unwrapped).core
         for name in ("data", "response", "quit_rule", "histories", "log_rows", "_category"):
             assert getattr(twin, name) is getattr(core, name), name
-        for name in ("budget", "steps", "user", "memory", "state", "luck", "_items", "_feedback"):
+        for name in ("budget", "steps", "user", "memory", "state", "stream", "_items", "_feedback"):
             assert not np.shares_memory(getattr(twin, name), getattr(core, name)), name
 
 
