@@ -29,7 +29,7 @@ from rapport.envs.session.satiation.parameters import shipped
 pytestmark = pytest.mark.filterwarnings("error")
 
 IDS = sorted(
-    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "description" not in spec.kwargs
+    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "manifest" not in spec.kwargs
 )
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
 World = dict[str, Any]
