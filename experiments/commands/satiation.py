@@ -12,7 +12,7 @@ from rich.console import Console
 from rapport.datasets.kuairand.surfaces import surfaces
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.response.fit import FitSettings
-from rapport.envs.session.satiation.model import Boredom
+from rapport.envs.session.satiation.model import SatiationState
 from rapport.envs.session.satiation.parameters import shipped
 from rapport.experiments.commands.options import LocalData, Workers
 from rapport.experiments.commands.simulator import DataName, fitted_simulator
@@ -120,7 +120,7 @@ class SatiationInside:
         beside = surfaces(data, root)
         e = exposures(data, None if beside is None else beside.tab)
         logged = in_log(data, e, fitted, parameters.tau_minutes, settings.length)
-        found = inside(data, response, Boredom(data, parameters), np.random.default_rng(self.seed), self.users)
+        found = inside(data, response, SatiationState(data, parameters), np.random.default_rng(self.seed), self.users)
         console = Console()
         for table in (
             effects_table(logged, f"Per logged exposure, in the log; {data.name}"),

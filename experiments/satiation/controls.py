@@ -184,7 +184,7 @@ class LookAhead:
         met = np.take_along_axis(parts, categories, axis=1)
         loss, extra = np.float32(0.0), met
         if isinstance(core.response, SatiatedResponse):
-            boredom = core.response.boredom
+            boredom = core.response.satiation
             trait = boredom.trait[core.user][:, None]
             category_loss, overall_loss = boredom.parameters.category[0], boredom.parameters.overall[0]
             loss = trait * (category_loss * met + overall_loss * parts.sum(axis=1)[:, None])
@@ -196,7 +196,7 @@ class LookAhead:
 
     def _after(self, parts: FloatArray, categories: NDArray[np.int64]) -> FloatArray:
         if isinstance(self.core.response, SatiatedResponse):
-            return self.core.response.boredom.after(parts, categories.astype(np.int32))
+            return self.core.response.satiation.after(parts, categories.astype(np.int32))
         return _marks(categories, parts.shape[1])
 
 

@@ -21,7 +21,7 @@ from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core
 from rapport.envs.session.response.base import MatrixResponse
 from rapport.envs.session.response.fit import FitSettings
-from rapport.envs.session.satiation.model import Boredom
+from rapport.envs.session.satiation.model import SatiationState
 from rapport.envs.session.satiation.parameters import parameters_from, shipped
 from rapport.experiments.bench.timing import torch_threads
 from rapport.experiments.cli import parse
@@ -114,7 +114,7 @@ def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_
     table = np.full((150, 120, 7), 0.5)
     response = MatrixResponse(table, people.log.behaviours)
     parameters = replace(shipped(), category=(0.4, 0.0), overall=(0.2, 0.0), spread=0.0)
-    found = inside(people, response, Boredom(people, parameters), np.random.default_rng(0), users=60)
+    found = inside(people, response, SatiationState(people, parameters), np.random.default_rng(0), users=60)
     values = {(x.how, x.what): x.value for x in found}
     assert abs(values["inner simulator", "same category"]) < 1e-6
     assert values["with boredom", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds
