@@ -97,7 +97,9 @@ def test_teaching_makes_answers_likelier_and_can_be_interrupted(tokenizer: Token
 def test_a_damaged_state_is_refused(tokenizer: Tokenizer, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "state.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"(?s)cannot resume from .*state\.pt .*: delete the file to start from the beginning"):
+    with pytest.raises(
+        ValueError, match=r"(?s)cannot resume from .*state\.pt .*: delete the file to start from the beginning"
+    ):
         SFTTrainer(new_model(tokenizer), tokenizer, small, SFTConfig()).resume(path)
 
 
