@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rapport.agents.llm.base.backend import Backend
-from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.base.interface import (
+    Budget,
+    Completion,
+    CompletionOptions,
+    SampleRequest,
+    Sampling,
+    printable,
+    sample_seed,
+)
 from rapport.agents.llm.circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
@@ -33,6 +41,9 @@ class OpenAILLM(Backend):
 
     A schema is sent as ``response_format``, in the first of two forms that the server accepts. If it accepts neither,
     requests are sent without one, and answers must be checked, as `complete_json` does.
+
+    Each sample of a prompt is a request of its own with another seed, because many servers ignore ``n``. A server
+    without log-probabilities gives completions with an error if they are requested.
 
     The `openai` client repeats failed requests with growing pauses. After several consecutive failures a circuit
     breaker stops requests for a while, so that a run ends even if its server is down.
@@ -115,22 +126,22 @@ class OpenAILLM(Backend):
         return cls(address, model or listed[0], sampling=sampling, budget=budget, timeout=timeout)
 
     def _complete(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
-        def one(prompt: str) -> Completion:
-            return self._one(prompt, schema, max_tokens, until)
+        def one(request: SampleRequest) -> Completion:
+            return self._one(request, options, until)
 
         first: list[Completion] = []
-        if self._circuit.is_half_open or (schema is not None and self._form is None):
+        if self._circuit.is_half_open or (options.schema is not None and self._form is None):
             # One request tests whether the server is up, or accepts a schema, before all are sent.
-            first = [one(prompts[0])]
-        rest = prompts[len(first) :]
+            first = [one(requests[0])]
+        rest = requests[len(first) :]
         if not rest:
             return first
         with ThreadPoolExecutor(min(self._parallel, len(rest)), "rapport-llm") as pool:
             return first + list(pool.map(one, rest))
 
-    def _one(self, prompt: str, schema: Schema | None, max_tokens: int, until: float | None) -> Completion:
+    def _one(self, request: SampleRequest, options: CompletionOptions, until: float | None) -> Completion:
         import openai
 
         timeout = self._timeout if until is None else min(self._timeout, until - time.monotonic())
@@ -139,7 +150,7 @@ class OpenAILLM(Backend):
         if self._circuit.is_open:
             return Completion("", error="not sent: the server has not answered for some time", sent=False)
         try:
-            completion = self._request(prompt, schema, max_tokens, timeout)
+            completion = self._request(request, options, timeout)
         except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
             return Completion("", error=f"the server refuses the request: {error}")
         except (openai.OpenAIError, ValueError) as error:
@@ -148,16 +159,16 @@ class OpenAILLM(Backend):
         self._circuit.succeeded()
         return completion
 
-    def _request(self, prompt: str, schema: Schema | None, max_tokens: int, timeout: float) -> Completion:
-        """Send one prompt in the first response format that the server accepts."""
+    def _request(self, request: SampleRequest, options: CompletionOptions, timeout: float) -> Completion:
+        """Send one request in the first response format that the server accepts."""
         import openai
 
-        if schema is None:
-            return self._send(prompt, None, "text", max_tokens, timeout)
+        if options.schema is None:
+            return self._send(request, options, "text", timeout)
         forms = _FORMS if self._form is None else (self._form,)
         for form in forms:
             try:
-                completion = self._send(prompt, schema, form, max_tokens, timeout)
+                completion = self._send(request, options, form, timeout)
             # Some servers fail on an unknown response format (500) where others refuse it (400, 422).
             except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
                 if form == forms[-1]:
@@ -170,32 +181,38 @@ class OpenAILLM(Backend):
                 return completion
         raise AssertionError("unreachable: the last form returns or raises")
 
-    def _send(self, prompt: str, schema: Schema | None, form: str, max_tokens: int, timeout: float) -> Completion:
-        wanted: dict[str, Any] = {}
-        if schema is not None and form != "text":
-            inner = {"name": "answer", "schema": dict(schema), "strict": True}
-            content = {"json_schema": inner} if form == "json_schema" else {"schema": dict(schema)}
-            wanted["response_format"] = {"type": form, **content}
+    def _send(self, request: SampleRequest, options: CompletionOptions, form: str, timeout: float) -> Completion:
+        extra: dict[str, Any] = {}
+        if options.schema is not None and form != "text":
+            schema = dict(options.schema)
+            inner = {"name": "answer", "schema": schema, "strict": True}
+            content = {"json_schema": inner} if form == "json_schema" else {"schema": schema}
+            extra["response_format"] = {"type": form, **content}
+        if options.logprobs:
+            extra |= {"logprobs": True, "top_logprobs": 1}  # llama-cpp-python gives none without top_logprobs
+        messages: list[Any] = [{"role": "user", "content": printable(request.prompt)}]
+        if options.system is not None:
+            messages.insert(0, {"role": "system", "content": printable(options.system)})
         raw = self._client.chat.completions.with_raw_response.create(
             model=self.model,
-            messages=[{"role": "user", "content": printable(prompt)}],
-            max_tokens=max_tokens,
+            messages=messages,
+            max_tokens=options.max_tokens,
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
-            seed=self.sampling.seed,
+            seed=sample_seed(self.sampling.seed, request.number),
             timeout=timeout,
-            **wanted,
+            **extra,
         )
         with self._lock:
             self.meter.retries += raw.retries_taken
-        return _completion(raw.parse(), schema)
+        return _completion(raw.parse(), options)
 
     def _note_failure(self, error: Exception) -> None:
         if (pause := self._circuit.failed()) is not None:
             logger.warning("%s does not answer (%s): no requests for %g s", self.identity, error, pause)
 
 
-def _completion(response: Any, schema: Schema | None) -> Completion:
+def _completion(response: Any, options: CompletionOptions) -> Completion:
     """The completion in a server's response, which may be malformed."""
     try:
         choice = response.choices[0]
@@ -205,9 +222,20 @@ def _completion(response: Any, schema: Schema | None) -> Completion:
     except (AttributeError, IndexError, TypeError):
         raise ValueError("the server's response is no chat completion") from None
     error = None
-    if schema is not None and choice.finish_reason == "length":
+    if options.schema is not None and choice.finish_reason == "length":
         error = f"the answer was cut off after {completion_tokens} tokens"
-    return Completion(printable(str(text)), prompt_tokens or 0, completion_tokens or 0, error=error)
+    logprobs = _logprobs(choice) if options.logprobs else None
+    if options.logprobs and logprobs is None:
+        error = error or "logprobs=True: the server gives no log-probabilities; use another server or a GGUF file"
+    return Completion(printable(str(text)), prompt_tokens or 0, completion_tokens or 0, error=error, logprobs=logprobs)
+
+
+def _logprobs(choice: Any) -> tuple[float, ...] | None:
+    """Log-probabilities of the tokens of a choice; None where the server gives none."""
+    try:
+        return tuple(float(token.logprob) for token in choice.logprobs.content)
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def _client(base_url: str, timeout: float, retries: int) -> OpenAI:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from rapport.agents.llm.base.backend import Backend
-from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema
+from rapport.agents.llm.base.interface import Budget, Completion, CompletionOptions, SampleRequest, Sampling
 
-Script = Iterable[str | Exception] | Callable[[str], str]
+Answer = str | Completion
+Script = Iterable[Answer | Exception] | Callable[[str], Answer]
 
 
 class ScriptedLLM(Backend):
-    """Answers from a list, one per prompt, or from a function of the prompt. Words count as tokens.
+    """Answers from a list, one per sample, or from a function of the prompt, called once per sample.
 
-    An exception in the list or of the function becomes a completion with an error, like a failed call.
+    An answer is a text, whose words count as tokens, or a `Completion`, which may have log-probabilities. An exception
+    in the list or of the function becomes a completion with an error, like a failed call.
     """
 
     def __init__(
@@ -34,18 +37,21 @@ class ScriptedLLM(Backend):
         """
         super().__init__(identity, sampling, budget)
         self.prompts: list[str] = []
-        """All prompts so far, in order."""
+        """The prompt of every sample so far, in order."""
+        self.systems: list[str | None] = []
+        """The system message of each."""
         self._function = script if callable(script) else None
         self._answers = iter(()) if callable(script) else iter(script)
 
     def _complete(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
-        return [self._one(prompt) for prompt in prompts]
+        return [self._one(request.prompt, options) for request in requests]
 
-    def _one(self, prompt: str) -> Completion:
+    def _one(self, prompt: str, options: CompletionOptions) -> Completion:
         self.prompts.append(prompt)
-        read = len(prompt.split())
+        self.systems.append(options.system)
+        read = len(f"{options.system or ''} {prompt}".split())
         try:
             answer = self._function(prompt) if self._function else next(self._answers)
         except StopIteration:
@@ -54,4 +60,11 @@ class ScriptedLLM(Backend):
             answer = error
         if isinstance(answer, Exception):
             return Completion("", read, error=f"{type(answer).__name__}: {answer}")
-        return Completion(answer, read, len(answer.split()))
+        if isinstance(answer, str):
+            answer = Completion(answer, read, len(answer.split()))
+        if options.logprobs and answer.logprobs is None and answer.error is None:
+            raise ValueError(
+                f"logprobs=True: the script of {self.identity!r} answers with a text; let it answer with a Completion "
+                "that has logprobs"
+            )
+        return answer if options.logprobs else replace(answer, logprobs=None)

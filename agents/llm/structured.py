@@ -27,6 +27,7 @@ def complete_json(
     *,
     max_tokens: int = 256,
     retries: int = 2,
+    system: str | None = None,
 ) -> list[T | None]:
     """Parsed answers to a batch of prompts; None where the model gave no usable one.
 
@@ -41,6 +42,7 @@ def complete_json(
         parse: turns decoded JSON into a result, or raises ValueError with a reason that the model can act on.
         max_tokens: longest answer in tokens.
         retries: times a prompt is sent again.
+        system: system message; None for none.
 
     Returns:
         N results, in the order of the prompts.
@@ -52,7 +54,7 @@ def complete_json(
             break
         if attempt:
             llm.meter.retries += len(pending)
-        answers = llm.complete(list(pending.values()), schema, max_tokens)
+        answers = llm.complete(list(pending.values()), schema, max_tokens, system=system)
         refused: dict[int, str] = {}
         for index, answer in zip(pending, answers, strict=True):
             if answer.error is not None:

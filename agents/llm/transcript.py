@@ -13,14 +13,14 @@ import logging
 import sqlite3
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rapport.agents.llm.base.interface import LLM, Budget, Completion, Meter, Sampling, Schema, request_settings
+from rapport.agents.llm.base.interface import LLM, Budget, Completion, CompletionOptions, Meter, Sampling, Schema
 from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Batch:
 
     Attributes:
         conversation: the part of the run that it belongs to.
-        settings: the model's identity, its sampling settings, the JSON schema and ``max_tokens``.
-        prompts: N prompts.
+        settings: the model's identity, its sampling settings, and the arguments of `complete`.
+        prompts: N prompts, each as often as it was sampled.
         answers: their N answers.
         cost: cost of the batch.
         budget: limits on the total cost of the model.
@@ -60,7 +60,7 @@ class Batch:
         content = {
             "settings": self.settings,
             "prompts": self.prompts,
-            "answers": [asdict(answer) for answer in self.answers],
+            "answers": [_packed(answer) for answer in self.answers],
             "cost": self.cost.to_dict(),
             "budget": asdict(self.budget),
         }
@@ -70,7 +70,7 @@ class Batch:
     def unpacked(cls, conversation: str, content: bytes) -> Batch:
         """The batch of a row of the file."""
         fields = json.loads(zlib.decompress(content))
-        answers = [Completion(**answer) for answer in fields["answers"]]
+        answers = [_unpacked(answer) for answer in fields["answers"]]
         cost, budget = Meter.from_dict(fields["cost"]), Budget(**fields["budget"])
         return cls(conversation, fields["settings"], fields["prompts"], answers, cost, budget)
 
@@ -111,13 +111,23 @@ class RecordedLLM:
         """The model's meter."""
         return self.llm.meter
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`."""
         before = replace(self.meter)
-        answers = self.llm.complete(prompts, schema, max_tokens)
-        settings = request_settings(self.llm, schema, max_tokens)
+        answers = self.llm.complete(prompts, schema, max_tokens, system=system, n=n, logprobs=logprobs)
+        settings = CompletionOptions(schema, max_tokens, system, n, logprobs).settings(self.llm)
         cost = self.meter - before
-        self._write(Batch(self._conversation, settings, list(prompts), answers, cost, self.meter.budget))
+        sampled = [prompt for prompt in prompts for _ in range(n)]
+        self._write(Batch(self._conversation, settings, sampled, answers, cost, self.meter.budget))
         return answers
 
     def begin(self, conversation: str) -> None:
@@ -171,12 +181,22 @@ class ReplayLLM:
         self._recorded: dict[str, deque[_Recorded]] | None = None
         self._logged_missing = False
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`."""
+        settings = CompletionOptions(schema, max_tokens, system, n, logprobs).settings(self)
         if self._recorded is None:
             self.begin(self._conversation)
         assert self._recorded is not None
-        return [self._answer(self._recorded[_key(prompt, schema, max_tokens)]) for prompt in prompts]
+        return [self._answer(self._recorded[_key(prompt, settings)]) for prompt in prompts for _ in range(n)]
 
     def begin(self, conversation: str) -> None:
         """Start a conversation from its beginning."""
@@ -198,7 +218,7 @@ class ReplayLLM:
         self.sampling, self.meter.budget = Sampling(**batch.settings["sampling"]), batch.budget
         cost: Meter | None = batch.cost
         for prompt, answer in zip(batch.prompts, batch.answers, strict=True):
-            key = _key(prompt, batch.settings["schema"], batch.settings["max_tokens"])
+            key = _key(prompt, batch.settings)
             self._recorded[key].append(_Recorded(answer, cost))
             cost = None  # the cost of a batch counts with its first answer
 
@@ -266,5 +286,20 @@ def seal(path: str | PathLike[str]) -> None:
         logger.warning("the transcript %s is in use (%s): keep the files -wal and -shm beside it", path, error)
 
 
-def _key(prompt: str, schema: Schema | None, max_tokens: int) -> str:
-    return hashlib.sha256(json.dumps([prompt, schema, max_tokens], sort_keys=True).encode()).hexdigest()
+def _key(prompt: str, settings: Mapping[str, Any]) -> str:
+    """Key of a prompt and all settings that are arguments of `complete`."""
+    arguments = {name: value for name, value in settings.items() if name not in ("model", "sampling")}
+    return hashlib.sha256(json.dumps([prompt, arguments], sort_keys=True).encode()).hexdigest()
+
+
+def _packed(answer: Completion) -> dict[str, Any]:
+    """JSON values of an answer; without log-probabilities they are those of earlier versions."""
+    content = asdict(answer)
+    if answer.logprobs is None:
+        del content["logprobs"]
+    return content
+
+
+def _unpacked(content: dict[str, Any]) -> Completion:
+    logprobs = content.pop("logprobs", None)
+    return Completion(**content, logprobs=None if logprobs is None else tuple(logprobs))

@@ -7,7 +7,15 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from rapport.agents.llm.base.interface import Budget, Completion, Meter, Sampling, Schema
+from rapport.agents.llm.base.interface import (
+    Budget,
+    Completion,
+    CompletionOptions,
+    Meter,
+    SampleRequest,
+    Sampling,
+    Schema,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -30,26 +38,36 @@ class Backend(ABC):
 
     @abstractmethod
     def _complete(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
-        """One completion per prompt; the budget's seconds end at `until`, a `time.monotonic`."""
+        """One completion per request; the budget's seconds end at `until`, a `time.monotonic`."""
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent."""
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1; got {max_tokens}")
+        options = CompletionOptions(schema, max_tokens, system, n, logprobs)
+        requests = [SampleRequest(prompt, number) for prompt in prompts for number in range(n)]
+        texts = [(system or "") + request.prompt for request in requests]
         completions: list[Completion] = []
-        while number := self.meter.affordable(prompts[len(completions) :], max_tokens):
+        while number := self.meter.affordable(texts[len(completions) :], max_tokens):
             start = time.monotonic()
             seconds_left = self.meter.seconds_left
             until = None if seconds_left is None else start + seconds_left
-            batch = prompts[len(completions) : len(completions) + number]
-            answered = self._complete(batch, schema, max_tokens, until)
+            batch = requests[len(completions) : len(completions) + number]
+            answered = self._complete(batch, options, until)
             self.meter.count(answered, time.monotonic() - start)
             completions += answered
         reason = self.meter.exhausted
         if reason and not self._logged_exhausted:
             logger.warning("%s: %s; the run continues without the model", self.identity, reason)
             self._logged_exhausted = True
-        unsent = len(prompts) - len(completions)
+        unsent = len(requests) - len(completions)
         return completions + [Completion("", error=f"not sent: {reason}", sent=False)] * unsent

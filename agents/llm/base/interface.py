@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 Schema = Mapping[str, Any]
 """A JSON schema."""
@@ -21,6 +23,8 @@ class Completion:
         cached: the answer is from a cache and cost nothing.
         error: why there is no usable answer (time limit, refused connection, spent budget); None where there is one.
         sent: the prompt was sent to the model.
+        logprobs: natural log-probability of each token of the answer under the model itself, before temperature, top_p
+            and grammar; without the end-of-text token. None if they were not requested.
     """
 
     text: str
@@ -29,6 +33,7 @@ class Completion:
     cached: bool = False
     error: str | None = None
     sent: bool = True
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -207,21 +212,82 @@ class LLM(Protocol):
         """Cost so far."""
         ...
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """One answer per prompt, in order. A prompt that fails gets a completion with an error; nothing is raised.
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
+        """Answers to N prompts. A prompt that fails gets a completion with an error, and no exception is raised.
 
         Args:
             prompts: N prompts.
-            schema: JSON schema the answers should follow; None for free text. A backend that cannot enforce it may
-                answer otherwise, so answers are still to be checked (`complete_json`).
-            max_tokens: longest answer.
+            schema: JSON schema that the answers should follow; None for free text. Some servers cannot enforce it, so
+                answers must still be checked (`complete_json`).
+            max_tokens: longest answer in tokens.
+            system: system message, the same for all prompts; None for none.
+            n: samples per prompt. Each has its own random stream and counts as a call. The first is the same for any
+                n; at temperature 0 all are equal.
+            logprobs: whether completions have log-probabilities of their tokens.
+
+        Returns:
+            N x n completions, those of one prompt after the other.
+
+        Raises:
+            ValueError: an argument is out of range, or the model does not support it; the message names it.
         """
         ...
 
 
-def request_settings(llm: LLM, schema: Schema | None, max_tokens: int) -> dict[str, Any]:
-    """Everything except the prompt that an answer depends on, as JSON values."""
-    return {"model": llm.identity, "sampling": asdict(llm.sampling), "schema": schema, "max_tokens": max_tokens}
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Arguments of `LLM.complete` except the prompts, checked."""
+
+    schema: Schema | None = None
+    max_tokens: int = 256
+    system: str | None = None
+    n: int = 1
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers below 1."""
+        for name in ("max_tokens", "n"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    def settings(self, llm: LLM) -> dict[str, Any]:
+        """Everything except the prompt and the sample's number that an answer depends on, as JSON values.
+
+        Keys of caches and transcripts depend on it: an argument that is not used must not appear.
+        """
+        settings: dict[str, Any] = {
+            "model": llm.identity,
+            "sampling": asdict(llm.sampling),
+            "schema": self.schema,
+            "max_tokens": self.max_tokens,
+        }
+        if self.system is not None:
+            settings["system"] = self.system
+        if self.logprobs:
+            settings["logprobs"] = True
+        return settings
+
+
+class SampleRequest(NamedTuple):
+    """One sample of one prompt."""
+
+    prompt: str
+    number: int = 0
+    """0 to n - 1."""
+
+
+def sample_seed(seed: int, number: int) -> int:
+    """Seed of a prompt's sample: `seed` itself for number 0, then independent ones in [0, 2^32)."""
+    return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def printable(text: str) -> str:

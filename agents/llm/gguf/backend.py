@@ -8,12 +8,21 @@ import threading
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rapport.agents.llm.base.backend import Backend
-from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.base.interface import (
+    Budget,
+    Completion,
+    CompletionOptions,
+    SampleRequest,
+    Sampling,
+    Schema,
+    printable,
+    sample_seed,
+)
 from rapport.agents.llm.gguf.context import STEP, SharedContext
 from rapport.agents.llm.gguf.grammar import Grammar, decode
 from rapport.agents.llm.gguf.scheduler import GenerationParams, Request, Scheduler
@@ -108,17 +117,17 @@ class LlamaCppLLM(Backend):
             self._llama.close()
 
     def _complete(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
         with self._lock:
-            grammar = None if schema is None else self._grammar(schema)
+            grammar = None if options.schema is None else self._grammar(options.schema)
             if isinstance(grammar, str):
-                return [Completion("", error=grammar)] * len(prompts)
-            params = GenerationParams(self.sampling, grammar, self._is_end, self._deadline, until)
-            requests = [self._request(prompt, params, max_tokens) for prompt in prompts]
+                return [Completion("", error=grammar)] * len(requests)
+            params = GenerationParams(self.sampling, grammar, self._is_end, self._deadline, until, options.logprobs)
+            scheduled = [self._request(request, params, options) for request in requests]
             scheduler = Scheduler(self._context, self._parallel, params, alone=self._alone)
-            scheduler.run([request for request in requests if request.error is None])
-            return [self._completion(request) for request in requests]
+            scheduler.run([request for request in scheduled if request.error is None])
+            return [self._completion(request) for request in scheduled]
 
     def _grammar(self, schema: Schema) -> Grammar | str:
         """The grammar of a schema, or the reason why there is none."""
@@ -130,11 +139,12 @@ class LlamaCppLLM(Backend):
                 self._grammars[key] = str(error)
         return self._grammars[key]
 
-    def _request(self, prompt: str, params: GenerationParams, max_tokens: int) -> Request:
-        tokens = self._tokenize(prompt)
+    def _request(self, asked: SampleRequest, params: GenerationParams, options: CompletionOptions) -> Request:
+        tokens = self._tokenize(asked.prompt, options.system)
         room = self._limit - len(tokens)
-        digest = hashlib.sha256(printable(prompt).encode()).digest()
-        request = Request(tokens, params, min(max_tokens, room), [self.sampling.seed, *digest])
+        digest = hashlib.sha256(printable(asked.prompt).encode()).digest()
+        seed = [sample_seed(self.sampling.seed, asked.number), *digest]
+        request = Request(tokens, params, min(options.max_tokens, room), seed)
         if room < 1:
             request.error = (
                 f"the prompt is {len(tokens)} tokens long, the context holds {self._limit}: shorten the prompt, "
@@ -150,12 +160,20 @@ class LlamaCppLLM(Backend):
     def _completion(self, request: Request) -> Completion:
         text = decode(self._llama.detokenize([self._llama.token_bos(), *request.generated]))
         read = len(request.prompt) if request.started else 0
-        return Completion(printable(text), read, len(request.generated), error=request.error, sent=request.sent)
+        logprobs = None if request.logprobs is None else tuple(request.logprobs)
+        return Completion(
+            printable(text), read, len(request.generated), error=request.error, sent=request.sent, logprobs=logprobs
+        )
 
-    def _tokenize(self, prompt: str) -> list[int]:
+    def _tokenize(self, prompt: str, system: str | None = None) -> list[int]:
         if self._template is None:
+            if system is not None:
+                raise ValueError(
+                    f"system={system[:40]!r}: the model has no chat template for a system message; write it into "
+                    "the prompts"
+                )
             return self._llama.tokenize(printable(prompt).encode(), add_bos=True, special=False)
-        text = self._template(messages=[{"role": "user", "content": printable(prompt)}]).prompt
+        text = _chat(self._template, printable(prompt), system)
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def _check_logits(self, file: Path) -> None:
@@ -222,6 +240,30 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
             f"{path} ({path.stat().st_size:,} bytes) cannot be loaded: it is incomplete or damaged, needs a newer "
             f"llama-cpp-python than {llama_cpp.__version__}, or more memory than there is"
         ) from error
+
+
+def _chat(template: ChatFormatter, prompt: str, system: str | None) -> str:
+    """The text of a prompt in a chat template, with the system message if there is one.
+
+    Raises:
+        ValueError: the template refuses or drops the system message.
+    """
+    user: Any = {"role": "user", "content": prompt}
+    if system is None:
+        return str(template(messages=[user]).prompt)
+    content = printable(system)
+    try:
+        text = str(template(messages=[{"role": "system", "content": content}, user]).prompt)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if content.strip() in text:
+            return text
+        reason = "it drops the message"
+    raise ValueError(
+        f"system={system[:40]!r}: the model's chat template takes no system message ({reason}); write it into the "
+        "prompts"
+    )
 
 
 def _trained_context(llama: Llama) -> int | None:

@@ -99,6 +99,12 @@ def sample(
     return _pick(candidates[kept], weights, rng)
 
 
+def log_probability(logits: FloatArray, token: int) -> float:
+    """Natural log-probability of a token under the softmax of the logits (V,)."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return float(shifted[token] - np.log(np.exp(shifted).sum()))
+
+
 def _pick(tokens: IntArray, weights: FloatArray, rng: np.random.Generator) -> int:
     edges = np.cumsum(weights, dtype=np.float64)
     place = np.searchsorted(edges, rng.random() * edges[-1], side="right")

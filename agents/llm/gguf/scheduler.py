@@ -11,7 +11,7 @@ import numpy as np
 from rapport.agents.llm.base.interface import Sampling
 from rapport.agents.llm.gguf.context import STEP, ContextFullError, SharedContext, common_length
 from rapport.agents.llm.gguf.grammar import Grammar
-from rapport.agents.llm.gguf.sampling import FloatArray, IntArray, nucleus, sample
+from rapport.agents.llm.gguf.sampling import FloatArray, IntArray, log_probability, nucleus, sample
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class GenerationParams:
         is_end: tells whether a token ends a completion.
         seconds: time limit of one request.
         until: the `time.monotonic` at which the batch must end; None for no limit.
+        logprobs: whether requests keep the log-probabilities of their tokens.
     """
 
     sampling: Sampling
@@ -31,6 +32,7 @@ class GenerationParams:
     is_end: Callable[[int], bool]
     seconds: float
     until: float | None
+    logprobs: bool = False
 
 
 class Request:
@@ -42,6 +44,7 @@ class Request:
         sent: the request was admitted before the batch's time limit.
         pending: tokens to decode before the next one can be sampled.
         generated: tokens sampled so far.
+        logprobs: their log-probabilities under the model; None if they are not kept.
         error: why there is no usable completion; None where there is one.
     """
 
@@ -58,6 +61,7 @@ class Request:
         self.started, self.sent = False, True
         self.pending: list[int] = []
         self.generated: list[int] = []
+        self.logprobs: list[float] | None = [] if params.logprobs else None
         self.error: str | None = None
         self._params, self._max_tokens, self._seed = params, max_tokens, seed
 
@@ -67,6 +71,7 @@ class Request:
         self.started = True
         self.pending = self.prompt[cached:]
         self.generated = []
+        self.logprobs = [] if params.logprobs else None
         self._rng = np.random.default_rng(self._seed)
         self._grammar = None if params.grammar is None else params.grammar.copy()
         deadline = time.monotonic() + params.seconds
@@ -90,6 +95,8 @@ class Request:
         if self._grammar is not None:
             self._grammar.accept(token)
         self.generated.append(token)
+        if self.logprobs is not None:
+            self.logprobs.append(log_probability(logits, token))
         self.pending = [token]
         if len(self.generated) < self._max_tokens:
             return True

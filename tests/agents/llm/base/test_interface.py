@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapport.agents.llm import Budget, Meter, Sampling, ScriptedLLM, complete_json, open_llm
+from rapport.agents.llm import Budget, Completion, Meter, Sampling, ScriptedLLM, complete_json, open_llm
+from rapport.agents.llm.base.interface import sample_seed
 from rapport.agents.llm.circuit_breaker import CircuitBreaker
 from rapport.agents.llm.structured import decode_json
 
@@ -177,3 +178,44 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"rapport-gym\[llm\]"):
         open_llm(source)
+
+
+@pytest.mark.parametrize(("wrong", "name"), [({"max_tokens": 0}, "max_tokens"), ({"n": 0}, "n")])
+def test_numbers_below_one_are_refused(wrong: dict[str, int], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1; got 0"):
+        ScriptedLLM(str.upper).complete(["a"], **wrong)  # type: ignore[arg-type]
+
+
+def test_scripts_are_asked_once_for_each_sample() -> None:
+    llm = ScriptedLLM(["one", "two", Completion("three", logprobs=(-0.5,)), TimeoutError("late")])
+    assert [a.text for a in llm.complete(["a", "b"], n=2, system="be brief")] == ["one", "two", "three", ""]
+    assert llm.prompts == ["a", "a", "b", "b"] and llm.systems == ["be brief"] * 4
+    assert llm.meter.calls == 4 and llm.meter.prompt_tokens == 3 * 3
+
+
+def test_a_script_gives_the_log_probabilities_it_has() -> None:
+    answer = Completion("three", 1, 1, logprobs=(-0.5,))
+    llm = ScriptedLLM([answer, TimeoutError("late"), answer, "text"])
+    assert [a.logprobs for a in llm.complete(["a", "b"], logprobs=True)] == [(-0.5,), None]
+    assert llm.complete(["a"])[0].logprobs is None
+    with pytest.raises(ValueError, match=r"logprobs=True: the script of 'scripted'.*a Completion that has logprobs"):
+        llm.complete(["a"], logprobs=True)
+
+
+def test_a_system_message_counts_for_the_budget_and_goes_with_every_retry() -> None:
+    llm = ScriptedLLM(["3", "4"], budget=Budget(tokens=1_000))
+    assert complete_json(llm, ["p"], SCHEMA, even, system="numbers") == [4]
+    assert llm.systems == ["numbers"] * 2
+    sizes: list[int] = []
+    long = ScriptedLLM(str.upper, budget=Budget(tokens=1_000))
+    complete = long._complete
+    long._complete = lambda some, *rest: sizes.append(len(some)) or complete(some, *rest)  # type: ignore[assignment]
+    long.complete(["p"] * 50, None, 9, system="x" * 190)
+    assert sizes[0] == 1_000 // (190 + 1 + 9)
+
+
+def test_seeds_of_samples_are_independent_and_the_first_is_the_seed() -> None:
+    seeds = {(seed, number): sample_seed(seed, number) for seed in range(40) for number in range(40)}
+    assert all(seeds[seed, 0] == seed for seed in range(40))
+    later = [value for (_, number), value in seeds.items() if number]
+    assert len(set(later)) == len(later) and all(0 <= value < 2**32 for value in later)
