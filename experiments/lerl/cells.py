@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.baselines.oracles import LookAhead, OracleSlates
 from rapport.agents.baselines.task import Act
 from rapport.agents.lerl import served_slates
 from rapport.envs.session.engine.core import SessionCore
@@ -24,7 +25,6 @@ from rapport.experiments.lerl.rows import METHODS, NO_RL
 from rapport.experiments.lerl.training import first_agent, train
 from rapport.experiments.report.session_record import RecordedSession, record
 from rapport.experiments.results.store import MethodResult, write_atomically
-from rapport.experiments.satiation.controls import LookAhead
 
 Progress = Callable[[float], None]
 CASES = 6

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.baselines.oracles import OracleSlates
 from rapport.agents.lerl import served_slates
 from rapport.agents.llm.base.interface import Meter
 from rapport.agents.llm.transcript import conversation

@@ -297,7 +297,7 @@ def test_a_later_session_that_ends_beside_a_first_one_is_kept_from_the_critic(
     env = make(2, critic=critic, once=True, quit_rule="windowed_count", window=12, threshold=7, max_steps=6)
     env.reset(seed=0)
     ended = []
-    for step in range(6):
+    for _ in range(6):
         _, _, terminated, truncated, _ = env.step(np.array([[first[0]] * 6, first]))
         ended.append((terminated | truncated).tolist())
     assert ended == [[False, False], [True, False]] * 2 + [[False, False], [True, True]]
