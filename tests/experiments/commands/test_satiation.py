@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rapport.agents.baselines.oracles import LookAhead, OracleGreedy
 from rapport.datasets.kuairand import pure as kuairand
 from rapport.datasets.kuairand.surfaces import surfaces
 from rapport.datasets.schema import SessionData
@@ -29,7 +30,7 @@ from rapport.experiments.commands import satiation as satiation_commands
 from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
 from rapport.experiments.lerl.evaluation import play
 from rapport.experiments.report.page import to_markdown
-from rapport.experiments.satiation.controls import METHODS, LookAhead, OracleGreedy, control
+from rapport.experiments.satiation.controls import METHODS, control
 from rapport.experiments.satiation.double_count import inside
 from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.panel import Effect

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.baselines.oracles import OracleSlates
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response.base import MatrixResponse
 from rapport.experiments.lerl.evaluation import Variety, evaluation_users, play
