@@ -125,9 +125,9 @@ class LookAhead:
         met = np.take_along_axis(load, categories, axis=1)
         loss, extra = np.float32(0.0), met
         if isinstance(core.response, SatiatedResponse):
-            boredom = core.response.boredom
-            trait = boredom.trait[core.user][:, None]
-            category_loss, overall_loss = boredom.parameters.category[0], boredom.parameters.overall[0]
+            satiation = core.response.satiation
+            trait = satiation.trait[core.user][:, None]
+            category_loss, overall_loss = satiation.parameters.category[0], satiation.parameters.overall[0]
             loss = trait * (category_loss * met + overall_loss * load.sum(axis=1)[:, None])
             if isinstance(core.quit_rule, SatiationQuit):
                 extra = trait * met / np.float32(core.quit_rule.tolerance)
@@ -138,5 +138,5 @@ class LookAhead:
     def _after(self, load: FloatArray, categories: NDArray[np.int64]) -> FloatArray:
         """The load (B, C) after slates of these categories (B, K)."""
         if isinstance(self.core.response, SatiatedResponse):
-            return self.core.response.boredom.after(load, categories.astype(np.int32))
+            return self.core.response.satiation.after(load, categories.astype(np.int32))
         return mark_categories(categories, load.shape[1]).astype(np.float32)

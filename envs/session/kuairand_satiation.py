@@ -11,7 +11,7 @@ from typing import Unpack
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
