@@ -19,26 +19,26 @@ _TWO_OF_NINE = {**_ONE_TAG, "window": 9, "threshold": 1, "max_steps": 30}
 
 ENVIRONMENTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("rapport/KuaiRand-v0", f"{_SESSION}.kuairand:kuairand", {}),
-    # LERL (arXiv 2601.19585) as its authors released it, with its faults; there is no split of users.
+    # LERL (arXiv 2601.19585) as its authors released it, with its faults and without held-out users.
     (
         "rapport/KuaiRandLERL-v0",
         f"{_SESSION}.kuairand:kuairand",
         {"profile": "official", "faults": "all", "users": "all"},
     ),
-    # KuaiSim (NeurIPS 2023): patience is lost over slates that are not clicked.
+    # KuaiSim (NeurIPS 2023): slates that are not clicked cost budget.
     ("rapport/KuaiRandKuaiSim-v0", f"{_SESSION}.kuairand:kuairand", {"quit_rule": "satisfaction", "history": 100}),
-    # EasyRL4Rec (SIGIR 2024): one video after another, leave when a tag was among those of the ten before.
+    # EasyRL4Rec (SIGIR 2024): single videos; the user leaves if a tag was among those of the last ten.
     ("rapport/KuaiRandItem-v0", f"{_SESSION}.kuairand:kuairand", _ONE_OF_TEN),
-    # DORL (SIGIR 2023): leave at once when the video before had a tag in common.
+    # DORL (SIGIR 2023): the user leaves if the previous video had a tag in common.
     ("rapport/KuaiRandDORL-v0", f"{_SESSION}.kuairand:kuairand", _ONE_TAG),
-    # People who tire as measured in the log: docs/satiation.md.
+    # User satiation as measured in the log: docs/satiation.md.
     ("rapport/KuaiRandSatiation-v0", f"{_SESSION}.kuairand_satiation:kuairand_satiation", {}),
     ("rapport/KuaiRec-v0", f"{_SESSION}.kuairec:kuairec", {}),
-    # EasyRL4Rec: here leave at the second repetition of a tag within nine.
+    # EasyRL4Rec on KuaiRec: the user leaves at the second repetition of a tag within nine.
     ("rapport/KuaiRecItem-v0", f"{_SESSION}.kuairec:kuairec", {**_TWO_OF_NINE, "reward": "watch_ratio"}),
     ("rapport/KuaiRecDORL-v0", f"{_SESSION}.kuairec:kuairec", {**_ONE_TAG, "reward": "watch_ratio"}),
 )
-"""Id, what makes it (followed by ``_env`` or ``_vector_env``), and the arguments it has unless told otherwise."""
+"""Id, entry point (to be followed by ``_env`` or ``_vector_env``), and default arguments."""
 
 
 def register_environments() -> None:

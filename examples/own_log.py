@@ -1,4 +1,4 @@
-"""From somebody's own log to an environment: a made-up shop, its CSV files, their description, and some sessions."""
+"""From a custom log to an environment: a made-up shop, its CSV files, their manifest, and some sessions."""
 
 import tempfile
 from pathlib import Path
@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 import rapport
-from rapport.datasets.custom.manifest import describe
+from rapport.datasets.custom.manifest import read_manifest
 
-DESCRIPTION = """
+MANIFEST = """
 name = "my-shop"
 
 [interactions]
@@ -40,7 +40,7 @@ budget = 12
 
 
 def write_shop(folder: Path, n_rows: int = 6_000) -> Path:
-    """Write a made-up shop: 200 customers, each with a favourite department, look at 120 products for two weeks."""
+    """Write a made-up shop: 200 customers with a favourite department each see 120 products over two weeks."""
     rng = np.random.default_rng(0)
     departments = np.array(["books", "garden", "kitchen", "music", "toys", "travel"])
     items = pd.DataFrame({"sku": [f"SKU-{i:04d}" for i in range(120)], "department": rng.choice(departments, 120)})
@@ -59,14 +59,14 @@ def write_shop(folder: Path, n_rows: int = 6_000) -> Path:
 
     for name, frame in (("log", log), ("items", items), ("users", users)):
         frame.to_csv(folder / f"{name}.csv", index=False)
-    (folder / "shop.toml").write_text(DESCRIPTION, encoding="utf-8")
+    (folder / "shop.toml").write_text(MANIFEST, encoding="utf-8")
     return folder / "shop.toml"
 
 
 with tempfile.TemporaryDirectory() as folder:
-    description = write_shop(Path(folder))
-    env = gym.make(rapport.register_log(description))
-    skus = describe(description).item_ids()
+    manifest = write_shop(Path(folder))
+    env = gym.make(rapport.register_log(manifest))
+    skus = read_manifest(manifest).item_ids()
 
 data = env.unwrapped.core.data
 print(f"{env.spec.id}: {len(data.log):,} rows, {data.population.n_users} people, {data.catalog.n_items} items")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rapport.agents.bandits import ArmCounts, epsilon_greedy, ucb1
 from rapport.agents.baselines.click_prior import top_items
 from rapport.agents.baselines.controls import PRIOR, exposures
 from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-Values = Callable[["Arms"], Floats]
+Values = Callable[[ArmCounts], Floats]
 """What arms are worth, shape (A,)."""
 Slates = Callable[[Floats, dict[str, Any], float, np.random.Generator], NDArray[np.int64]]
 """From values of arms, shape (A,), observations of B sessions, a share of places to explore and luck to slates."""
@@ -52,50 +53,22 @@ def learn_online(lesson: Lesson, choose: Act, update: Update, rng: np.random.Gen
 # --- arms -------------------------------------------------------------------------------------------------------------
 
 
-class Arms:
-    """Exposures and clicks of A arms.
+def log_arms(data: SessionData, arm_of_item: NDArray[np.integer], log_weight: float = 1.0) -> ArmCounts:
+    """Arms as the log counts them: exposures are pulls, clicks are rewards.
 
-    They begin with the log's, of training users' training days, and with :data:`PRIOR` exposures at its overall rate.
+    Counted are training users' training days, and :data:`PRIOR` exposures at their overall rate for every arm.
 
     Args:
         data: its log is counted.
         arm_of_item: shape (N,), the arm that each item belongs to.
         log_weight: exposures that one of the log's is worth.
-
-    Attributes:
-        shown: shape (A,), exposures.
-        clicked: shape (A,), clicks.
     """
-
-    def __init__(self, data: SessionData, arm_of_item: NDArray[np.integer], log_weight: float = 1.0) -> None:
-        shown, clicked = exposures(data)
-        overall = clicked.sum() / max(shown.sum(), 1)
-        self.arm_of_item = arm_of_item
-        self.shown = log_weight * np.bincount(arm_of_item, shown) + PRIOR
-        self.clicked = log_weight * np.bincount(arm_of_item, clicked) + PRIOR * overall
-
-    def count(self, items: NDArray[np.integer], clicks: NDArray[np.integer]) -> None:
-        """Add items shown, any shape, and whether they were clicked, the same shape."""
-        arms = self.arm_of_item[items.ravel()]
-        self.shown += np.bincount(arms, minlength=len(self.shown))
-        self.clicked += np.bincount(arms, clicks.ravel(), minlength=len(self.shown))
-
-
-def click_rates(arms: Arms) -> Floats:
-    """Clicks per exposure, shape (A,)."""
-    rates: Floats = arms.clicked / arms.shown
-    return rates
-
-
-def upper_bounds(arms: Arms, width: float) -> Floats:
-    """UCB1 (Auer, Cesa-Bianchi & Fischer 2002, Figure 1), shape (A,): rate + width * sqrt(2 ln n / n_a).
-
-    Args:
-        arms: n_a are an arm's exposures, n those of all arms.
-        width: 1 as published.
-    """
-    bounds: Floats = click_rates(arms) + width * np.sqrt(2.0 * np.log(arms.shown.sum()) / arms.shown)
-    return bounds
+    shown, clicked = exposures(data)
+    overall = clicked.sum() / max(shown.sum(), 1)
+    return ArmCounts(
+        log_weight * np.bincount(arm_of_item, shown) + PRIOR,
+        log_weight * np.bincount(arm_of_item, clicked) + PRIOR * overall,
+    )
 
 
 # --- from arms to slates ----------------------------------------------------------------------------------------------
@@ -135,25 +108,13 @@ def leading_items(available: Bools, category: NDArray[np.integer], order: NDArra
     return leading
 
 
-def explored(values: Floats, available: Bools, k: int, epsilon: float, rng: np.random.Generator) -> Floats:
-    """Values of which the k best are an epsilon-greedy choice, shape (B, A).
+def _explored(values: Floats, available: Bools, k: int, epsilon: float, rng: np.random.Generator) -> Floats:
+    """As :func:`~rapport.agents.bandits.epsilon_greedy`; of equal arms those come first that PyTorch puts first."""
 
-    Each of the k best available arms gives its place, with probability epsilon, to any available arm without a place.
+    def top(values: Floats, available: Bools, k: int) -> NDArray[np.int64]:
+        return top_items(torch.from_numpy(values.copy()), torch.from_numpy(available), k)
 
-    Args:
-        values: shape (A,).
-        available: shape (B, A).
-        k: arms to choose.
-        epsilon: share of places to explore.
-        rng: source of luck.
-    """
-    everyone = np.broadcast_to(values, available.shape)
-    if epsilon == 0.0:
-        return everyone
-    best = top_items(torch.from_numpy(everyone.copy()), torch.from_numpy(available), k)
-    kept = np.zeros_like(available)
-    np.put_along_axis(kept, best, rng.random(best.shape) >= epsilon, axis=1)
-    return np.where(kept, everyone - values.min() + 1.0, rng.random(available.shape))
+    return epsilon_greedy(values, available, k, epsilon, rng, top)
 
 
 def item_slates(data: SessionData, slate_size: int) -> Slates:
@@ -164,7 +125,7 @@ def item_slates(data: SessionData, slate_size: int) -> Slates:
         values: Floats, observations: dict[str, Any], epsilon: float, rng: np.random.Generator
     ) -> NDArray[np.int64]:
         available = available_items(observations, category, slate_size)
-        scores = explored(values, available, slate_size, epsilon, rng)
+        scores = _explored(values, available, slate_size, epsilon, rng)
         return top_items(torch.from_numpy(scores.copy()), torch.from_numpy(available), slate_size)
 
     return slates
@@ -176,7 +137,7 @@ def category_slates(data: SessionData, slate_size: int) -> Slates:
     Where there are fewer categories than places, the most clicked of all other items follow.
     """
     category, n_categories = data.catalog.category, data.catalog.n_categories
-    rates = click_rates(Arms(data, np.arange(data.catalog.n_items)))
+    rates = log_arms(data, np.arange(data.catalog.n_items)).means
     order = np.argsort(-rates, kind="stable")
     belongs = np.zeros((len(category), n_categories), np.float32)
     belongs[np.arange(len(category)), category] = 1.0
@@ -188,7 +149,7 @@ def category_slates(data: SessionData, slate_size: int) -> Slates:
         leading = leading_items(available, category, order)
         open_categories = leading.astype(np.float32) @ belongs > 0.0
         k = min(slate_size, n_categories)
-        scores = explored(values, open_categories, k, epsilon, rng)
+        scores = _explored(values, open_categories, k, epsilon, rng)
         above = scores - scores.min() + 2.0  # no rate is above 1
         chosen = np.where(leading, above[:, category], rates)
         return top_items(torch.from_numpy(chosen), torch.from_numpy(available), slate_size)
@@ -213,7 +174,7 @@ def epsilon_greedy_categories(lesson: Lesson) -> Act:
 
 
 def ucb_items(lesson: Lesson) -> Act:
-    """UCB1 (:func:`upper_bounds`) over items while it learns, then the items clicked most often where shown.
+    """UCB1 (:func:`~rapport.agents.bandits.ucb1`) over items while it learns, then the items of highest click rate.
 
     Settings: ``width`` (0.1), of the bounds, UCB1's is 1; ``log_weight`` (1.0), exposures that one of the log's is
     worth.
@@ -230,27 +191,35 @@ def _epsilon_greedy(
     lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]
 ) -> Act:
     settings = settings_of("epsilon-greedy", {"epsilon": 0.1, "log_weight": 1.0}, lesson.settings)
-    arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
-    return _played(lesson, arms, slates(lesson.data, lesson.log_model.slate_size), click_rates, settings["epsilon"])
+    arms = log_arms(lesson.data, arm_of_item, settings["log_weight"])
+    of = slates(lesson.data, lesson.log_model.slate_size)
+    return _played(lesson, arms, arm_of_item, of, lambda counted: counted.means, settings["epsilon"])
 
 
 def _ucb(lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]) -> Act:
     settings = settings_of("UCB", {"width": 0.1, "log_weight": 1.0}, lesson.settings)
-    arms = Arms(lesson.data, arm_of_item, settings["log_weight"])
+    arms = log_arms(lesson.data, arm_of_item, settings["log_weight"])
     of = slates(lesson.data, lesson.log_model.slate_size)
-    return _played(lesson, arms, of, lambda counted: upper_bounds(counted, settings["width"]))
+    return _played(lesson, arms, arm_of_item, of, lambda counted: ucb1(counted, settings["width"]))
 
 
-def _played(lesson: Lesson, arms: Arms, slates: Slates, values: Values, epsilon: float = 0.0) -> Act:
+def _played(
+    lesson: Lesson,
+    arms: ArmCounts,
+    arm_of_item: NDArray[np.integer],
+    slates: Slates,
+    values: Values,
+    epsilon: float = 0.0,
+) -> Act:
     """Learn by values and exploration; then act by click rates alone, counting no more."""
     rng = np.random.default_rng(lesson.seed)
     learn_online(
         lesson,
         lambda observations: slates(values(arms), observations, epsilon, rng),
-        lambda _, shown, clicks: arms.count(shown, clicks),
+        lambda _, shown, clicks: arms.update(arm_of_item[shown], clicks),
         rng,
     )
-    rates = click_rates(arms)
+    rates = arms.means
     return lambda observations: slates(rates, observations, 0.0, rng)
 
 

@@ -10,7 +10,6 @@ algorithms for contextual bandits*, Management Science 2021).
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from rapport.agents.baselines.bandits import learn_online
 from rapport.agents.baselines.click_prior import LogModel, top_items
 from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
+from rapport.agents.policies.score import score_pairs
 from rapport.agents.policies.slate_policy import SlatePolicy
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ def click_loss(policy: SlatePolicy, answers: Answers) -> Tensor:
     no_plan = state.new_zeros(len(state), policy.features_dim - state.shape[1])
     weights = policy.mean_action(torch.cat([state, no_plan], dim=1))
     shown = F.embedding(answers.slates, encoder.items())
-    logits = (shown * weights[:, None, :-1]).sum(dim=2) / math.sqrt(shown.shape[2]) + weights[:, -1:]
-    return F.binary_cross_entropy_with_logits(logits, answers.clicks)
+    return F.binary_cross_entropy_with_logits(score_pairs(weights[:, None], shown), answers.clicks)
 
 
 def _learned(policy: SlatePolicy) -> list[nn.Parameter]:

@@ -6,7 +6,6 @@ Every agent that learns begins with it, LERL included, so that none is ahead by 
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rapport.agents.planning.planner import last_slate
+from rapport.agents.planning.preference import mark_categories
+from rapport.agents.policies.score import score_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.datasets.schema import SessionData
 
@@ -78,7 +80,7 @@ class LogModel:
 
     def scores(self, weights: Tensor) -> Tensor:
         """Scores of all items, shape (B, N), under hyper-actions of shape (B, E + 1): <w, e> / sqrt(E) + b."""
-        return torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(self.items.shape[1]), self.items.T)
+        return score_items(weights, self.items)
 
     def click_scores(self, observations: dict[str, Any]) -> Tensor:
         """Click log-odds of all items, shape (B, N), as the log has them."""
@@ -90,13 +92,10 @@ class LogModel:
 
     def last_categories(self, observations: dict[str, Any]) -> NDArray[np.bool_]:
         """Categories of the slate just shown, shape (B, C); none at a session's start."""
-        category = self.data.catalog.category
-        last = observations["history_items"][:, -self.slate_size :].astype(np.int64) - 1
-        shown = (observations["step"] > 0) & (last >= 0)
-        found = np.zeros((len(last), self.data.catalog.n_categories), bool)
-        rows, places = np.nonzero(shown)
-        found[rows, category[last[rows, places]]] = True
-        return found
+        last = last_slate(observations, self.slate_size)
+        return mark_categories(
+            np.where(last >= 0, self.data.catalog.category[last], -1), self.data.catalog.n_categories
+        )
 
 
 def top_items(scores: Tensor, allowed: Tensor, k: int) -> NDArray[np.int64]:

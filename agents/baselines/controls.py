@@ -1,4 +1,4 @@
-"""Random, popularity and oracle: each a function from observations to slates of shape (B, K)."""
+"""Controls: random, popular and planned slates, each a function from observations to slates of shape (B, K)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport.agents.planning.planner import Planner, session_views
+from rapport.agents.planning.preference import mark_categories
 from rapport.datasets.schema import FloatArray, SessionData
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.satiation.model import SatiatedResponse
@@ -16,12 +18,12 @@ PRIOR = 20.0
 
 
 class RandomSlates:
-    """Any items, uniformly.
+    """Any items, uniformly at random.
 
     Args:
         n_items: N.
         slate_size: K.
-        rng: source of luck.
+        rng: source of all randomness.
     """
 
     def __init__(self, n_items: int, slate_size: int, rng: np.random.Generator) -> None:
@@ -33,7 +35,7 @@ class RandomSlates:
 
 
 class PopularSlates:
-    """The items most often clicked where shown, next ones at every step: nothing twice in a session.
+    """The items with the highest click rates, the next K at every step, so that no item is shown twice in a session.
 
     Click rates are of training users' training days, smoothed by :data:`PRIOR` exposures at the overall rate.
     """
@@ -66,29 +68,58 @@ def smoothed(shown: NDArray[np.float64], clicked: NDArray[np.float64], prior: fl
     return rates
 
 
-class OracleSlates:
-    """The items this user is most likely to click, read off the simulator, in categories the last slate did not show.
-
-    Greedy for the next slate and never bored: near the best that can be had, not proven to be it.
+class UnshownItems:
+    """Which items each running session has shown, so that none is shown twice.
 
     Args:
-        core: the engine that is played on; its response model and hidden state are read.
+        core: the engine that is played on; what it says of its sessions' steps is read.
     """
 
     def __init__(self, core: SessionCore) -> None:
         self.core = core
+        self._shown = np.zeros((core.n_envs, core.data.catalog.n_items), bool)
+
+    def shown(self) -> NDArray[np.bool_]:
+        """Items that each session has shown, shape (B, N); none where it has just begun."""
+        self._shown[self.core.steps == 0] = False
+        return self._shown
+
+    def serve(self, scores: FloatArray) -> NDArray[np.int64]:
+        """The best items by scores (B, N), -inf where they must not be shown; marked as shown. Shape (B, K)."""
+        size = self.core.slate_size
+        return self.mark(np.argpartition(-scores, size - 1, axis=1)[:, :size].astype(np.int64))
+
+    def mark(self, slates: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Mark slates of shape (B, K) as shown; returns them."""
+        np.put_along_axis(self._shown, slates, True, axis=1)
+        return slates
+
+
+class PlannedSlates:
+    """The most popular items, not shown yet, of the categories that a planner chooses.
+
+    Where these are too few for a slate, the most popular items of all categories are served.
+
+    Args:
+        core: the engine that is played on; only its catalogue and what an agent sees are read.
+        planner: chooses categories.
+    """
+
+    def __init__(self, core: SessionCore, planner: Planner) -> None:
+        self.core, self.planner, self.unshown = core, planner, UnshownItems(core)
+        self._order = PopularSlates(core.data, core.slate_size).order
 
     def __call__(self, observations: dict[str, Any]) -> NDArray[np.int64]:
         """Slates of shape (B, K)."""
-        core, catalog = self.core, self.core.data.catalog
-        scores, _ = rested_scores(core)
-        seen = np.zeros((core.n_envs, catalog.n_categories + 1), bool)
-        np.put_along_axis(seen, core.previous.astype(np.int64), True, axis=1)
-        stale = seen[:, catalog.category]
-        stale[(~stale).sum(axis=1) < core.slate_size] = False
-        scores[stale] = -np.inf
-        best = np.argpartition(-scores, core.slate_size - 1, axis=1)[:, : core.slate_size]
-        return best.astype(np.int64)
+        core, size = self.core, self.core.slate_size
+        plan = self.planner.plan(session_views(observations, core.user, core.data, size))
+        unseen = ~self.unshown.shown()[:, self._order]
+        allowed = plan[:, core.data.catalog.category[self._order]] & unseen
+        short = allowed.sum(axis=1) < size
+        allowed[short] = unseen[short]
+        best = allowed & (np.cumsum(allowed, axis=1, dtype=np.int32) <= size)
+        slates = self._order[np.nonzero(best)[1]].reshape(-1, size)
+        return self.unshown.mark(slates)
 
 
 def rested_scores(core: SessionCore) -> tuple[FloatArray, FloatArray]:
@@ -115,6 +146,4 @@ def rested_scores(core: SessionCore) -> tuple[FloatArray, FloatArray]:
 
 def _marks(core: SessionCore) -> FloatArray:
     """1 for the categories of the last slate, shape (B, C)."""
-    marks = np.zeros((core.n_envs, core.data.catalog.n_categories + 1), np.float32)
-    np.put_along_axis(marks, core.previous.astype(np.int64), 1.0, axis=1)
-    return marks[:, :-1]
+    return mark_categories(core.previous, core.data.catalog.n_categories).astype(np.float32)

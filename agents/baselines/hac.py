@@ -11,7 +11,6 @@ in its ``DDPG.py``); here, as everywhere else, only where there is no end.
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from rapport.agents.baselines.click_prior import LogModel
 from rapport.agents.baselines.state_env import StateEnv, hyper_action_chooser, hyper_action_space, on_states
 from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
+from rapport.agents.policies.score import score_pairs
 
 if TYPE_CHECKING:
     import optuna
@@ -134,8 +134,7 @@ class Hac:
         state, _, slate, clicks, *_ = batch
         sent = self.hyper_actions(state, self.actor(state))
         align = F.mse_loss(sent, self.pooled(state, slate))
-        items = self.log_model.items[slate]
-        logits = (items * sent[:, None, :-1]).sum(-1) / math.sqrt(items.shape[-1]) + sent[:, -1:]
+        logits = score_pairs(sent[:, None], self.log_model.items[slate])
         supervised = F.binary_cross_entropy_with_logits(logits, clicks)
         value = _values(self.critic, state, sent).mean()
         loss: Tensor = -value + self.settings["align"] * align + self.settings["supervise"] * supervised

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rapport.agents.bandits import RidgeRegression
 from rapport.agents.baselines.bandits import learn_online
 from rapport.agents.baselines.click_prior import LogModel, top_items
 from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
@@ -60,52 +61,18 @@ def prior_mean(log_model: LogModel) -> Floats:
     return np.concatenate([np.full(width + 1, 0.25), np.zeros(n_categories + 1), [0.5]])
 
 
-class Ridge:
-    """A Bayesian linear regression with unit noise.
-
-    Args:
-        mean: shape (d,), prior mean.
-        strength: prior precision of every weight.
-
-    Attributes:
-        precision: shape (d, d), A = strength * I + sum of x x'.
-        moment: shape (d,), b = strength * mean + sum of clicks * x.
-    """
-
-    def __init__(self, mean: Floats, strength: float) -> None:
-        self.precision: Floats = strength * np.eye(len(mean))
-        self.moment: Floats = strength * mean
-
-    def count(self, x: Floats, clicks: NDArray[np.integer]) -> None:
-        """Add features (n, d) and whether each was clicked (n,)."""
-        self.precision += x.T @ x
-        self.moment += clicks @ x
-
-    @property
-    def mean(self) -> Floats:
-        """Posterior mean, A^-1 b, shape (d,)."""
-        return np.asarray(np.linalg.solve(self.precision, self.moment), np.float64)
-
-    @property
-    def covariance(self) -> Floats:
-        """Posterior covariance, A^-1, shape (d, d)."""
-        return np.asarray(np.linalg.inv(self.precision), np.float64)
-
-
-def upper_bounds(ridge: Ridge, width: float) -> Rule:
-    """LinUCB's (Algorithm 1): x' A^-1 b + width * sqrt(x' A^-1 x)."""
-    mean = torch.from_numpy(ridge.mean).float()
-    root = torch.from_numpy(np.linalg.cholesky(ridge.covariance)).float()
+def upper_bounds(ridge: RidgeRegression, width: float) -> Rule:
+    """LinUCB's bounds (:func:`~rapport.agents.bandits.linucb`) of tensors, in single precision."""
+    mean, root = torch.from_numpy(ridge.mean).float(), torch.from_numpy(ridge.root).float()
     return lambda x: x @ mean + width * (x @ root).norm(dim=2)
 
 
-def posterior_draws(ridge: Ridge, scale: float, rng: np.random.Generator) -> Rule:
-    """Worth under weights drawn for each session from N(A^-1 b, scale^2 A^-1)."""
-    mean, root = ridge.mean, scale * np.linalg.cholesky(ridge.covariance)
+def posterior_draws(ridge: RidgeRegression, scale: float, rng: np.random.Generator) -> Rule:
+    """Worth under weights drawn for each session (:meth:`~rapport.agents.bandits.RidgeRegression.sample`)."""
 
     def rule(x: Tensor) -> Tensor:
-        drawn = mean + rng.standard_normal((len(x), len(mean))) @ root.T
-        return (x @ torch.from_numpy(drawn).float()[:, :, None])[:, :, 0]
+        drawn = torch.from_numpy(ridge.sample(len(x), scale, rng)).float()
+        return (x @ drawn[:, :, None])[:, :, 0]
 
     return rule
 
@@ -141,7 +108,7 @@ def thompson(lesson: Lesson) -> Act:
     """
     settings = settings_of("Thompson sampling", {"scale": 0.1, "strength": 100.0, "candidates": 200}, lesson.settings)
 
-    def draws(ridge: Ridge, rng: np.random.Generator) -> Rule:
+    def draws(ridge: RidgeRegression, rng: np.random.Generator) -> Rule:
         return posterior_draws(ridge, settings["scale"], rng)
 
     return _learned(lesson, settings, draws, draws)
@@ -150,18 +117,18 @@ def thompson(lesson: Lesson) -> Act:
 def _learned(
     lesson: Lesson,
     settings: dict[str, Any],
-    learning: Callable[[Ridge, np.random.Generator], Rule],
-    serving: Callable[[Ridge, np.random.Generator], Rule],
+    learning: Callable[[RidgeRegression, np.random.Generator], Rule],
+    serving: Callable[[RidgeRegression, np.random.Generator], Rule],
 ) -> Act:
     """Learn by one rule, made anew after every step, then serve by another."""
     log_model, candidates = lesson.log_model, int(settings["candidates"])
     rng = np.random.default_rng(lesson.seed)
-    ridge = Ridge(prior_mean(log_model), float(settings["strength"]))
+    ridge = RidgeRegression(prior_mean(log_model), float(settings["strength"]))
 
     def update(observations: dict[str, Any], slates: NDArray[np.int64], clicks: NDArray[np.integer]) -> None:
         weights = log_model.weights(log_model.states(observations))
         x = features(log_model, weights, observations, torch.from_numpy(slates)).flatten(0, 1)
-        ridge.count(x.double().numpy(), clicks.ravel())
+        ridge.update(x.double().numpy(), clicks.ravel())
 
     learn_online(lesson, lambda seen: best_slates(log_model, learning(ridge, rng), candidates, seen), update, rng)
     rule = serving(ridge, rng)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rapport.agents.baselines.click_prior import LogModel, top_items
 from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
+from rapport.agents.planning.planner import last_slate
 
 if TYPE_CHECKING:
     import optuna
@@ -27,11 +28,10 @@ JITTER = 1e-4
 """Added to the diagonal of a kernel that is inverted: a slate may have shown an item twice."""
 
 
-def last_slate(observations: dict[str, Any], slate_size: int) -> tuple[Tensor, Tensor]:
+def last_items(observations: dict[str, Any], slate_size: int) -> tuple[Tensor, Tensor]:
     """Items of the slates just shown, shape (B, K), int64, and which of them there are, (B, K): none at the start."""
-    items = observations["history_items"][:, -slate_size:].astype(np.int64) - 1
-    there = (observations["step"] > 0) & (items >= 0)
-    return torch.from_numpy(np.where(there, items, 0)), torch.from_numpy(there)
+    items = torch.from_numpy(last_slate(observations, slate_size))
+    return items.clamp(min=0), items >= 0
 
 
 def likeness(log_model: LogModel, one: Tensor, other: Tensor, category_share: float) -> Tensor:
@@ -78,7 +78,7 @@ def mmr(lesson: Lesson) -> Act:
     def act(observations: dict[str, Any]) -> NDArray[np.int64]:
         gains = torch.sigmoid(log_model.click_scores(observations))
         gains = gains.masked_fill(~log_model.allowed(observations), float("-inf"))
-        shown, there = last_slate(observations, size)
+        shown, there = last_items(observations, size)
         redundancy = torch.zeros_like(gains)
         for place in range(size):
             alike = _likeness_to_all(log_model, shown[:, place], share) * there[:, place, None]
@@ -142,7 +142,7 @@ def dpp(lesson: Lesson) -> Act:
         items = torch.from_numpy(top_items(scores, allowed, n))
         log_quality = settings["quality"] * scores.gather(1, items)
         log_quality = log_quality.masked_fill(~allowed.gather(1, items), float("-inf"))
-        shown, there = last_slate(observations, size)
+        shown, there = last_items(observations, size)
         similarity = unexplained(
             likeness(log_model, items, items, share),
             likeness(log_model, items, shown, share),

@@ -1,4 +1,4 @@
-"""Answers kept for the next time, in a file that several processes can share."""
+"""Cache of answers in a file that several processes can share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 
-from rapport.agents.llm.base.interface import LLM, Completion, Meter, Sampling, Schema, printable, request_settings
+from rapport.agents.llm.base.interface import LLM, Completion, CompletionOptions, Meter, Sampling, Schema, printable
 from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
@@ -21,25 +21,34 @@ CREATE TABLE IF NOT EXISTS answers (
     text TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS logprobs (
+    key TEXT PRIMARY KEY,
+    content TEXT NOT NULL
 ) WITHOUT ROWID
 """
-
+# A table of its own, so that files of earlier versions need no change.
+_SELECT = (
+    "SELECT text, prompt_tokens, completion_tokens, content FROM answers LEFT JOIN logprobs USING (key) WHERE key = ?"
+)
 _INSERT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)"
+_INSERT_LOGPROBS = "INSERT OR IGNORE INTO logprobs VALUES (?, ?)"
 
 
 class CachedLLM:
-    """A model that is asked each question once.
+    """A model with a cache: each prompt is sent once.
 
-    An answer's key is the SHA-256 of the model's identity, the prompt, the schema, the sampling settings and the
-    longest answer allowed. Failed calls are not kept. Equal prompts within a batch are sent once.
+    The key of an answer is the SHA-256 of the model's identity, the sampling settings, the prompt, the number of the
+    sample, and the other arguments of `complete`. Failed calls are not cached. Equal prompts in a batch are sent once.
+    A prompt is sent again if any of its n samples is missing.
     """
 
     def __init__(self, llm: LLM, path: str | PathLike[str]) -> None:
-        """Put a cache before a model.
+        """Open or create the cache.
 
         Args:
-            llm: the model; its meter is also this one's.
-            path: the cache file, made where it is missing, set aside and begun afresh where it is damaged.
+            llm: the model, whose meter is shared.
+            path: the cache file; it is created if it is missing, and replaced by an empty one if it is damaged.
         """
         self.llm = llm
         self._store = Store(path, _TABLES)
@@ -56,21 +65,32 @@ class CachedLLM:
 
     @property
     def meter(self) -> Meter:
-        """The model's meter, which also counts the answers found here."""
+        """The model's meter, which also counts cache hits."""
         return self.llm.meter
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`."""
-        settings = json.dumps(request_settings(self.llm, schema, max_tokens), sort_keys=True)
-        keys = [hashlib.sha256(json.dumps([settings, prompt]).encode()).hexdigest() for prompt in prompts]
-        known = self._load(set(keys))
-        missing = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in known}
-        fresh = dict(zip(missing, self.llm.complete(list(missing.values()), schema, max_tokens), strict=True))
+        options = CompletionOptions(schema, max_tokens, system, n, logprobs)
+        settings = json.dumps(options.settings(self.llm), sort_keys=True)
+        keys = {prompt: [_key(settings, prompt, number) for number in range(n)] for prompt in prompts}
+        known = self._load({key for own in keys.values() for key in own})
+        missing = [prompt for prompt, own in keys.items() if not known.keys() >= set(own)]
+        answers = self.llm.complete(missing, schema, max_tokens, system=system, n=n, logprobs=logprobs)
+        fresh = dict(zip([key for prompt in missing for key in keys[prompt]], answers, strict=True))
         self._save({key: answer for key, answer in fresh.items() if answer.error is None})
         completions = []
-        for key in keys:
+        for key in [key for prompt in prompts for key in keys[prompt]]:
             answer = fresh.pop(key, None)
-            if answer is None:  # kept from before, or the second of two equal prompts
+            if answer is None:  # from the cache, or the second of two equal prompts
                 answer = known[key]
                 self.meter.cache_hits += answer.error is None
             else:
@@ -79,7 +99,7 @@ class CachedLLM:
         return completions
 
     def __len__(self) -> int:
-        """Number of answers kept."""
+        """Number of cached answers."""
         return int(self._store.run(lambda db: db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]))
 
     def close(self) -> None:
@@ -87,12 +107,9 @@ class CachedLLM:
         self._store.close()
 
     def _load(self, keys: set[str]) -> dict[str, Completion]:
-        query = "SELECT text, prompt_tokens, completion_tokens FROM answers WHERE key = ?"
-
         def work(db: sqlite3.Connection) -> dict[str, Completion]:
-            rows = {key: db.execute(query, (key,)).fetchone() for key in keys}
-            found = {key: row for key, row in rows.items() if row is not None}
-            return {key: Completion(text, read, written, cached=True) for key, (text, read, written) in found.items()}
+            rows = {key: db.execute(_SELECT, (key,)).fetchone() for key in keys}
+            return {key: _completion(*row) for key, row in rows.items() if row is not None}
 
         try:
             return self._store.run(work)
@@ -102,11 +119,27 @@ class CachedLLM:
 
     def _save(self, answers: dict[str, Completion]) -> None:
         rows = [(key, printable(a.text), a.prompt_tokens, a.completion_tokens) for key, a in answers.items()]
+        logprobs = [(key, json.dumps(a.logprobs)) for key, a in answers.items() if a.logprobs is not None]
         if not rows:
             return
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(_INSERT, rows)
+            db.executemany(_INSERT_LOGPROBS, logprobs)
+
         try:
-            self._store.run(lambda db: db.executemany(_INSERT, rows), write=True)
+            self._store.run(work, write=True)
         except sqlite3.OperationalError as error:
             logger.warning(
-                "the cache %s cannot be written (%s): %d answers not kept", self._store.path, error, len(rows)
+                "the cache %s cannot be written (%s): %d answers are not cached", self._store.path, error, len(rows)
             )
+
+
+def _key(settings: str, prompt: str, number: int) -> str:
+    known = [settings, prompt, number] if number else [settings, prompt]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def _completion(text: str, prompt_tokens: int, completion_tokens: int, logprobs: str | None) -> Completion:
+    values = None if logprobs is None else tuple(json.loads(logprobs))
+    return Completion(text, prompt_tokens, completion_tokens, cached=True, logprobs=values)

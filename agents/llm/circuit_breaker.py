@@ -1,4 +1,4 @@
-"""Stops asking a server that does not answer, and tries again ever more rarely."""
+"""Circuit breaker: stops requests to a server that does not answer, and retries at growing intervals."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable
 _LONGEST_PAUSE = 3600.0
 
 
-class Circuit:
-    """Opens after several failures in a row; closes at the first success.
+class CircuitBreaker:
+    """Opens after several consecutive failures and closes at the first success.
 
-    Without it a run would wait out every time limit of every call to a server that is gone.
+    Without it, every call to a server that is down would wait for its time limit.
     """
 
     def __init__(self, tolerance: int, pause: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start closed.
+        """Create a closed circuit breaker.
 
         Args:
-            tolerance: failures in a row after which it opens.
-            pause: seconds it stays open the first time; twice as long each further time, an hour at most.
-            clock: seconds, never going back.
+            tolerance: consecutive failures after which it opens.
+            pause: seconds it stays open the first time; they double each time, up to an hour.
+            clock: monotonic clock in seconds.
         """
         self._tolerance = tolerance
         self._first_pause = self._pause = pause
@@ -32,23 +32,23 @@ class Circuit:
 
     @property
     def is_open(self) -> bool:
-        """The server should be left alone for now."""
+        """Whether requests must not be sent now."""
         with self._lock:
             return self._clock() < self._open_until
 
     @property
-    def is_doubtful(self) -> bool:
-        """It was open and has not had a success since: try with a single call."""
+    def is_half_open(self) -> bool:
+        """Whether it was open and has had no success since: a single request should test the server."""
         with self._lock:
             return self._failures >= self._tolerance
 
     def succeeded(self) -> None:
-        """A call was answered."""
+        """Record a successful request."""
         with self._lock:
             self._failures, self._pause, self._open_until = 0, self._first_pause, 0.0
 
     def failed(self) -> float | None:
-        """A call was not answered; the seconds of the pause where this opens the circuit."""
+        """Record a failed request; returns the seconds of the pause if the circuit opens, else None."""
         with self._lock:
             now = self._clock()
             self._failures += 1

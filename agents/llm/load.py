@@ -1,4 +1,4 @@
-"""One name for any model: a GGUF file, the address of a server, or the transcript of an earlier run."""
+"""Opens any model by a name: a GGUF file, the address of a server, or the transcript of an earlier run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rapport.agents.llm.gguf.hub import FORMS, PREFIX, fetch
 from rapport.agents.llm.transcript import ReplayLLM
 
 REPLAY = "replay:"
-"""Begins the name of a transcript to be played again."""
+"""Prefix of the name of a transcript to replay."""
 
 
 def open_llm(
@@ -30,20 +30,24 @@ def open_llm(
     """Open a language model.
 
     Args:
-        source: ``"path/model.gguf"``, run in this process by llama.cpp; a name in ``packaged``;
-            ``"hf:owner/repository/model.gguf"`` or ``"hf:owner/repository:*q4_0.gguf"``, the same fetched from the
-            Hugging Face Hub (:mod:`rapport.agents.llm.gguf.hub`); ``"http://host:port/v1#model"``, any server that
-            speaks OpenAI's protocol (llama-server, vLLM, Ollama, hosted ones), asked at once whether it is there;
-            without ``#model`` the first model that it lists; ``"replay:FILE"``, a transcript
-            (:mod:`rapport.agents.llm.transcript`), with the sampling, costs and limits recorded there.
-        sampling: how tokens are drawn.
-        budget: what the model may cost; beyond it prompts are answered with an error.
-        cache: file in which answers are kept for the next time; None for no cache.
-        timeout: seconds one answer may take.
-        n_ctx: tokens of all prompts and answers under way together (GGUF files only).
-        n_threads: processor threads (GGUF files only); chosen by the model's size where None.
-        packaged: GGUF files that come with a package, by name: :data:`rapport.agents.planning.lm.embedded.PACKAGED`
-            has the planner model of Rapport, ``"embedded"``.
+        source: one of
+
+            - ``"path/model.gguf"``, a file that llama.cpp runs in this process;
+            - a name in ``packaged``;
+            - ``"hf:owner/repository/model.gguf"`` or ``"hf:owner/repository:*q4_0.gguf"``, a GGUF file on the Hugging
+              Face Hub (:mod:`rapport.agents.llm.gguf.hub`);
+            - ``"http://host:port/v1#model"``, a server with OpenAI's chat API (llama-server, vLLM, Ollama, hosted
+              models); without ``#model`` the first model that it lists;
+            - ``"replay:FILE"``, a transcript (:mod:`rapport.agents.llm.transcript`), with its recorded sampling
+              settings, costs and limits.
+        sampling: sampling settings.
+        budget: limits on what the model may cost; beyond them prompts get a completion with an error.
+        cache: file of cached answers; None for no cache.
+        timeout: seconds that one answer may take.
+        n_ctx: tokens of all running prompts and answers together (GGUF files only).
+        n_threads: processor threads (GGUF files only); the model's size decides if None.
+        packaged: GGUF files of a package by name: :data:`rapport.agents.planning.lm.embedded.PACKAGED` has Rapport's
+            planner model, ``"embedded"``.
 
     Raises:
         ValueError: the source is none of these, or the file is no usable model or transcript.

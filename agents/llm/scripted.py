@@ -1,19 +1,22 @@
-"""A model that says what it is told to: for tests, and for replaying a recorded conversation."""
+"""A model with scripted answers, for tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from rapport.agents.llm.base.backend import Backend
-from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema
+from rapport.agents.llm.base.interface import Budget, Completion, CompletionOptions, SampleRequest, Sampling
 
-Script = Iterable[str | Exception] | Callable[[str], str]
+Answer = str | Completion
+Script = Iterable[Answer | Exception] | Callable[[str], Answer]
 
 
 class ScriptedLLM(Backend):
-    """Answers from a list, one per prompt, or from a function of the prompt. Tokens are counted as words.
+    """Answers from a list, one per sample, or from a function of the prompt, called once per sample.
 
-    An exception in the list, or raised by the function, becomes a completion with an error, as a failed call would.
+    An answer is a text, whose words count as tokens, or a `Completion`, which may have log-probabilities. An exception
+    in the list or of the function becomes a completion with an error, like a failed call.
     """
 
     def __init__(
@@ -24,28 +27,31 @@ class ScriptedLLM(Backend):
         budget: Budget | None = None,
         identity: str = "scripted",
     ) -> None:
-        """Take in the script.
+        """Create the model.
 
         Args:
-            script: answers in the order they are given, or a function from prompt to answer.
-            sampling: reported as the model's, otherwise unused.
-            budget: what the model may cost.
+            script: answers in their order, or a function from prompt to answer.
+            sampling: reported as the model's settings, otherwise unused.
+            budget: limits on what the model may cost.
             identity: name of the model.
         """
         super().__init__(identity, sampling, budget)
         self.prompts: list[str] = []
-        """Every prompt received, in order."""
+        """The prompt of every sample so far, in order."""
+        self.systems: list[str | None] = []
+        """The system message of each."""
         self._function = script if callable(script) else None
         self._answers = iter(()) if callable(script) else iter(script)
 
-    def _answer(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+    def _complete(
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
-        return [self._one(prompt) for prompt in prompts]
+        return [self._one(request.prompt, options) for request in requests]
 
-    def _one(self, prompt: str) -> Completion:
+    def _one(self, prompt: str, options: CompletionOptions) -> Completion:
         self.prompts.append(prompt)
-        read = len(prompt.split())
+        self.systems.append(options.system)
+        read = len(f"{options.system or ''} {prompt}".split())
         try:
             answer = self._function(prompt) if self._function else next(self._answers)
         except StopIteration:
@@ -54,4 +60,11 @@ class ScriptedLLM(Backend):
             answer = error
         if isinstance(answer, Exception):
             return Completion("", read, error=f"{type(answer).__name__}: {answer}")
-        return Completion(answer, read, len(answer.split()))
+        if isinstance(answer, str):
+            answer = Completion(answer, read, len(answer.split()))
+        if options.logprobs and answer.logprobs is None and answer.error is None:
+            raise ValueError(
+                f"logprobs=True: the script of {self.identity!r} answers with a text; let it answer with a Completion "
+                "that has logprobs"
+            )
+        return answer if options.logprobs else replace(answer, logprobs=None)

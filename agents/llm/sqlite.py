@@ -1,4 +1,4 @@
-"""SQLite files that several processes may share and that survive a kill, a crash and their own corruption."""
+"""SQLite files that several processes can share, and that recover from crashes and corruption."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Store:
-    """One SQLite database, opened when needed, by each process for itself.
+    """One SQLite database; each process opens its own connection when it needs one.
 
-    Every `run` is one transaction, so whatever kills the process leaves it done or not done. A file that turns out to
-    be damaged is set aside as ``<name>.corrupt-<number>`` and an empty one takes its place.
+    Every `run` is one transaction, which a crash leaves either complete or undone. A damaged file is renamed to
+    ``<name>.corrupt-<number>`` and replaced by an empty one.
     """
 
     def __init__(self, path: str | PathLike[str] | None, tables: str) -> None:
-        """Open or make the database.
+        """Open or create the database.
 
         Args:
             path: the file; None for a database in memory.
-            tables: SQL statements that make the tables where they are missing.
+            tables: SQL statements that create missing tables.
 
         Raises:
-            ValueError: the file cannot be made or opened.
+            ValueError: the file cannot be created or opened.
         """
         self.path = None if path is None else Path(fspath(path))
         self._tables = tables
@@ -55,9 +55,9 @@ class Store:
             ) from error
 
     def run(self, work: Callable[[sqlite3.Connection], T], *, write: bool = False) -> T:
-        """Do `work` in one transaction; on a damaged file set it aside and do it on an empty one.
+        """Run `work` in one transaction; on a damaged file, replace the file first.
 
-        A transaction that writes says so, and waits for other writers at its start instead of failing in its middle.
+        With `write`, the transaction waits for other writers at its start instead of failing at its first change.
         """
         with self._lock:
             try:
@@ -66,12 +66,12 @@ class Store:
                 if self.path is None or not _is_broken(error):
                     raise
                 self._close()
-                with _alone(self.path):
-                    self._set_aside(error)
+                with _exclusive(self.path):
+                    self._replace_damaged(error)
                 return self._transaction(work, write)
 
     def close(self) -> None:
-        """Close the database; the next `run` opens it again."""
+        """Close the connection; the next `run` opens it again."""
         with self._lock:
             self._close()
 
@@ -87,14 +87,14 @@ class Store:
         return result
 
     def _open(self) -> sqlite3.Connection:
-        # A connection must not be used across fork: a child opens its own and leaves its parent's alone.
+        # A connection must not be used across a fork: a child process opens its own.
         if self._connection is None or self._owner != os.getpid():
             self._connection, self._owner = self._connect_when_free(), os.getpid()
         return self._connection
 
     def _connect_when_free(self) -> sqlite3.Connection:
-        # SQLite's own timeout does not cover the change to write-ahead logging, for which two processes that open a
-        # new file at once compete, nor the last user's closing of the log.
+        # SQLite's own timeout does not cover the switch to write-ahead logging, when two processes open a new file at
+        # the same time, nor the closing of the log by the last user.
         deadline = time.monotonic() + _BUSY_SECONDS
         while True:
             try:
@@ -121,14 +121,14 @@ class Store:
             self._connection.close()
         self._connection = None
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+    def _replace_damaged(self, error: sqlite3.DatabaseError) -> None:
         assert self.path is not None
         if _is_sound(self.path):
             return  # another process has already replaced it
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.corrupt-{number}")).exists():
             number += 1
-        logger.warning("%s is damaged (%s): set aside as %s, starting afresh", self.path, error, aside.name)
+        logger.warning("%s is damaged (%s): renamed to %s and replaced by an empty file", self.path, error, aside.name)
         for suffix in ("-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         if self.path.exists():
@@ -136,8 +136,8 @@ class Store:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Keep all other processes out of the block: of several that find a file damaged, one only may set it aside."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Lock out other processes, so that only one of those that find a file damaged replaces it."""
     lock = path.with_name(path.name + ".lock")
     with closing(sqlite3.connect(lock, timeout=_BUSY_SECONDS, isolation_level=None)) as db:
         db.execute("BEGIN EXCLUSIVE")
@@ -167,4 +167,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f"the folder of {path} cannot be made: {error}. Give another path") from error
+        raise ValueError(f"the folder of {path} cannot be created: {error}. Give another path") from error

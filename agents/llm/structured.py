@@ -1,4 +1,4 @@
-"""Answers that can be used: parsed, checked, and asked for again where they do not hold."""
+"""JSON answers: parsed, validated, and requested again where they are invalid."""
 
 from __future__ import annotations
 
@@ -27,49 +27,51 @@ def complete_json(
     *,
     max_tokens: int = 256,
     retries: int = 2,
+    system: str | None = None,
 ) -> list[T | None]:
-    """Parsed answers to a batch of prompts; None where the model gave none that can be used.
+    """Parsed answers to a batch of prompts; None where the model gave no usable one.
 
-    An answer that is not JSON, or that `parse` refuses, is sent back to the model together with the reason, `retries`
-    times at most. The retried prompt begins with the first one, so that a backend can reuse what it has already read.
-    A call that failed (time limit, connection, budget) is not repeated: backends retry what is worth retrying.
+    If an answer is not JSON, or `parse` refuses it, the prompt is sent again with the answer and the reason, at most
+    `retries` times. The new prompt starts with the old one, so that a backend can reuse its prefix. Failed calls (time
+    limit, connection, budget) are not repeated here: backends repeat those that may succeed.
 
     Args:
         llm: the model; its meter counts the retries.
         prompts: N prompts.
         schema: JSON schema of an answer.
-        parse: turns decoded JSON into a result, or raises ValueError with a reason the model can act on.
-        max_tokens: longest answer.
-        retries: times an answer is asked for again.
+        parse: turns decoded JSON into a result, or raises ValueError with a reason that the model can act on.
+        max_tokens: longest answer in tokens.
+        retries: times a prompt is sent again.
+        system: system message; None for none.
 
     Returns:
         N results, in the order of the prompts.
     """
     results: list[T | None] = [None] * len(prompts)
-    asked = dict(enumerate(prompts))
+    pending = dict(enumerate(prompts))
     for attempt in range(retries + 1):
-        if not asked:
+        if not pending:
             break
         if attempt:
-            llm.meter.retries += len(asked)
-        answers = llm.complete(list(asked.values()), schema, max_tokens)
+            llm.meter.retries += len(pending)
+        answers = llm.complete(list(pending.values()), schema, max_tokens, system=system)
         refused: dict[int, str] = {}
-        for index, answer in zip(asked, answers, strict=True):
+        for index, answer in zip(pending, answers, strict=True):
             if answer.error is not None:
                 continue
             try:
                 results[index] = parse(decode_json(answer.text))
             except ValueError as error:
                 refused[index] = prompts[index] + _RETRY.format(answer=printable(answer.text)[:300], reason=error)
-        asked = refused
+        pending = refused
     return results
 
 
 def decode_json(text: str) -> object:
-    """The JSON value in an answer, also where a fence or a sentence stands around it.
+    """The JSON value in an answer, which a code fence or a sentence may surround.
 
     Raises:
-        ValueError: there is none; the message says so in words meant for the model.
+        ValueError: there is none; the message is addressed to the model.
     """
     body = text.strip()
     candidates = [body]
@@ -79,7 +81,7 @@ def decode_json(text: str) -> object:
             candidates.append(body[start : stop + 1])
     for candidate in candidates:
         try:
-            # Not strict: grammars made from a schema let control characters into strings.
+            # Not strict, because grammars of a schema allow control characters in strings.
             return json.loads(candidate, strict=False)
         except (ValueError, RecursionError):
             continue

@@ -1,8 +1,8 @@
-"""Everything a model was asked and answered, in one file from which a run can be played again without the model.
+"""Transcripts: all prompts and answers of a run in one file, which replays the run without the model.
 
-A transcript is made of conversations, each a part of a run that is done whole or begun anew: a segment of a training,
-an evaluation. Within one the n-th time a prompt is asked it gets its n-th answer, so that failures, answers from a
-cache and prompts that were never sent for want of budget come again as they came, and so does what they cost.
+A transcript consists of conversations. A conversation is a part of a run that is finished or started again as a whole:
+a segment of a training, or an evaluation. The n-th time that a prompt occurs in a conversation it gets its n-th
+recorded answer. Failures, cached answers, prompts beyond the budget, and costs are thus replayed.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import logging
 import sqlite3
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rapport.agents.llm.base.interface import LLM, Budget, Completion, Meter, Sampling, Schema, request_settings
+from rapport.agents.llm.base.interface import LLM, Budget, Completion, CompletionOptions, Meter, Sampling, Schema
 from rapport.agents.llm.sqlite import Store
 
 logger = logging.getLogger(__name__)
@@ -37,15 +37,15 @@ CREATE INDEX IF NOT EXISTS of_conversation ON batches (conversation)
 
 @dataclass(frozen=True)
 class Batch:
-    """What was asked at once.
+    """One call of `complete`.
 
     Attributes:
-        conversation: the part of the run it belongs to.
-        settings: the model's identity, its sampling, the JSON schema and the longest answer allowed.
-        prompts: N prompts.
+        conversation: the part of the run that it belongs to.
+        settings: the model's identity, its sampling settings, and the arguments of `complete`.
+        prompts: N prompts, each as often as it was sampled.
         answers: their N answers.
-        cost: what the batch cost.
-        budget: what the model could cost in all.
+        cost: cost of the batch.
+        budget: limits on the total cost of the model.
     """
 
     conversation: str
@@ -56,11 +56,11 @@ class Batch:
     budget: Budget
 
     def packed(self) -> bytes:
-        """All but the conversation's name, as JSON that is compressed, for prompts are long and much alike."""
+        """All but the conversation's name as compressed JSON; prompts are long and similar."""
         content = {
             "settings": self.settings,
             "prompts": self.prompts,
-            "answers": [asdict(answer) for answer in self.answers],
+            "answers": [_packed(answer) for answer in self.answers],
             "cost": self.cost.to_dict(),
             "budget": asdict(self.budget),
         }
@@ -68,33 +68,33 @@ class Batch:
 
     @classmethod
     def unpacked(cls, conversation: str, content: bytes) -> Batch:
-        """The batch in a row of the file."""
+        """The batch of a row of the file."""
         fields = json.loads(zlib.decompress(content))
-        answers = [Completion(**answer) for answer in fields["answers"]]
+        answers = [_unpacked(answer) for answer in fields["answers"]]
         cost, budget = Meter.from_dict(fields["cost"]), Budget(**fields["budget"])
         return cls(conversation, fields["settings"], fields["prompts"], answers, cost, budget)
 
 
 class RecordedLLM:
-    """A model whose every answer is written down. Several processes may write one file; a crash loses no whole batch.
+    """A model that records every answer. Several processes may write one file; a crash loses no finished batch.
 
-    What lies outside of any :func:`conversation` is one without a name.
+    Batches outside a :func:`conversation` belong to one without a name.
     """
 
     def __init__(self, llm: LLM, path: str | PathLike[str]) -> None:
-        """Put a transcript behind a model; in front of its cache, so that cached answers are written down too.
+        """Open or create the transcript.
 
         Args:
-            llm: the model; its meter is also this one's.
-            path: the file, added to where it is there, set aside and begun afresh where it is damaged.
+            llm: the model, whose meter is shared; it may have a cache, whose answers are recorded too.
+            path: the file; new batches are appended, and a damaged file is replaced by an empty one.
 
         Raises:
-            ValueError: the file cannot be made or opened.
+            ValueError: the file cannot be created or opened.
         """
         self.llm = llm
         self._conversation = ""
         self._store = Store(path, _TABLES)
-        self._store.close()  # opened again when there is something to write
+        self._store.close()  # the first write opens it again
 
     @property
     def identity(self) -> str:
@@ -111,22 +111,32 @@ class RecordedLLM:
         """The model's meter."""
         return self.llm.meter
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`."""
         before = replace(self.meter)
-        answers = self.llm.complete(prompts, schema, max_tokens)
-        settings = request_settings(self.llm, schema, max_tokens)
+        answers = self.llm.complete(prompts, schema, max_tokens, system=system, n=n, logprobs=logprobs)
+        settings = CompletionOptions(schema, max_tokens, system, n, logprobs).settings(self.llm)
         cost = self.meter - before
-        self._write(Batch(self._conversation, settings, list(prompts), answers, cost, self.meter.budget))
+        sampled = [prompt for prompt in prompts for _ in range(n)]
+        self._write(Batch(self._conversation, settings, sampled, answers, cost, self.meter.budget))
         return answers
 
     def begin(self, conversation: str) -> None:
-        """What follows is this conversation, and nothing that was written of it before."""
+        """Start a conversation and delete earlier batches of the same name."""
         self._conversation = conversation
         self._change("DELETE FROM batches WHERE conversation = ?", (conversation,))
 
     def close(self) -> None:
-        """Close the file; what follows has no name."""
+        """Close the file and end the conversation."""
         self._conversation = ""
         self._store.close()
 
@@ -141,16 +151,16 @@ class RecordedLLM:
             logger.warning("the transcript %s cannot be written (%s): it has a gap", self._store.path, error)
 
 
-class _Kept(NamedTuple):
+class _Recorded(NamedTuple):
     answer: Completion
     cost: Meter | None
 
 
 class ReplayLLM:
-    """Answers from a transcript alone. A prompt that is not there gets an error, and counts as a failure.
+    """Replays a transcript. A prompt that is not in it gets an error and counts as a failure.
 
-    The meter says what the model cost when it was recorded, its seconds too. The recorded budget is reported but not
-    enforced: what it left unanswered then stays unanswered.
+    The meter shows the recorded costs, seconds included. The recorded budget is reported and not enforced: the prompts
+    that it left unanswered stay unanswered.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -158,7 +168,7 @@ class ReplayLLM:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no transcript, or holds nothing.
+            ValueError: the file is no transcript, or it is empty.
         """
         self.path = Path(fspath(path))
         first = next(read_batches(self.path), None)
@@ -168,60 +178,70 @@ class ReplayLLM:
         self.sampling = Sampling(**first.settings["sampling"])
         self.meter = Meter(budget=first.budget)
         self._conversation = ""
-        self._kept: dict[str, deque[_Kept]] | None = None
-        self._said_missing = False
+        self._recorded: dict[str, deque[_Recorded]] | None = None
+        self._logged_missing = False
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`."""
-        if self._kept is None:
+        settings = CompletionOptions(schema, max_tokens, system, n, logprobs).settings(self)
+        if self._recorded is None:
             self.begin(self._conversation)
-        assert self._kept is not None
-        return [self._answer(self._kept[_key(prompt, schema, max_tokens)]) for prompt in prompts]
+        assert self._recorded is not None
+        return [self._answer(self._recorded[_key(prompt, settings)]) for prompt in prompts for _ in range(n)]
 
     def begin(self, conversation: str) -> None:
-        """What follows is this conversation, from its beginning."""
+        """Start a conversation from its beginning."""
         self._conversation = conversation
-        self._kept = defaultdict(deque)
-        self._said_missing = False
+        self._recorded = defaultdict(deque)
+        self._logged_missing = False
         try:
             for batch in read_batches(self.path, conversation):
-                self._keep(batch)
+                self._record(batch)
         except ValueError as error:
             logger.warning("%s; what could not be read of %r is not answered", error, conversation)
 
     def close(self) -> None:
-        """Forget the conversation; what follows has no name."""
-        self._conversation, self._kept = "", None
+        """End the conversation."""
+        self._conversation, self._recorded = "", None
 
-    def _keep(self, batch: Batch) -> None:
-        assert self._kept is not None
+    def _record(self, batch: Batch) -> None:
+        assert self._recorded is not None
         self.sampling, self.meter.budget = Sampling(**batch.settings["sampling"]), batch.budget
         cost: Meter | None = batch.cost
         for prompt, answer in zip(batch.prompts, batch.answers, strict=True):
-            key = _key(prompt, batch.settings["schema"], batch.settings["max_tokens"])
-            self._kept[key].append(_Kept(answer, cost))
-            cost = None  # a batch's cost comes with its first answer
+            key = _key(prompt, batch.settings)
+            self._recorded[key].append(_Recorded(answer, cost))
+            cost = None  # the cost of a batch counts with its first answer
 
-    def _answer(self, kept: deque[_Kept]) -> Completion:
-        if kept:
-            answer, cost = kept.popleft()
+    def _answer(self, recorded: deque[_Recorded]) -> Completion:
+        if recorded:
+            answer, cost = recorded.popleft()
             if cost is not None:
                 self.meter.add(cost)
             return answer
         error = (
-            f"not in the transcript {self.path}, conversation {self._conversation!r}: replay with the very settings "
+            f"not in the transcript {self.path}, conversation {self._conversation!r}: replay with the settings "
             "it was recorded with, or ask a model and record it with --llm-record"
         )
-        if not self._said_missing:
+        if not self._logged_missing:
             logger.warning("a prompt is %s", error)
-            self._said_missing = True
+            self._logged_missing = True
         self.meter.failures += 1
         return Completion("", error=error, sent=False)
 
 
 @contextmanager
 def conversation(llm: LLM | None, name: str) -> Iterator[None]:
-    """A part of a run that a transcript keeps, or plays, as a whole; nothing where there is no transcript."""
+    """A part of a run that a transcript records or replays as a whole; no effect on a model without a transcript."""
     if not isinstance(llm, RecordedLLM | ReplayLLM):
         yield
         return
@@ -233,15 +253,15 @@ def conversation(llm: LLM | None, name: str) -> Iterator[None]:
 
 
 def read_batches(path: Path, conversation: str | None = None) -> Iterator[Batch]:
-    """The batches of a transcript, oldest first; the file is left as it is.
+    """The batches of a transcript, oldest first; the file does not change.
 
     Args:
         path: the file.
-        conversation: only this one's.
+        conversation: only batches of this conversation; None for all.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no transcript, or it is damaged.
+        ValueError: the file is damaged or no transcript.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no transcript {path}: `rapport run --llm-record FILE` writes one")
@@ -258,13 +278,28 @@ def read_batches(path: Path, conversation: str | None = None) -> Iterator[Batch]
 
 
 def seal(path: str | PathLike[str]) -> None:
-    """Fold what SQLite keeps beside a transcript into it: one plain file, to be handed on."""
+    """Merge SQLite's side files into a transcript, so that it is a single file."""
     try:
         with closing(sqlite3.connect(path)) as db:
             db.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.OperationalError as error:
-        logger.warning("the transcript %s is in use (%s): the files beside it belong to it", path, error)
+        logger.warning("the transcript %s is in use (%s): keep the files -wal and -shm beside it", path, error)
 
 
-def _key(prompt: str, schema: Schema | None, max_tokens: int) -> str:
-    return hashlib.sha256(json.dumps([prompt, schema, max_tokens], sort_keys=True).encode()).hexdigest()
+def _key(prompt: str, settings: Mapping[str, Any]) -> str:
+    """Key of a prompt and all settings that are arguments of `complete`."""
+    arguments = {name: value for name, value in settings.items() if name not in ("model", "sampling")}
+    return hashlib.sha256(json.dumps([prompt, arguments], sort_keys=True).encode()).hexdigest()
+
+
+def _packed(answer: Completion) -> dict[str, Any]:
+    """JSON values of an answer; without log-probabilities they are those of earlier versions."""
+    content = asdict(answer)
+    if answer.logprobs is None:
+        del content["logprobs"]
+    return content
+
+
+def _unpacked(content: dict[str, Any]) -> Completion:
+    logprobs = content.pop("logprobs", None)
+    return Completion(**content, logprobs=None if logprobs is None else tuple(logprobs))

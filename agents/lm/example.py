@@ -1,4 +1,4 @@
-"""A training example: prompts that begin alike, and the completion of each."""
+"""Training examples of a language model: prompts with a common prefix, each with its completion."""
 
 from __future__ import annotations
 
@@ -7,34 +7,33 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Prompts that begin alike, and what to answer.
+class Example:
+    """N prompts with a common prefix, which the model reads once, and the completion of each.
 
     Attributes:
-        start: what all prompts begin with, up to the end of a line.
-        rests: how each goes on.
-        answers: what to answer each.
+        prefix: the text that all prompts begin with, up to the end of a line.
+        suffixes: N texts, the rest of each prompt.
+        completions: N texts, what the model should answer.
     """
 
-    start: str
-    rests: list[str]
-    answers: list[str]
+    prefix: str
+    suffixes: list[str]
+    completions: list[str]
 
-    @property
-    def is_plan(self) -> bool:
-        """Whether plans are asked for, or reflections."""
-        return self.answers[0].startswith('{"categories"')
+    @classmethod
+    def from_prompts(cls, prompts: Sequence[str], completions: Sequence[str]) -> Example:
+        """An example made of N whole prompts and their completions."""
+        prefix, suffixes = split_prompts(prompts)
+        return cls(prefix, suffixes, list(completions))
 
-
-def lesson_of(prompts: Sequence[str], answers: Sequence[str]) -> Lesson:
-    """A lesson from whole prompts."""
-    start, rests = split_prompts(prompts)
-    return Lesson(start, rests, list(answers))
+    def prompts(self) -> list[str]:
+        """The N whole prompts."""
+        return [self.prefix + suffix for suffix in self.suffixes]
 
 
 def split_prompts(prompts: Sequence[str]) -> tuple[str, list[str]]:
-    """What all prompts begin with, up to the end of a line, and how each goes on, by at least one character."""
+    """The common prefix of N prompts, up to the end of a line, and the suffix of each, at least one character."""
     first, last = min(prompts), max(prompts)  # in sorted order these two have least in common
     common = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first) - 1)
-    start = first[: first.rfind("\n", 0, common) + 1]
-    return start, [prompt[len(start) :] for prompt in prompts]
+    prefix = first[: first.rfind("\n", 0, common) + 1]
+    return prefix, [prompt[len(prefix) :] for prompt in prompts]

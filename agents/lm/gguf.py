@@ -1,4 +1,4 @@
-"""Models of `rapport.agents.lm` as GGUF files: written for llama.cpp, and read back to be trained further."""
+"""GGUF files of the models of `rapport.agents.lm`: written for llama.cpp, and read back for further training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rapport.agents.lm.tokenizer import Kind, Piece, Tokenizer
 if TYPE_CHECKING:
     from gguf import GGUFReader, GGUFWriter
 
-# The very text of the messages, so that a chat server asks the model what it was trained on.
+# The template adds nothing to the messages, so that the model reads the prompts it was trained on.
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 FreeField = str | int | float | bool
@@ -35,30 +35,30 @@ def write_gguf(
     licence: str = "Apache-2.0",
     metadata: Mapping[str, FreeField] | None = None,
 ) -> Path:
-    """Write a model to one file that llama.cpp runs; a file that is there is replaced when the new one is complete.
+    """Write a model to a file that llama.cpp runs; it replaces an older file atomically.
 
     Args:
         path: the file.
         model: the weights.
         tokenizer: the vocabulary.
         name: ``general.name``.
-        precision: of the matrices; norms are always F32.
+        precision: type of the matrices; norms are always F32.
         licence: ``general.license``, an SPDX identifier.
-        metadata: further fields under keys of your own, such as ``rapport.steps``.
+        metadata: further fields, by keys such as ``rapport.steps``.
 
     Returns:
         The path.
 
     Raises:
         ImportError: gguf is not installed.
-        ValueError: model and vocabulary do not fit each other.
+        ValueError: model and tokenizer have vocabularies of different sizes.
     """
     gguf = _gguf()
     path = Path(path)
     if tokenizer.n_vocab != model.config.n_vocab:
         raise ValueError(
-            f"the model writes {model.config.n_vocab} tokens, the vocabulary has {tokenizer.n_vocab}: "
-            "make the model with n_vocab=tokenizer.n_vocab"
+            f"the model has n_vocab={model.config.n_vocab} and the tokenizer {tokenizer.n_vocab}: "
+            "create the model with n_vocab=tokenizer.n_vocab"
         )
     writer = gguf.GGUFWriter(None, "llama")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if precision == "F16" else gguf.LlamaFileType.ALL_F32)
@@ -77,12 +77,12 @@ def write_gguf(
 
 
 def read_gguf(path: str | PathLike[str]) -> tuple[Llama, Tokenizer]:
-    """Read what `write_gguf` has written.
+    """Read a file of `write_gguf`.
 
     Raises:
         ImportError: gguf is not installed.
         FileNotFoundError: there is no such file.
-        ValueError: the file holds another kind of model.
+        ValueError: the file has another kind of model.
     """
     gguf = _gguf()
     reader = gguf.GGUFReader(path)
@@ -122,7 +122,7 @@ def _gguf() -> Any:
 
 
 def _tensors(model: Llama) -> Iterator[tuple[str, Tensor]]:
-    """Names in a GGUF file, and the model's weights that belong to them (views, not copies)."""
+    """Tensor names of the GGUF file with the model's weights (views, not copies)."""
     yield "token_embd.weight", model.embedding.weight
     for number, block in enumerate(model.blocks):
         query, key, value = block.qkv.weight.chunk(3)
@@ -211,7 +211,7 @@ def _field(reader: GGUFReader, key: str) -> Any:
 
 
 def _decimal(value: float) -> float:
-    """The shortest number that a 32-bit float stands for: 1e-05, not 9.999999747378752e-06."""
+    """The shortest decimal of a 32-bit float: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
@@ -219,6 +219,6 @@ def _weights(key: str, values: NDArray[Any], shape: torch.Size) -> Tensor:
     if values.dtype not in (np.float16, np.float32) or values.shape != shape:
         raise ValueError(
             f"tensor {key!r} has shape {values.shape} and type {values.dtype}, not {tuple(shape)} and F16 or F32: "
-            "only models of rapport.agents.lm that are not quantised can be read"
+            "only models of rapport.agents.lm without quantisation can be read"
         )
     return torch.from_numpy(values.astype(np.float32))

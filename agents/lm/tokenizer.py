@@ -1,7 +1,7 @@
-"""Text to tokens and back, exactly as llama.cpp does it with the same vocabulary (its "llama" tokenizer).
+"""Tokenizer that gives the tokens of llama.cpp's "llama" tokenizer with the same vocabulary.
 
 The vocabulary is byte-pair encoding in SentencePiece's form (arXiv 1808.06226): pieces with scores, and the 256 bytes
-for what no piece spells.
+as a fallback for text that no piece covers.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from itertools import accumulate
 from typing import NamedTuple
 
 _SPACE = "\u2581"
-"""What SentencePiece and llama.cpp write for a space."""
+"""Symbol that SentencePiece and llama.cpp write for a space."""
 
 _MASK = "\ue000"
-"""A space while SentencePiece learns: it would not learn pieces that end with a real one."""
+"""Symbol for a space while SentencePiece learns, because it learns no pieces that end with a real space."""
 
-# Letters with the space before them; single digits; everything between, with the spaces around it. The space between a
-# comma or bullet and a word belongs to the comma, so that a name is the same piece in a list and in JSON.
+# A word with the space before it, a single digit, or punctuation with the spaces around it. The space between a comma
+# or bullet and a word belongs to the comma, so that a name is the same piece in a list and in JSON.
 _WORD = re.compile(r" ?[^\W\d_]+|\d| ?(?:[^\w\s]|_)+(?: (?:[^\w\s]|_)+)* ?| +")
 _GLUE = re.compile(r"(?:[^\w]|_)+")
 
@@ -56,19 +56,22 @@ _SPECIAL = [
 
 
 class Tokenizer:
-    """A vocabulary and how text is written with it.
+    """Byte-pair encoding with a given vocabulary.
 
-    No space is put before a text and nothing else is added, so that a prompt and an answer that are encoded one by one
-    can be joined. The symbol U+2581 reads as a space.
+    No space or token is added to a text, so that the tokens of a prompt and of its completion can be concatenated. The
+    symbol U+2581 stands for a space.
     """
 
     unknown, bos, eos = 0, 1, 2
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
-        """Take a vocabulary.
+        """Create a tokenizer.
 
         Args:
-            pieces: in the order of their ids: ``<unk>``, ``<s>``, ``</s>``, the 256 bytes, then the others.
+            pieces: the vocabulary in the order of ids: ``<unk>``, ``<s>``, ``</s>``, the 256 bytes, then the others.
+
+        Raises:
+            ValueError: the special pieces are not in this order, or a piece is there twice.
         """
         if [(p.text, p.kind) for p in pieces[: len(_SPECIAL)]] != [(p.text, p.kind) for p in _SPECIAL]:
             raise ValueError("pieces must begin with <unk>, <s>, </s> and the bytes <0x00> to <0xFF>, in this order")
@@ -76,7 +79,7 @@ class Tokenizer:
         self._ids = {piece.text: index for index, piece in enumerate(pieces)}
         if len(self._ids) < len(pieces):
             doubled = next(text for text, n in Counter(piece.text for piece in pieces).items() if n > 1)
-            raise ValueError(f"piece {doubled!r} is in the vocabulary more than once: leave one of them")
+            raise ValueError(f"piece {doubled!r} is in the vocabulary more than once: keep one of them")
         self._scores = {piece.text: piece.score for piece in pieces}
         self._joined = {piece.text[at : at + 2] for piece in pieces for at in range(len(piece.text) - 1)}
         self._part_ids = lru_cache(maxsize=2**16)(self._encode_part)
@@ -91,11 +94,11 @@ class Tokenizer:
         return list(self._pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without begin and end."""
+        """Tokens of a text, without the begin and end tokens."""
         return [token for part in self._parts(text.replace(" ", _SPACE)) for token in self._part_ids(part)]
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """Text of tokens; what is no UTF-8 reads as U+FFFD, begin, end and unknown as nothing."""
+        """Text of tokens; invalid UTF-8 becomes U+FFFD, and the begin, end and unknown tokens are left out."""
         data = bytearray()
         for token in tokens:
             text, _, kind = self._pieces[token]
@@ -106,11 +109,11 @@ class Tokenizer:
         return data.decode(errors="replace")
 
     def symbols(self, text: str) -> list[str]:
-        """How the vocabulary cuts a text up, spaces as U+2581, what is to be spelled in bytes as single characters."""
+        """Pieces of a text, with U+2581 for spaces and a single character where the bytes have to spell it."""
         return [symbol for part in self._parts(text.replace(" ", _SPACE)) for symbol in self._merge(part)]
 
     def to_bytes(self) -> bytes:
-        """The vocabulary as a file's content."""
+        """The vocabulary as the content of a file."""
         return json.dumps([list(piece) for piece in self._pieces], ensure_ascii=False).encode()
 
     @staticmethod
@@ -119,7 +122,7 @@ class Tokenizer:
         return Tokenizer([Piece(text, score, Kind(kind)) for text, score, kind in json.loads(data)])
 
     def _parts(self, text: str) -> Iterator[str]:
-        """Cut a text where no piece spans: merges on one side cannot matter to the other, and parts recur."""
+        """Split a text where no piece spans: merges on both sides are independent, and recurring parts are cached."""
         start = 0
         for at in range(1, len(text)):
             if text[at - 1 : at + 1] not in self._joined:
@@ -136,7 +139,7 @@ class Tokenizer:
         return ids
 
     def _merge(self, part: str) -> list[str]:
-        """Join the neighbours that make the best piece, the leftmost first, until none do."""
+        """Merge the neighbours that form the piece of the highest score, the leftmost first, until none do."""
         symbols = list(part)
         following = list(range(1, len(symbols) + 1))
         before = list(range(-1, len(symbols) - 1))
@@ -154,7 +157,7 @@ class Tokenizer:
             _, left, joined = heapq.heappop(queue)
             right = following[left]
             if not symbols[left] or right == len(symbols) or symbols[left] + symbols[right] != joined:
-                continue  # one of the two has become part of another symbol meanwhile
+                continue  # one of the two has already been merged with another symbol
             symbols[left], symbols[right] = joined, ""
             following[left] = following[right]
             if following[left] < len(symbols):
@@ -167,29 +170,29 @@ class Tokenizer:
 def learn_tokenizer(texts: Iterable[str], n_vocab: int = 1280, phrases: Sequence[str] = ()) -> Tokenizer:
     """Learn a vocabulary by byte-pair encoding with SentencePiece.
 
-    Numbers are written two digits at a time, punctuation apart from words.
+    Numbers are encoded two digits at a time, and punctuation apart from words.
 
     Args:
-        texts: what the vocabulary is to write in few pieces.
-        n_vocab: pieces at most besides those for phrases, fewer where the texts hold no more.
-        phrases: texts that become one piece each, such as names that are written often; a phrase stands alone or
-            between punctuation: within running text its first word may go with the space before it.
+        texts: the corpus.
+        n_vocab: most pieces, those of phrases not counted; there are fewer where the texts do not give as many.
+        phrases: texts that become one piece each, such as frequent names. A phrase is one piece where it stands alone
+            or between punctuation; in running text its first word may be merged with the space before it.
 
     Raises:
         ImportError: sentencepiece is not installed.
-        ValueError: there are no texts, or n_vocab leaves no room for the bytes, numbers and single characters.
+        ValueError: there are no texts, or n_vocab is too small for the bytes, numbers and single characters.
     """
     words = Counter(word.replace(" ", _MASK) for text in texts for word in _WORD.findall(text) if word.isprintable())
     numbers = [Piece(f"{number:02d}", 0.0, Kind.NORMAL) for number in range(100)]
     learned = _learn(words, n_vocab - len(numbers))
-    # Pieces of punctuation come first, so that a word's pieces do not depend on what is around it.
+    # Punctuation is merged first, so that the pieces of a word do not depend on its surroundings.
     learned.sort(key=lambda text: _GLUE.fullmatch(text) is None)
     pieces = [*_SPECIAL, *numbers, *(Piece(text, -1.0 - n, Kind.NORMAL) for n, text in enumerate(learned))]
     return _with_phrases(Tokenizer(pieces), phrases)
 
 
 def _learn(words: Counter[str], n_vocab: int) -> list[str]:
-    """Pieces of words, in the order in which they are to be merged, single characters last."""
+    """Pieces of words in the order of their merges, single characters last."""
     try:
         import sentencepiece
     except ImportError as error:
@@ -226,7 +229,7 @@ def _learn(words: Counter[str], n_vocab: int) -> list[str]:
 
 
 def _with_phrases(tokenizer: Tokenizer, phrases: Iterable[str]) -> Tokenizer:
-    """Make each phrase a piece, from the left, by merges that come after all others."""
+    """Add merges, after all others, that make each phrase a piece from left to right."""
     for phrase in phrases:
         pieces = tokenizer.pieces()
         known = {piece.text for piece in pieces}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rapport.agents.policies.encoder import StateEncoder
+from rapport.agents.policies.score import score_items
 
 BOUND = 20.0
 """Hyper-actions are clipped to [-BOUND, BOUND]; Stable-Baselines3 needs finite bounds."""
@@ -31,8 +31,7 @@ def best_items(weights: Tensor, items: Tensor, allowed: Tensor, k: int) -> Tenso
         allowed: shape (B, N), bool; at least k true in each row.
         k: items to take, at most N.
     """
-    scores = torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(items.shape[1]), items.T)
-    return scores.masked_fill_(~allowed, float("-inf")).topk(k, dim=1).indices
+    return score_items(weights, items).masked_fill_(~allowed, float("-inf")).topk(k, dim=1).indices
 
 
 class HyperActionEnv(VectorWrapper):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rapport.agents.policies.encoder import StateEncoder
+from rapport.agents.policies.score import score_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 
 EXCLUDED = -1e9
@@ -98,9 +99,7 @@ class PlackettLucePolicy(SlatePolicy):
 
         The logit of item i is (<w, e_i> / sqrt(E) + b) / temperature.
         """
-        items = self.encoder.items()
-        weights = self.mean_action(states) / self.log_temperature.exp()
-        logits = torch.addmm(weights[:, -1:], weights[:, :-1] / math.sqrt(items.shape[1]), items.T)
+        logits = score_items(self.mean_action(states) / self.log_temperature.exp(), self.encoder.items())
         forbidden = ~plan.bool()
         if forbidden.any():  # a pass over all items that plans of every category can do without
             logits = logits.masked_fill_(forbidden[:, self.category], EXCLUDED)

@@ -8,7 +8,6 @@ not held out. Nothing comes from the simulator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rapport.agents.policies.score import score_pairs
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.datasets.schema import IntArray, SessionData
 from rapport.envs.session.response.batches import SequenceBatch, sequence_batches
@@ -120,8 +120,7 @@ def _loss(
     shown = F.embedding((items - 1).clamp(min=0), encoder.items())
     total = states.new_zeros(())
     for head, target in zip(heads, targets, strict=True):
-        weights = head(latent)
-        logits = (weights[..., :-1] * shown).sum(-1) / math.sqrt(shown.shape[-1]) + weights[..., -1]
+        logits = score_pairs(head(latent), shown)
         truth = batch.feedback[..., target]
         known = truth >= 0
         entropy = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0).float(), reduction="none")

@@ -1,4 +1,4 @@
-"""Anybody's interaction log as a data set, from files and a short description of them in TOML.
+"""An interaction log as a data set, from files and a manifest in TOML that describes them.
 
 .. code-block:: toml
 
@@ -16,8 +16,7 @@
     path = "items.parquet"
     features = ["brand", { column = "price", bins = 5 }]
 
-Keys mean what the arguments of :func:`rapport.datasets.custom.frames.from_frames` mean; ``docs/own_log.md`` lists them
-all.
+Keys are the arguments of :func:`rapport.datasets.custom.frames.from_frames`; ``docs/own_log.md`` lists all of them.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ from typing import Any
 
 import pandas as pd
 
+from rapport._deprecation import renamed
+from rapport.datasets.custom.files import read_columns, whole_numbers
 from rapport.datasets.custom.frames import (
     HOUR_MS,
     Bins,
@@ -41,13 +42,12 @@ from rapport.datasets.custom.frames import (
     row_ids,
 )
 from rapport.datasets.files import cache
-from rapport.datasets.files.atomic import read_columns, whole_numbers
 from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.schema import DataError, SessionData, Tables
 from rapport.datasets.splits import assemble
 
 READER_VERSION = 1
-"""Raise it when the same files and description come out otherwise, so that caches are built again."""
+"""Raise it when the same files and manifest give other tables, so that caches are built again."""
 
 _TOP = {"name": str, "interactions": dict, "items": dict, "users": dict, "splits": dict, "environment": dict}
 _INTERACTIONS = {
@@ -71,18 +71,18 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What a description says, checked as far as that is possible without reading the data.
+class Manifest:
+    """The content of a manifest, checked as far as possible without reading the data.
 
     Attributes:
-        file: the description.
+        file: path of the manifest.
         name: of the data set.
         interactions: the log; its ``id`` is the user's.
         items: the items.
-        users: the users, if described.
+        users: the users, if there is a table of them.
         reading: further arguments of :func:`rapport.datasets.custom.frames.from_frames`.
         splits: arguments of :func:`rapport.datasets.splits.assemble`.
-        environment: what ``[environment]`` says, unchecked: arguments of the environment over this data.
+        environment: the table ``[environment]``, unchecked: default arguments of the environment over this data.
     """
 
     file: Path
@@ -100,27 +100,27 @@ class Description:
         return [table.path for table in (self.interactions, self.items, self.users) if table is not None]
 
     def item_ids(self) -> pd.Index[Any]:
-        """The id of item i at place i, as in the files."""
+        """Ids of the items as in the files: entry i is that of item i."""
         return row_ids(_ids_of(self.items))
 
     def user_ids(self) -> pd.Index[Any]:
-        """The id of user u at place u, as in the files."""
+        """Ids of the users as in the files: entry u is that of user u."""
         return row_ids(_ids_of(self.users or self.interactions))
 
 
-def describe(path: str | Path) -> Description:
-    """Read and check a description.
+def read_manifest(path: str | Path) -> Manifest:
+    """Read and check a manifest.
 
     Raises:
-        DataError: it is missing or no TOML, a key is unknown, missing or of the wrong type, or a file is not there.
+        DataError: it is missing or not TOML, a key is unknown, missing or of the wrong type, or a file is missing.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise DataError(f"{file}: no such file; give the path of a description in TOML")
+        raise DataError(f"{file}: no such file; give the path of a manifest in TOML")
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: {error}; descriptions are TOML, see docs/own_log.md") from error
+        raise DataError(f"{file}: {error}; manifests are TOML, see docs/own_log.md") from error
     top = _checked(content, _TOP, f"{file}", ("name", "interactions", "items"))
     check_name(top["name"])
     log = _checked(top["interactions"], _INTERACTIONS, f"{file}: [interactions]", ("path", "behaviours"))
@@ -141,7 +141,7 @@ def describe(path: str | Path) -> Description:
         "user_features": _features(users or {}, f"{file}: [users]"),
         "randomised": log.get("randomised"),
     }
-    found = Description(
+    found = Manifest(
         file=file,
         name=top["name"],
         interactions=Table(_path(file, log["path"]), user),
@@ -153,54 +153,54 @@ def describe(path: str | Path) -> Description:
     )
     for data in found.files:
         if not data.is_file():
-            raise DataError(f"{file}: {data} is not there; paths are relative to the description")
+            raise DataError(f"{file}: {data} is not there; paths are relative to the manifest")
     return found
 
 
-def from_description(path: str | Path | Description, *, use_cache: bool = True) -> SessionData:
-    """Load the data set that a description describes.
+def from_manifest(path: str | Path | Manifest, *, use_cache: bool = True) -> SessionData:
+    """Load the data set of a manifest.
 
     Args:
-        path: the description, read or not.
-        use_cache: keep the encoded tables in the cache directory and use what is there.
+        path: path of the manifest, or the manifest as read.
+        use_cache: keep the encoded tables in the cache directory, and use those that are there.
 
     Raises:
-        DataError: as of :func:`describe` and :func:`rapport.datasets.custom.frames.from_frames`.
+        DataError: as of :func:`read_manifest` and :func:`rapport.datasets.custom.frames.from_frames`.
     """
-    described = path if isinstance(path, Description) else describe(path)
+    manifest = path if isinstance(path, Manifest) else read_manifest(path)
 
     def build() -> Tables:
-        return _tables(described)
+        return _tables(manifest)
 
     if use_cache:
-        digest = cache.key(described.files, repr((READER_VERSION, described.reading, *_ids(described))))
-        tables = cache.cached(cache_directory() / "tables" / f"{described.name}-{digest}", build)
+        digest = cache.key(manifest.files, repr((READER_VERSION, manifest.reading, *_ids(manifest))))
+        tables = cache.cached(cache_directory() / "tables" / f"{manifest.name}-{digest}", build)
     else:
         tables = build()
-    return assemble(described.name, tables, **described.splits)
+    return assemble(manifest.name, tables, **manifest.splits)
 
 
-def _ids(described: Description) -> tuple[str, str | None]:
-    return described.items.id, described.users.id if described.users else None
+def _ids(manifest: Manifest) -> tuple[str, str | None]:
+    return manifest.items.id, manifest.users.id if manifest.users else None
 
 
-def _tables(described: Description) -> Tables:
-    """Read the files and make tables of them."""
-    reading = described.reading
+def _tables(manifest: Manifest) -> Tables:
+    """Read the files and encode them as tables."""
+    reading = manifest.reading
     user, item = reading["user"], reading["item"]
     behaviours = [column for column, _ in behaviour_columns(reading["behaviours"]).values()]
     random = [reading["randomised"]] if reading["randomised"] else []
-    log = read_columns(described.interactions.path, [user, item, reading["time"], *behaviours, *random], (user, item))
-    items = _read_table(described.items, [reading["category"], *feature_columns(reading["item_features"])], item)
+    log = read_columns(manifest.interactions.path, [user, item, reading["time"], *behaviours, *random], (user, item))
+    items = _read_table(manifest.items, [reading["category"], *feature_columns(reading["item_features"])], item)
     users = None
-    if described.users is not None:
-        users = _read_table(described.users, [*feature_columns(reading["user_features"])], user)
+    if manifest.users is not None:
+        users = _read_table(manifest.users, [*feature_columns(reading["user_features"])], user)
     whole_numbers(item, items, log)
     whole_numbers(user, log, *([] if users is None else [users]))
     try:
         return frame_tables(log, items, users, **reading)
     except DataError as error:
-        raise DataError(f"{described.file}: {error}") from error
+        raise DataError(f"{manifest.file}: {error}") from error
 
 
 def _read_table(table: Table, columns: list[str], called: str) -> pd.DataFrame:
@@ -264,3 +264,7 @@ def _checked(
 
 
 _KIND_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list"}
+
+__getattr__ = renamed(
+    __name__, {"Description": "Manifest", "describe": "read_manifest", "from_description": "from_manifest"}
+)

@@ -1,1 +1,1 @@
-"""Recommendation sessions: one batch-first engine, what users do (response models) and when they leave (quit rules)."""
+"""Recommendation sessions: a batch-first engine, response models, quit rules, and their Gymnasium environments."""

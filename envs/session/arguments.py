@@ -1,7 +1,7 @@
-"""What ``gym.make`` and ``gym.make_vec`` take, as typed keyword arguments, and what a wrong one is told.
+"""The keyword arguments of ``gym.make`` and ``gym.make_vec``, typed, and the error for an unknown one.
 
-Every environment's two functions have one of these as ``**arguments: Unpack[...]``: type checkers and editors know each
-argument, and the defaults stand beside the code that uses them. ``docs/kuairand.md`` says more about each.
+The entry points of an environment take one of these as ``**arguments: Unpack[...]``, so that type checkers and editors
+know each argument. ``docs/kuairand.md`` says more about them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class SessionArguments(TypedDict, total=False):
     window: int
     """Of ``windowed_count``: items looked back on, at least 1."""
     threshold: int
-    """Of ``windowed_count``: occurrences of a label that are still borne, at least 0."""
+    """Of ``windowed_count``: occurrences of a label that are tolerated, at least 0."""
     early_window: EarlyWindow
     """Of ``windowed_count``: ``"exact"`` (default) or ``"easyrl4rec"``."""
     weights: Weights
@@ -54,9 +54,9 @@ class CoreArguments(SessionArguments, total=False):
     among: IntArray | None
     """Shape (S,), the users that can be served; all by default."""
     labels: Int32Array | None
-    """Shape (N, L), what ``windowed_count`` counts of each item; by default its category and second tag."""
+    """Of ``windowed_count``: labels of each item, shape (N, L); by default its category and second tag."""
     reward: Reward | None
-    """What a slate is worth; by default the mean of the first behaviour over its items."""
+    """Reward of a slate; by default the mean of the first behaviour over its items."""
 
 
 class LogArguments(CoreArguments, total=False):
@@ -67,7 +67,7 @@ class LogArguments(CoreArguments, total=False):
     faults: str | Sequence[str] | None
     """With ``profile="official"``: which of its faults: ``"all"`` (default), ``"none"``, or names."""
     response: ResponseModel | None
-    """A response model in the simulator's place."""
+    """A response model that replaces the simulator."""
     device: str
     """Where torch computes the simulator's responses; default ``"cpu"``."""
 
@@ -85,8 +85,7 @@ _ELSEWHERE = {
     "seed": "give it to reset(seed=...)",
     "options": "give them to reset(options=...)",
 }
-"""What other libraries call an argument (Gymnasium, Stable-Baselines3, RLlib, this project's command line), and what
-to do here."""
+"""Names of other libraries (Gymnasium, Stable-Baselines3, RLlib) and of the command line, and what to use instead."""
 
 
 def check_arguments(given: Iterable[str], kind: type, more: Sequence[str]) -> None:
@@ -94,11 +93,11 @@ def check_arguments(given: Iterable[str], kind: type, more: Sequence[str]) -> No
 
     Args:
         given: the names.
-        kind: the TypedDict that holds those there are.
-        more: further ones that are there.
+        kind: the TypedDict of the known arguments.
+        more: further known names.
 
     Raises:
-        TypeError: one is unknown; the message names the one that was likely meant.
+        TypeError: a name is unknown; the message says what to use instead.
     """
     known = sorted({*kind.__annotations__, *more})
     for name in given:

@@ -1,9 +1,6 @@
 """The engine as Gymnasium environments: :class:`SessionEnv` for one user, :class:`SessionVectorEnv` for B users.
 
-Both run :class:`~rapport.envs.session.engine.core.SessionCore`. Slot i of a vector environment seeded with s lives
-through the same sessions as a single environment seeded with s + i.
-
-An action is a slate, K item indices; or, where ``single_item`` was asked for, the index of one item.
+Both run :class:`~rapport.envs.session.engine.core.SessionCore`. Their docstrings are the environments' pages.
 """
 
 from __future__ import annotations
@@ -20,21 +17,17 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray
-from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine import counter_rng
 from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
-from rapport.envs.session.render.history import Diary
+from rapport.envs.session.render.history import EpisodeHistory
 
 Info = dict[str, Any]
 
 
 def observation_space(core: SessionCore) -> spaces.Dict:
-    """What an agent sees of one user.
+    """The observation space of one user, as of :class:`SessionEnv`.
 
-    - ``history_items`` (H,) int32: the last H items seen, oldest first, as index + 1; 0 where there is none.
-    - ``history_feedback`` (H * F,) int8: for each of them the F behaviours (``reshape(H, F)``): 1 did, 0 did not, -1
-      not recorded.
-    - ``step`` (1,) int32: slates shown so far in this session; the last step * K items of the history are of it.
-    - ``user_features`` (G,) int32: codes of the user's features.
+    The last ``step * K`` items of the history are those of the session.
     """
     length, n_behaviours = core.histories.feedback.shape[1:]
     cardinalities = np.array(core.data.population.features.cardinalities, np.int32)
@@ -49,10 +42,10 @@ def observation_space(core: SessionCore) -> spaces.Dict:
 
 
 def action_space(core: SessionCore, single_item: bool = False) -> spaces.MultiDiscrete | spaces.Discrete:
-    """A slate, K item indices in the order they are shown, in which an item may appear twice; or one item's index.
+    """The action space of one user, as of :class:`SessionEnv`.
 
     Raises:
-        ValueError: one item at a time, but slates of several.
+        ValueError: single items are asked for, and slates have several.
     """
     n_items = core.data.catalog.n_items
     if not single_item:
@@ -127,11 +120,11 @@ class SessionEnv(gym.Env[Observation, Any]):
     Args:
         core: an engine for one session; ``env.unwrapped.core.data`` is the
             :class:`~rapport.datasets.schema.SessionData` behind the environment.
-        single_item: an action is one item's index, not a slate of one.
-        render_mode: ``"ansi"``, text; ``"rgb_array"``, an image; None.
+        single_item: whether an action is one item's index instead of a slate of one.
+        render_mode: ``"ansi"``, text; ``"rgb_array"``, an image; or None.
 
     Raises:
-        ValueError: the engine holds more than one session, or there is no such render mode.
+        ValueError: the engine holds more than one session, or the render mode is unknown.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 2}  # noqa: RUF012 - gymnasium's own
@@ -145,13 +138,13 @@ class SessionEnv(gym.Env[Observation, Any]):
         self.observation_space = observation_space(core)  # type: ignore[assignment] # typed by its spaces, not by arrays
         self.action_space = action_space(core, single_item)
         self.render_mode = render_mode
-        self._diary = Diary.of(core, render_mode)
+        self._history = EpisodeHistory.of(core, render_mode)
         self._shape = () if single_item else (core.slate_size,)
         self._seeded = False
         self._running = False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
-        """Begin a session; ``options={"user": index}`` chooses whose, whether of the pool or not.
+        """Begin a session; ``options={"user": index}`` chooses any user of the data.
 
         Raises:
             ValueError: there is no such user.
@@ -160,11 +153,11 @@ class SessionEnv(gym.Env[Observation, Any]):
         users = _chosen_users(options, self.core)
         row = np.zeros(1, np.int64)
         if seed is not None or not self._seeded:
-            self.core.seed(row, np.array([noise.new_key(self.np_random)]))
+            self.core.seed(row, np.array([counter_rng.new_key(self.np_random)]))
             self._seeded = True
         self.core.begin(row, users)
-        if self._diary is not None:
-            self._diary.begin(row)
+        if self._history is not None:
+            self._history.begin(row)
         self._running = True
         return self._observe(), {"user": int(self.core.user[0]), "budget": float(self.core.budget[0])}
 
@@ -172,7 +165,7 @@ class SessionEnv(gym.Env[Observation, Any]):
         """Show the user one slate of K item indices, or one item.
 
         Raises:
-            ValueError: the action has another shape or holds what is no item's index.
+            ValueError: the action has another shape or holds a value that is not an item index.
             ResetNeeded: no session is running.
         """
         if not self._running:
@@ -180,8 +173,8 @@ class SessionEnv(gym.Env[Observation, Any]):
         slates = _checked(action, self._shape, self.core)
         core = self.core
         result = core.step(slates)
-        if self._diary is not None:
-            self._diary.write(slates, result)
+        if self._history is not None:
+            self._history.add(slates, result)
         info = {
             "user": int(core.user[0]),
             "budget": float(core.budget[0]),
@@ -194,13 +187,13 @@ class SessionEnv(gym.Env[Observation, Any]):
         return self._observe(), float(result.reward[0]), terminated, truncated, info
 
     def render(self) -> Any:
-        """The session so far, as text or as an image (H, W, 3) uint8; None without a render mode."""
-        return None if self._diary is None else self._diary.picture(0)
+        """The session so far, as text or as an image (H, W, 3), uint8; None without a render mode."""
+        return None if self._history is None else self._history.render(0)
 
     def action_masks(self) -> NDArray[np.bool_]:
-        """Which items may be chosen: shape (N,), or (K * N,) for slates, place by place, as sb3-contrib reads it.
+        """Which items may be chosen, shape (N,), or (K * N,) for slates, as sb3-contrib's MaskablePPO reads it.
 
-        All of them, unless the engine ignores repeated items: then those not shown in this session.
+        All items, unless repeats are ignored: then those not shown in this session.
         """
         masks: NDArray[np.bool_] = _action_masks(self.core)[0]
         return masks
@@ -231,12 +224,12 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
     ## Episode End
     As in :class:`SessionEnv`. An ended session is followed by a new one in the same slot:
 
-    - ``NEXT_STEP`` (Gymnasium's default): on the step after. That step's action is ignored, its reward is 0, and
-      ``info["_categories"]`` and ``info["_feedback"]`` are false where it began a session instead of showing a slate.
+    - ``NEXT_STEP`` (Gymnasium's default): on the next step, which ignores the slot's action and has reward 0 there;
+      ``info["_categories"]`` and ``info["_feedback"]`` are false in these slots.
     - ``SAME_STEP``: within the step. Observation, ``user`` and ``budget`` are then the new session's. The last
-      observation of the ended one stands in ``info["final_obs"]`` (B objects: a dict, or None where none ended), its
-      info in ``info["final_info"]`` (valid where ``info["_final_info"]``); ``cost``, ``categories`` and ``feedback``
-      are always those of the slate just shown.
+      observation of the ended session is in ``info["final_obs"]`` (B objects: a dict, or None in slots where none
+      ended), its info in ``info["final_info"]`` (valid where ``info["_final_info"]``); ``cost``, ``categories`` and
+      ``feedback`` are always those of the slate just shown.
 
     Infos have a leading axis B and, as in Gymnasium's own vector environments, masks (``_user``, ``_categories``, ...)
     that say in which rows a value is valid.
@@ -254,15 +247,15 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         core: an engine for B sessions; ``env.unwrapped.core.data`` is the
             :class:`~rapport.datasets.schema.SessionData` behind the environment.
         autoreset_mode: ``AutoresetMode.NEXT_STEP`` or ``AutoresetMode.SAME_STEP``.
-        single_item: an action is one item's index, not a slate of one.
+        single_item: whether an action is one item's index instead of a slate of one.
         render_mode: as in :class:`SessionEnv`.
-        lost_endings: LERL's and KuaiSim's fault: what ``final_obs`` holds is the next session's first observation.
-        copy: whether observations are copies, as in Gymnasium's ``SyncVectorEnv``. False is quicker: they are then the
+        lost_endings: LERL's and KuaiSim's fault: ``final_obs`` holds the next session's first observation.
+        copy: whether observations are copies, as in Gymnasium's ``SyncVectorEnv``. False is faster: they are then the
             engine's own arrays, which must not be written to and which the next step or reset changes. ``final_obs``
-            holds copies always.
+            always holds copies.
 
     Raises:
-        ValueError: the autoreset mode or the render mode is another.
+        ValueError: the autoreset mode is another one, or the render mode is unknown.
     """
 
     def __init__(
@@ -283,7 +276,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         self.render_mode = render_mode
         self.lost_endings = lost_endings
         self.copy = copy
-        self._diary = Diary.of(core, render_mode)
+        self._history = EpisodeHistory.of(core, render_mode)
         self._shape = (core.n_envs,) if single_item else (core.n_envs, core.slate_size)
         self.autoreset_mode = mode
         self.single_observation_space = observation_space(core)
@@ -301,8 +294,9 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         """Begin B sessions.
 
         Args:
-            seed: an integer s seeds slot i with s + i; a list gives one seed each, None leaving a slot's luck as it is.
-            options: ``{"user": index or indices}`` chooses whose sessions, whether of the pool or not.
+            seed: an integer s seeds slot i with s + i; a list gives one seed per slot, and None continues the slot's
+                random stream.
+            options: ``{"user": index or B indices}`` chooses any users of the data.
 
         Raises:
             ValueError: the number of seeds or of users is not B, or there is no such user.
@@ -314,11 +308,11 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         users = _chosen_users(options, self.core)
         rows = np.array([i for i in self._all if seeds[i] is not None or not self._seeded], np.int64)
         if len(rows):
-            self.core.seed(rows, np.array([noise.new_key(seeding.np_random(seeds[i])[0]) for i in rows]))
+            self.core.seed(rows, np.array([counter_rng.new_key(seeding.np_random(seeds[i])[0]) for i in rows]))
             self._seeded = True
         self.core.begin(self._all, users)
-        if self._diary is not None:
-            self._diary.begin(self._all)
+        if self._history is not None:
+            self._history.begin(self._all)
         self._ended[:] = False
         return self._observe(), self._info()
 
@@ -328,7 +322,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         """Show every user one slate, shape (B, K) item indices, or one item, shape (B,).
 
         Raises:
-            ValueError: the actions have another shape or hold what is no item's index.
+            ValueError: the actions have another shape or hold a value that is not an item index.
             ResetNeeded: ``reset`` was never called.
         """
         if not self._seeded:
@@ -340,25 +334,25 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
 
     def _step_next(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         result = self.core.step_or_begin(slates, self._ended)
-        if self._diary is not None:
-            self._diary.write(slates, result)
-            self._diary.begin(self._ended.nonzero()[0])
+        if self._history is not None:
+            self._history.add(slates, result)
+            self._history.begin(self._ended.nonzero()[0])
         info = self._info(result, shown=~self._ended)
         self._ended = result.terminated | result.truncated
         return self._observe(), result.reward, result.terminated, result.truncated, info
 
     def _step_same(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
         result = self.core.step(slates)
-        if self._diary is not None:
-            self._diary.write(slates, result)
+        if self._history is not None:
+            self._history.add(slates, result)
         ended = result.terminated | result.truncated
         info = self._info(result)
         rows = np.flatnonzero(ended)
         if len(rows):
             last = self.core.observation(rows)
             self.core.begin(rows)
-            if self._diary is not None:
-                self._diary.begin(rows)
+            if self._history is not None:
+                self._history.begin(rows)
             if self.lost_endings:
                 last = self.core.observation(rows)
             ending, info = info, self._info(result)
@@ -367,8 +361,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         return self._observe(), result.reward, result.terminated, result.truncated, info
 
     def render(self) -> tuple[Any, ...] | None:
-        """The B sessions so far, each as in :meth:`SessionEnv.render`."""
-        return None if self._diary is None else tuple(self._diary.picture(i) for i in range(self.num_envs))
+        """The B sessions so far, each as from :meth:`SessionEnv.render`."""
+        return None if self._history is None else tuple(self._history.render(i) for i in range(self.num_envs))
 
     def action_masks(self) -> NDArray[np.bool_]:
         """As :meth:`SessionEnv.action_masks`, with a leading axis B."""
@@ -378,7 +372,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         return self.core.observation() if self.copy else self.core.views()
 
     def _info(self, result: StepResult | None = None, shown: NDArray[np.bool_] | None = None) -> Info:
-        """Values and, as in Gymnasium's own vector environments, masks that say in which rows they are valid."""
+        """Values, and masks of the rows in which they are valid, as in Gymnasium's vector environments."""
         user, budget, everywhere = self.core.user.copy(), self.core.budget.copy(), self._everywhere.copy()
         info: Info = {"user": user, "budget": budget, "_user": everywhere, "_budget": everywhere}
         if result is not None:
@@ -389,9 +383,9 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
 
 
 def _spread(observations: Observation, rows: IntArray, n: int) -> NDArray[Any]:
-    """An object for each of ``n`` slots, as Gymnasium's own: what was observed in one of ``rows``, a dict, or None."""
+    """An object per slot, shape (n,), as in Gymnasium: the observation of each of ``rows`` as a dict, else None."""
     spread = np.full(n, None, dtype=object)
-    a, b, c, d = observations  # a literal is twice as quick as dict(zip(...))
+    a, b, c, d = observations  # a literal is twice as fast as dict(zip(...))
     for row, *values in zip(rows.tolist(), *observations.values(), strict=True):
         spread[row] = {a: values[0], b: values[1], c: values[2], d: values[3]}
     return spread
@@ -403,7 +397,11 @@ def _action_masks(core: SessionCore) -> NDArray[np.bool_]:
 
 
 def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Array:
-    """Slates, shape (B, K), int32, or an error that says what is wrong with them."""
+    """Slates, shape (B, K), int32.
+
+    Raises:
+        ValueError: wrong shape, dtype or index.
+    """
     slates = np.asarray(action)
     if slates.shape != shape:
         raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")

@@ -1,7 +1,9 @@
-"""Session environments from their parts: what all of them have in common, whatever log stands behind them.
+"""The factory of session environments, whatever log they use.
 
-An environment is a function that makes its engine (:class:`~rapport.envs.session.engine.core.SessionCore`) for B
-sessions; :func:`single_env` and :func:`vector_env` put Gymnasium's two faces on it.
+An environment is defined by a function that makes its engine
+(:class:`~rapport.envs.session.engine.core.SessionCore`) for B sessions. :func:`single_env` and :func:`vector_env` make
+Gymnasium's single and vector environment of it, and :func:`session_core` makes the engine of data, response model and
+settings.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ from rapport.envs.session.response.base import ResponseModel
 def single_env(
     core: Callable[..., SessionCore], kind: type, render_mode: str | None, arguments: Mapping[str, Any]
 ) -> SessionEnv:
-    """One user at a time: what ``gym.make`` makes.
+    """One user at a time: the result of ``gym.make``.
 
     Args:
-        core: makes an engine of ``(n_envs, **arguments)``.
+        core: makes an engine from ``(n_envs, **arguments)``.
         kind: the TypedDict of its arguments.
         render_mode: of :class:`~rapport.envs.session.env.SessionEnv`.
         arguments: as given to ``gym.make``.
@@ -61,8 +63,9 @@ def vector_env(
     arguments: Mapping[str, Any],
     lost_endings: bool = False,
 ) -> SessionVectorEnv:
-    """B users at a time: what ``gym.make_vec`` makes; arguments as of :func:`single_env` and
-    :class:`~rapport.envs.session.env.SessionVectorEnv`.
+    """B users at a time: the result of ``gym.make_vec``.
+
+    Arguments are those of :func:`single_env` and :class:`~rapport.envs.session.env.SessionVectorEnv`.
 
     Raises:
         TypeError: an argument is unknown; the message names the right one.
@@ -91,20 +94,20 @@ class DataKey:
 
 @functools.lru_cache(maxsize=4)
 def histories(data: DataKey, length: int) -> Histories:
-    """What every user saw before the test days, made once for all environments over a data set."""
+    """Initial histories of all users, before the test days; made once for all environments over a data set."""
     return Histories.before(data.data, data.data.test_from_ms, length)
 
 
 def user_pool(data: SessionData, users: Users, among: IntArray | None = None) -> IntArray:
-    """Indices of the users that sessions are drawn from.
+    """Indices of the users that sessions are drawn from, shape (P,).
 
     Args:
-        data: with its held-out users.
-        users: which side.
-        among: only these can be served; all by default.
+        data: the data, with its held-out users.
+        users: which part of the users.
+        among: the users that can be served; all by default.
 
     Raises:
-        ValueError: there is no such pool, or nobody in it.
+        ValueError: ``users`` is unknown, or none of them can be served.
     """
     pools = {"train": ~data.held_out, "held_out": data.held_out, "all": np.ones_like(data.held_out)}
     if users not in pools:
@@ -115,14 +118,12 @@ def user_pool(data: SessionData, users: Users, among: IntArray | None = None) ->
         servable[among] = True
     found = np.flatnonzero(pools[users] & servable)
     if not len(found):
-        raise ValueError(
-            f"users={users!r}: nobody of them can be served; choose others of {', '.join(get_args(Users))}"
-        )
+        raise ValueError(f"users={users!r}: none of them can be served; choose another of {', '.join(get_args(Users))}")
     return found
 
 
 def labels_of(data: SessionData) -> Int32Array:
-    """What a counting rule counts of each item, shape (N, L): its category and, where the log tells one, a second tag.
+    """Labels of each item for a counting rule, shape (N, L): its category and, if the log has one, its second tag.
 
     -1 where an item has no second tag.
     """
@@ -137,15 +138,15 @@ def labels_of(data: SessionData) -> Int32Array:
 
 
 def behaviour_weights(data: SessionData, weights: Weights) -> NDArray[np.float64]:
-    """What each behaviour is worth to a user, shape (F,).
+    """Weight of each behaviour in a user's satisfaction, shape (F,).
 
     Args:
-        data: the log that ``"ratio"`` is counted in.
+        data: the data whose log ``"ratio"`` is counted in.
         weights: ``"first"``, the first behaviour alone (KuaiSim's and LERL's ``single_response``); ``"ratio"``,
-            KuaiSim's default: (#did / #did not) of each in the log, ``hate`` counting against; or F numbers.
+            KuaiSim's default: (#did / #did not) of each in the log, negative for ``hate``; or F numbers.
 
     Raises:
-        ValueError: neither of these.
+        ValueError: none of these.
     """
     behaviours = data.log.behaviours
     if isinstance(weights, str) and weights == "first":
@@ -176,16 +177,16 @@ def quit_rule_of(
 
     Args:
         rule: a name in :data:`~rapport.envs.session.engine.quit_rules.QUIT_RULES`, or a rule.
-        data: what the rule looks at.
+        data: the data that the rule refers to.
         slate_size: K.
         window: of ``windowed_count``.
         threshold: of ``windowed_count``.
         early_window: of ``windowed_count``.
         weights: of ``satisfaction``, as of :func:`behaviour_weights`.
-        labels: shape (N, L), what ``windowed_count`` counts; by default those of :func:`labels_of`.
+        labels: of ``windowed_count``, shape (N, L); by default those of :func:`labels_of`.
 
     Raises:
-        ValueError: there is no such rule; the message lists those there are.
+        ValueError: the rule is unknown; the message lists the known ones.
     """
     if not isinstance(rule, str):
         return rule
@@ -223,12 +224,12 @@ def session_core(
     reward: Reward | None = None,
     start_at_log_rows: bool | Literal["any_day"] = False,
 ) -> SessionCore:
-    """An engine for ``n_envs`` sessions of a data set's users, who respond as the model says.
+    """An engine for ``n_envs`` sessions of a data set's users, with a response model.
 
     The keyword arguments are those of :class:`~rapport.envs.session.arguments.CoreArguments`.
 
     Raises:
-        ValueError: an argument is out of range or names what there is not, or the parts do not fit together.
+        ValueError: an argument is out of range or unknown, or the parts do not fit together.
     """
     places = 1 if slate_size is None else slate_size
     numbers = {"num_envs": n_envs, "budget": budget, "slate_size": places, "history": history, "max_steps": max_steps}
@@ -236,7 +237,7 @@ def session_core(
         if not value >= 1:
             raise ValueError(f"{name}={value}; it must be at least 1")
     if budget == np.inf:
-        raise ValueError("budget=inf; nobody would ever leave: give a number, or quit_rule='never'")
+        raise ValueError("budget=inf; no user would ever leave: give a number, or quit_rule='never'")
     rule = quit_rule_of(
         quit_rule,
         data,

@@ -1,4 +1,4 @@
-"""``rapport/KuaiRand-v0``: sessions of people who respond as in the KuaiRand-Pure log.
+"""``rapport/KuaiRand-v0``: sessions of users who respond as in the KuaiRand-Pure log.
 
 See ``docs/kuairand.md`` for spaces, reward, rules, arguments and sources.
 """
@@ -17,7 +17,7 @@ from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
-from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, LogArguments, Users, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
@@ -49,11 +49,12 @@ class KuaiRandArguments(LogArguments, total=False):
 
 
 def find_data(data: str | SessionData = "auto", root: str | None = None) -> SessionData:
-    """The data an environment stands on.
+    """The data of an environment.
 
     Args:
-        data: ``"kuairand-pure"`` (an error where it is not there), ``"twin"`` (the statistical twin that ships with the
-            package), ``"auto"`` (the first where it is there, else the second, with a word in the log), or a data set.
+        data: ``"kuairand-pure"`` (an error if it is missing), ``"twin"`` (the statistical twin that ships with the
+            package), ``"auto"`` (the first if it is available, else the second with a warning in the log), another name
+            that :func:`~rapport.datasets.registry.load.load` knows, or a data set.
         root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
 
     Raises:
@@ -78,22 +79,22 @@ def _named_data(name: str, root: str | None, directory: str) -> SessionData:
 
 @functools.lru_cache(maxsize=4)
 def fitted_response(data: DataKey, settings: FitSettings, device: str = "cpu") -> ResponseModel:
-    """The simulator of a data set, with a bar on a terminal while it is fitted for the first time."""
-    there = simulator_path(data.data, settings).exists()
-    return _shown(there, lambda report: load_simulator(data.data, settings, report, device)[0])
+    """The simulator of a data set, with a progress bar on a terminal while it is fitted for the first time."""
+    cached = simulator_path(data.data, settings).exists()
+    return _with_bar(cached, lambda report: load_simulator(data.data, settings, report, device)[0])
 
 
 @functools.lru_cache(maxsize=4)
 def official_fitted(data: DataKey, faults: frozenset[str]) -> ResponseModel:
-    """LERL's response model with these faults, likewise."""
+    """LERL's response model with these faults, in the same way."""
     settings, dropout = official_settings(faults), "dropout" in faults
-    there = simulator_path(data.data, settings).exists()
-    answers = _shown(there, lambda report: load_official(data.data, settings, dropout=dropout, report=report))
-    return official_response(data.data, answers, faults)
+    cached = simulator_path(data.data, settings).exists()
+    fitted = _with_bar(cached, lambda report: load_official(data.data, settings, dropout=dropout, report=report))
+    return official_response(data.data, fitted, faults)
 
 
-def _shown(there: bool, load: Callable[[Report | None], Loaded]) -> Loaded:
-    if there or not sys.stderr.isatty():
+def _with_bar(cached: bool, load: Callable[[Report | None], Loaded]) -> Loaded:
+    if cached or not sys.stderr.isatty():
         return load(None)
     from rich.console import Console
     from rich.progress import Progress
@@ -122,12 +123,12 @@ def kuairand_core(
     """The engine behind the environment; arguments as of :class:`KuaiRandArguments`.
 
     Raises:
-        ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
+        ValueError: an argument is out of range or unknown, or the response model does not fit the data.
         DataError: the data is missing or damaged.
     """
     chosen = chosen_faults(faults, profile)
     found = find_data(data, root)
-    user_pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
+    user_pool(found, arguments.get("users", "train"))  # a wrong value is an error before minutes of fitting
     if profile == "corrected":
         response = response or fitted_response(DataKey(found), FitSettings(), device)
         return session_core(found, response, n_envs, **arguments)

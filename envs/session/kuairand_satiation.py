@@ -1,4 +1,4 @@
-"""``rapport/KuaiRandSatiation-v0``: sessions of people who respond as in the KuaiRand-Pure log, and tire.
+"""``rapport/KuaiRandSatiation-v0``: sessions of users who respond as in the KuaiRand-Pure log, with satiation.
 
 See ``docs/satiation.md`` for what is measured, what is assumed, and the arguments.
 """
@@ -11,7 +11,7 @@ from typing import Unpack
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
@@ -19,7 +19,7 @@ from rapport.envs.session.factory import DataKey, single_env, user_pool, vector_
 from rapport.envs.session.kuairand import KuaiRandArguments, find_data, fitted_response, kuairand_core
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import FitSettings, Profile
-from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit
+from rapport.envs.session.satiation.model import SatiatedResponse, SatiationQuit, SatiationState
 from rapport.envs.session.satiation.parameters import SatiationParameters, Strength, shipped
 from rapport.envs.session.simulator_cache import prepare_simulator
 
@@ -34,7 +34,7 @@ class SatiationArguments(KuaiRandArguments, total=False):
     tolerance: float
     """Of :class:`~rapport.envs.session.satiation.model.SatiationQuit`; default 0.25."""
     parameters: SatiationParameters | None
-    """Of user satiation, in the place of those that the package ships; ``strength`` is then not used."""
+    """Of user satiation, instead of those that the package ships; ``strength`` is then not used."""
 
 
 def satiation_core(
@@ -53,21 +53,21 @@ def satiation_core(
 ) -> SessionCore:
     """The engine behind the environment; arguments as of :class:`SatiationArguments`.
 
-    ``profile`` says how the inner simulator is fitted, and ``response`` stands in its place.
+    ``profile`` says how the inner simulator is fitted; ``response`` replaces it.
 
     Raises:
-        ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
+        ValueError: an argument is out of range or unknown, or the response model does not fit the data.
         DataError: the data is missing or damaged.
     """
     found = find_data(data, root)
-    user_pool(found, arguments.get("users", "train"))  # a wrong word is refused before minutes of fitting, not after
-    boredom = Boredom(found, shipped(strength) if parameters is None else parameters)
+    user_pool(found, arguments.get("users", "train"))  # a wrong value is an error before minutes of fitting
+    satiation = SatiationState(found, shipped(strength) if parameters is None else parameters)
     rule = arguments.get("quit_rule", SATIATION)
     if isinstance(rule, str) and rule == SATIATION:
-        arguments["quit_rule"] = SatiationQuit(boredom, tolerance)
+        arguments["quit_rule"] = SatiationQuit(satiation, tolerance)
     if response is None:
         response = fitted_response(DataKey(found), FitSettings(profile=profile), device)
-    return kuairand_core(n_envs, data=found, faults=faults, response=SatiatedResponse(response, boredom), **arguments)
+    return kuairand_core(n_envs, data=found, faults=faults, response=SatiatedResponse(response, satiation), **arguments)
 
 
 def kuairand_satiation_env(render_mode: str | None = None, **arguments: Unpack[SatiationArguments]) -> SessionEnv:

@@ -1,4 +1,4 @@
-"""``rapport/KuaiRec-v0``: sessions of people of whom KuaiRec knows what they think of every video.
+"""``rapport/KuaiRec-v0``: sessions of users whose response to every video is known from KuaiRec.
 
 See ``docs/kuairec.md`` for spaces, reward, rules, arguments and sources.
 """
@@ -14,7 +14,7 @@ from gymnasium.vector import AutoresetMode
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
 from rapport.datasets.registry.load import available
-from rapport.envs.preparation import Progress, prepared_by
+from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import VECTOR_ONLY, SessionArguments, check_arguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.reward import TableReward
@@ -51,7 +51,7 @@ class WatchRatio(TableReward):
     """EasyRL4Rec's and DORL's reward: the watch ratio, in [0, 5], averaged over the slate.
 
     Args:
-        kuairec: the truth.
+        kuairec: the data with the watch ratios.
     """
 
     def __init__(self, kuairec: KuaiRec) -> None:
@@ -59,17 +59,17 @@ class WatchRatio(TableReward):
 
 
 def find_kuairec(data: str | KuaiRec = "auto", root: str | None = None, click_at: float = CLICK_AT) -> KuaiRec:
-    """The data an environment stands on.
+    """The data of an environment.
 
     Args:
-        data: ``"kuairec"`` (an error where it is not there), ``"synthetic"`` (made up, fitted to nothing), ``"auto"``
-            (the first where it is there, else the second, with a word in the log), or the data.
+        data: ``"kuairec"`` (an error if it is missing), ``"synthetic"`` (made up, fitted to nothing), ``"auto"`` (the
+            first if it is available, else the second with a warning in the log), or the data.
         root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
         click_at: least watch ratio that is a click in the log.
 
     Raises:
         DataError: the data is missing or damaged.
-        ValueError: there is no data of that name.
+        ValueError: the name is unknown.
     """
     if isinstance(data, KuaiRec):
         return data
@@ -103,14 +103,14 @@ def kuairec_core(
     """The engine behind the environment; arguments as of :class:`KuaiRecArguments`.
 
     Raises:
-        ValueError: an argument is out of range or names what there is not, or the response model does not fit the data.
+        ValueError: an argument is out of range or unknown, or the response model does not fit the data.
         DataError: the data is missing or damaged.
     """
     if reward not in get_args(RewardName):
         raise ValueError(f"reward={reward!r} is unknown; choose one of {', '.join(get_args(RewardName))}")
     found = find_kuairec(data, root, click_at)
     model = _response(found, response, click_at, device)
-    # The truth knows some users only; a learned model knows all, but a watch ratio is looked up for those alone.
+    # Only some users are fully observed. A learned model serves all of them, but watch ratios are looked up.
     looked_up = response == "lookup" or reward == "watch_ratio"
     both: SessionArguments = {"window": 9, "threshold": 1, **arguments}
     return session_core(
@@ -150,7 +150,7 @@ def kuairec_env(render_mode: str | None = None, **arguments: Unpack[KuaiRecArgum
 
 
 def _prepare(progress: Progress | None, **arguments: Unpack[KuaiRecArguments]) -> None:
-    """Fit the user model where responses are learned; those that are looked up need nothing."""
+    """Fit the user model if responses are learned; looked-up responses need no preparation."""
     check_arguments(arguments, KuaiRecArguments, VECTOR_ONLY)
     if arguments.get("response", "lookup") == "learned":
         click_at = arguments.get("click_at", CLICK_AT)

@@ -1,4 +1,4 @@
-"""A fitted simulator, from the cache where it has been fitted before."""
+"""The cache of fitted simulators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError, SessionData
-from rapport.envs.preparation import Progress
+from rapport.envs.common.preparation import Progress
 from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
 from rapport.envs.session.official.response import HistoryResponse
@@ -32,11 +32,11 @@ Kept = TypeVar("Kept")
 LOGGER = logging.getLogger("rapport")
 
 VERSION = 6
-"""Raise it when the user model or its fit changes, so that cached simulators are fitted anew."""
+"""Raise it when the user model or its fit changes, so that cached simulators are fitted again."""
 
 
 def simulator_path(data: SessionData, settings: FitSettings | OfficialSettings) -> Path:
-    """Where the simulator fitted to this data with these settings is kept."""
+    """Path in the cache of the simulator of this data with these settings."""
     recipe = json.dumps([VERSION, data.fingerprint, asdict(settings)], sort_keys=True)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:24]
     kind = "-lerl" if isinstance(settings, OfficialSettings) else ""
@@ -51,11 +51,11 @@ def load_simulator(
 ) -> tuple[SequenceResponse, Fitted]:
     """The simulator of a data set: read from the cache, or fitted (about a minute for KuaiRand-Pure) and cached.
 
-    Sessions begin after all rows before ``data.test_from_ms``. A damaged cache file is fitted anew.
+    Initial states are those after all rows before ``data.test_from_ms``. A damaged cache file is replaced.
 
     Args:
-        data: the log.
-        settings: how to fit; by default :class:`~rapport.envs.session.response.fit.FitSettings`.
+        data: the data to fit to.
+        settings: of the fit; by default :class:`~rapport.envs.session.response.fit.FitSettings`.
         report: called after each batch of a fit.
         device: where torch computes the response; fitting is done on the CPU.
     """
@@ -82,10 +82,10 @@ def load_official(
     """LERL's response model of a data set: read from the cache, or fitted and cached.
 
     Args:
-        data: the log.
-        settings: how to fit; by default :class:`~rapport.envs.session.official.fit.OfficialSettings`.
-        dropout: released fault: leave dropout on in simulation.
-        seed: of dropout's masks.
+        data: the data to fit to.
+        settings: of the fit; by default :class:`~rapport.envs.session.official.fit.OfficialSettings`.
+        dropout: released fault: dropout stays on in simulation.
+        seed: of the dropout masks.
         report: called after each batch of a fit.
     """
     settings = settings or OfficialSettings()
@@ -99,7 +99,7 @@ def load_official(
 
 
 def prepare_simulator(data: SessionData, settings: FitSettings | OfficialSettings, progress: Progress | None) -> None:
-    """Fit the simulator of a data set and cache it, unless it is there."""
+    """Fit the simulator of a data set and cache it, unless it is cached already."""
     report: Report | None = None if progress is None else lambda done, total, _: progress(done, total)
     if isinstance(settings, OfficialSettings):
         load_official(data, settings, report=report)
@@ -108,7 +108,7 @@ def prepare_simulator(data: SessionData, settings: FitSettings | OfficialSetting
 
 
 def _from_cache(path: Path, data: SessionData, report: Report | None, restore: Callable[[Arrays], Kept]) -> Kept | None:
-    """What a cache file holds; None, with a word in the log, where it has to be fitted."""
+    """The simulator in a cache file; None, with a warning in the log, if it has to be fitted."""
     if path.exists():
         try:
             arrays, _ = load_arrays(path)
@@ -133,7 +133,7 @@ def _keep(path: Path, arrays: Arrays, data: SessionData, settings: FitSettings |
 
 
 def _restore(arrays: Arrays, data: SessionData, settings: FitSettings, device: str) -> tuple[SequenceResponse, Fitted]:
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and nobody's luck should depend on a cache
+    with torch.random.fork_rng(devices=[]):  # drawing weights must not advance torch's generator
         model = new_user_model(data, UserModelSize.of(data, settings.encoder))
     weights = {k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")}
     model.load_state_dict(weights)

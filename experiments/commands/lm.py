@@ -1,166 +1,116 @@
-"""``rapport lm train | improve``: the embedded planner model, from nothing; and a planner that learns."""
+"""``rapport lm train | card | improve``."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from rapport.agents.lm.sft import Teaching
+from rapport.agents.lm.sft import SFTConfig
 from rapport.agents.planning.lm.embedded import embedded_model
-from rapport.agents.planning.lm.policy_gradient import Improving
-from rapport.experiments.commands.run import fit_simulator
-from rapport.experiments.commands.simulator import DataName
-from rapport.experiments.jobs.local import run_jobs, shown
-from rapport.experiments.lerl.config import Setup
-from rapport.experiments.planner_lm.build import School
-from rapport.experiments.planner_lm.card import CardStudy, card_page, heeded, services, tables, unaided
-from rapport.experiments.planner_lm.improve import ImprovingStudy, curve, page
+from rapport.agents.planning.lm.policy_gradient import PolicyGradientConfig
+from rapport.experiments.commands.options import LocalData, Sizes, Workers, at_least_one
+from rapport.experiments.core.preparation import prepare
+from rapport.experiments.jobs.local import shown
+from rapport.experiments.lerl.environments import session_env
+from rapport.experiments.planner_lm.build import PlannerBuild
+from rapport.experiments.planner_lm.card import (
+    CardModel,
+    card_experiment,
+    card_page,
+    reflection_effect,
+    services,
+    unconstrained_plan_rate,
+)
+from rapport.experiments.planner_lm.improve import fine_tuning, page
 from rapport.experiments.report.page import publish
 
-QUICK = {"seeds": 2, "rounds": 10, "sessions": 200}
-"""What ``--quick`` makes of the settings of `LmImprove` that were not given."""
-FULL = {"seeds": 5, "rounds": 40, "sessions": 1_000}
 
-
-@dataclass
-class LmTrain:
-    """Train the embedded planner model from scratch: lessons, vocabulary, model, GGUF file."""
+@dataclass(kw_only=True)
+class LmTrain(LocalData):
+    """Train the embedded planner model from scratch: examples, vocabulary, weights, GGUF file."""
 
     out: Path = Path("runs/lm")
-    """Folder of lessons, states and the model, planner.gguf. A stopped training goes on where it was."""
-    data: DataName = "auto"
-    """Whose training users' simulated sessions lessons are made of: kuairand-pure, twin, or auto."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    steps: int = Teaching.steps
-    """Lessons taught."""
+    """Folder of examples, checkpoints and the model, planner.gguf. A stopped training resumes from it."""
+    steps: int = SFTConfig.steps
+    """Training steps."""
     rounds: int = 30
-    """Times that 256 training users' sessions are played to make lessons of them."""
+    """Times that 256 training users' sessions are simulated for examples."""
     seed: int = 0
-    """Source of all luck."""
+    """Random seed."""
     threads: int = 1
-    """Of torch; sums over several threads differ in their last digits."""
+    """Threads of torch; with several threads the last digits of sums differ."""
 
     def run(self) -> int:
-        """Train it; 0."""
-        for name in ("steps", "rounds", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)}: it must be at least 1")
+        """Train the model; returns 0."""
+        at_least_one(steps=self.steps, rounds=self.rounds, threads=self.threads)
         console = Console()
-        setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
-        fit_simulator(setup, console)
+        env = session_env("kuairand", self.data, self.data_dir)
+        prepare([env], console)
         torch.set_num_threads(self.threads)
-        school = School(
-            setup, self.out.resolve(), self.rounds, seed=self.seed, teaching=replace(Teaching(), steps=self.steps)
-        )
-        with shown(console, 1) as board:
-            path = school.graduate(board.show)
-            board.finish("embedded planner model")
+        training = replace(SFTConfig(), steps=self.steps)
+        build = PlannerBuild(env, self.out.resolve(), self.rounds, seed=self.seed, training=training)
+        with shown(console, 1) as display:
+            path = build.run(display.show)
+            display.finish("embedded planner model")
         console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
         return 0
 
 
-@dataclass
-class LmCard:
-    """What the model can do: where it was taught, under invented names, and on other data, beside the controls."""
+@dataclass(kw_only=True)
+class LmCard(LocalData, Sizes, Workers):
+    """Evaluate the model and the controls: on its training data, under synthetic names, and on other data."""
 
     llm: Path | None = None
     """GGUF file written by `rapport lm train`; by default the embedded model."""
-    quick: bool = False
-    """A quick look: 2 seeds, 200 sessions, unless these are given."""
-    data: DataName = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    seeds: int | None = None
-    """Seeds; 5 by default."""
-    sessions: int | None = None
-    """Complete sessions of held-out users per row and seed; 1,000 by default."""
     temperature: float = 0.8
-    """Of drawing tokens; 0 takes the likeliest."""
+    """Sampling temperature; 0 takes the likeliest token."""
     out: Path = Path("runs/lm-card")
-    """Folder of first policies, results and the table."""
-    workers: int | None = None
-    """Processes; by default one per core."""
+    """Folder of pretrained policies, results and the table."""
 
     def run(self) -> int:
-        """Play, print and write; 0."""
-        numbers = _numbers(self, {"seeds": 2, "sessions": 200}, {"seeds": 5, "sessions": 1_000})
-        console = Console()
-        setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
-        model, folder = str((self.llm or embedded_model()).resolve()), self.out.resolve()
-        study = CardStudy(model, services(setup), numbers["seeds"], numbers["sessions"], str(folder), self.temperature)
-        if jobs := study.jobs():
-            for service in study.services:
-                fit_simulator(service.setup, console)
-            run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
-        free = {service.label: unaided(study, service) for service in study.services}
-        publish(card_page(study, tables(study), free, heeded(study)), folder, console, name="card")
+        """Evaluate, print and write; returns 0."""
+        sizes = self.sizes({"seeds": 5, "sessions": 1_000}, {"seeds": 2, "sessions": 200})
+        console, folder = Console(), self.out.resolve()
+        where = services(session_env("kuairand", self.data, self.data_dir))
+        model = CardModel.of((self.llm or embedded_model()).resolve(), self.temperature)
+        card = card_experiment(model, where, sizes["seeds"], sizes["sessions"], folder)
+        prepare([service.env for service in where], console)
+        self.run_jobs(card.jobs(), console)
+        plan_rates = {service.label: unconstrained_plan_rate(model, service) for service in where}
+        publish(card_page(card, where, model, plan_rates, reflection_effect(model)), folder, console, name="card")
         return 0
 
 
-@dataclass
-class LmImprove:
-    """Let the planner learn from its sessions: policy gradient on the tokens of plans; curves on held-out users."""
+@dataclass(kw_only=True)
+class LmImprove(LocalData, Sizes, Workers):
+    """Fine-tune the planner by policy gradient on the tokens of its plans; learning curves on held-out users."""
 
     llm: Path | None = None
     """GGUF file written by `rapport lm train`; by default the embedded model."""
-    quick: bool = False
-    """A quick look: 2 seeds, 10 rounds, 200 sessions, unless these are given."""
-    data: DataName = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
-    seeds: int | None = None
-    """Seeds; 5 by default."""
     rounds: int | None = None
-    """Rounds of learning; 40 by default."""
+    """Updates; 40 by default."""
     every: int = 10
-    """Rounds between two points of the curve."""
-    sessions: int | None = None
-    """Complete sessions of held-out users per point and seed; 1,000 by default."""
-    kl: float = Improving.kl
-    """Weight of the divergence from the starting model."""
-    learning_rate: float = Improving.learning_rate
-    """Adam's."""
+    """Updates between two points of the curve."""
+    kl: float = PolicyGradientConfig.kl
+    """Weight of the divergence from the initial model."""
+    learning_rate: float = PolicyGradientConfig.learning_rate
+    """Adam's learning rate."""
     out: Path = Path("runs/lm-improve")
-    """Folder of first policies, results, improved models and the report."""
-    workers: int | None = None
-    """Processes; by default one per core."""
+    """Folder of pretrained policies, results, fine-tuned models and the report."""
 
     def run(self) -> int:
-        """Learn, print and write; 0."""
-        numbers = _numbers(self, QUICK, FULL)
-        if self.every < 1:
-            raise ValueError(f"--every {self.every}: it must be at least 1")
-        console = Console()
-        setup = Setup(self.data, None if self.data_dir is None else str(self.data_dir))
-        settings = Improving(rounds=numbers["rounds"], learning_rate=self.learning_rate, kl=self.kl)
-        model = str((self.llm or embedded_model()).resolve())
-        folder = self.out.resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        study = ImprovingStudy(setup, model, numbers["seeds"], numbers["sessions"], self.every, str(folder), settings)
-        if jobs := study.jobs():
-            fit_simulator(setup, console)
-            run_jobs(jobs, self.workers or os.cpu_count() or 1, console)
-        publish(page(study, curve(study, study.results())), folder, console)
+        """Fine-tune, print and write; returns 0."""
+        sizes = self.sizes({"seeds": 5, "rounds": 40, "sessions": 1_000}, {"seeds": 2, "rounds": 10, "sessions": 200})
+        at_least_one(every=self.every)
+        console, folder = Console(), self.out.resolve()
+        env = session_env("kuairand", self.data, self.data_dir)
+        config = PolicyGradientConfig(rounds=sizes["rounds"], learning_rate=self.learning_rate, kl=self.kl)
+        model = (self.llm or embedded_model()).resolve()
+        study = fine_tuning(env, model, sizes["seeds"], sizes["sessions"], self.every, folder, config)
+        prepare([env], console)
+        self.run_jobs(study.jobs(), console)
+        publish(page(study), folder, console)
         return 0
-
-
-def _numbers(command: LmCard | LmImprove, quick: dict[str, int], full: dict[str, int]) -> dict[str, int]:
-    """Sizes that were given, else the defaults.
-
-    Raises:
-        ValueError: one is below 1.
-    """
-    defaults = quick if command.quick else full
-    given = {name: getattr(command, name) for name in defaults}
-    numbers = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"--{name} {number}: it must be at least 1")
-    return numbers

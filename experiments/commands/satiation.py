@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -13,16 +12,25 @@ from rich.console import Console
 from rapport.datasets.kuairand.surfaces import surfaces
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.response.fit import FitSettings
-from rapport.envs.session.satiation.model import Boredom
+from rapport.envs.session.satiation.model import SatiationState
 from rapport.envs.session.satiation.parameters import shipped
+from rapport.experiments.commands.options import LocalData, Workers
 from rapport.experiments.commands.simulator import DataName, fitted_simulator
+from rapport.experiments.core import jobs_of
+from rapport.experiments.core.preparation import prepare
+from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.results.store import wrote
 from rapport.experiments.satiation.controls import METHODS
 from rapport.experiments.satiation.double_count import in_log, inside
 from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.fit import LOGGED_SHARE
-from rapport.experiments.satiation.separation import PLAIN, TIRING, Trial, separate
+from rapport.experiments.satiation.separation import (
+    SENSITIVITY_METHODS,
+    both_environments,
+    separation,
+    varied_environments,
+)
 from rapport.experiments.satiation.study import conduct, figures_of
 from rapport.experiments.satiation.tables import effects_table, rows_table, separation_page, study_page
 
@@ -112,7 +120,7 @@ class SatiationInside:
         beside = surfaces(data, root)
         e = exposures(data, None if beside is None else beside.tab)
         logged = in_log(data, e, fitted, parameters.tau_minutes, settings.length)
-        found = inside(data, response, Boredom(data, parameters), np.random.default_rng(self.seed), self.users)
+        found = inside(data, response, SatiationState(data, parameters), np.random.default_rng(self.seed), self.users)
         console = Console()
         for table in (
             effects_table(logged, f"Per logged exposure, in the log; {data.name}"),
@@ -122,56 +130,40 @@ class SatiationInside:
         return 0
 
 
-SENSITIVITY_METHODS = ("greedy", "rotation", "greedy rotation", "oracle, look-ahead")
-TOLERANCES = (0.1, 0.25, 0.5, 1.0, float("inf"))
-
-
-@dataclass
-class SatiationSeparate:
+@dataclass(kw_only=True)
+class SatiationSeparate(LocalData, Workers):
     """Play controls to the end of their sessions with people who tire, and under LERL's rule: do they separate?"""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     sessions: int = 1_000
     """Complete sessions of held-out users per seed."""
     seeds: int = 5
-    """Draws of users and luck."""
+    """Draws of users and chance."""
     sensitivity: int = 2
     """Draws for which what is assumed (the tolerance) and uncertain (the strength) is varied too; 0: it is not."""
     out: Path | None = None
     """Also write the tables to this file, as Markdown."""
+    folder: Path = Path("runs/satiation-separate")
+    """Folder of the results. A stopped comparison goes on where it was."""
 
     def run(self) -> int:
         """Play and print; 0."""
         for name, least in (("sessions", 1), ("seeds", 1), ("sensitivity", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}; give at least {least}")
-        data = find_data(self.data, None if self.data_dir is None else str(self.data_dir))
-        trial, console = Trial(data, self.sessions, self.seeds), Console()
-        both: dict[str, dict[str, Any]] = {PLAIN: {}, TIRING: {}}
-        with Console(stderr=True).status("playing") as status:
-
-            def report(doing: str) -> None:
-                status.update(f"playing {doing}")
-
-            who = f"{data.name}, {self.seeds} x {self.sessions:,} sessions of held-out users"
-            rows = separate(trial, METHODS, both, report)
-            tables = [rows_table(rows, f"Every method in both environments; {who}")]
-            if self.sensitivity:
-                fewer = replace(trial, seeds=self.sensitivity)
-                varied = separate(fewer, SENSITIVITY_METHODS, _varied(), report)
-                caption = f"Other tolerances (assumed) and strengths (measured); {self.sensitivity} draws"
-                tables.append(rows_table(varied, caption))
-        page = separation_page(data.name, tables, rows)
+        console, folder = Console(), self.folder.resolve()
+        both = both_environments(self.data, self.data_dir)
+        data = data_of(next(iter(both.values()))).name
+        main = separation(both, METHODS, self.seeds, self.sessions, folder)
+        parts = {f"Every method in both environments; {data}, {self.seeds} x {self.sessions:,} sessions": main}
+        if self.sensitivity:
+            varied = varied_environments(self.data, self.data_dir)
+            caption = f"Other tolerances (assumed) and strengths (measured); {self.sensitivity} draws"
+            parts[caption] = separation(varied, SENSITIVITY_METHODS, self.sensitivity, self.sessions, folder)
+        prepare(both.values(), console)
+        self.run_jobs(jobs_of(parts.values()), console)
+        tables = [rows_table(experiment, experiment.results(), caption) for caption, experiment in parts.items()]
+        page = separation_page(data, tables, main, main.results())
         print_page(page, console)
         if self.out is not None:
             write_page(page, self.out, console)
         return 0
-
-
-def _varied() -> dict[str, dict[str, Any]]:
-    """Environments that differ in one argument each."""
-    varied: dict[str, dict[str, Any]] = {f"tolerance {value:g}": {"tolerance": value} for value in TOLERANCES}
-    return varied | {f"strength {name}": {"strength": name} for name in ("low", "high")}

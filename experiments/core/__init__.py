@@ -2,7 +2,7 @@
 
 from rapport.experiments.core.env_config import EnvConfig
 from rapport.experiments.core.episode_statistics import EpisodeStatistics
-from rapport.experiments.core.experiment import Experiment, jobs_of
+from rapport.experiments.core.experiment import Experiment, jobs_of, measure
 from rapport.experiments.core.identity import LOCAL, identity
 from rapport.experiments.core.rollout import Act, Counter, Episodes, play
 from rapport.experiments.core.row import Learner, Prerequisite, Protocol, Row, ServingPolicy, Task
@@ -23,5 +23,6 @@ __all__ = [
     "Task",
     "identity",
     "jobs_of",
+    "measure",
     "play",
 ]

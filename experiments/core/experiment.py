@@ -97,28 +97,31 @@ class RunRow:
         """Train where there is something to train, measure, keep the result; nothing where that is done."""
         experiment, row = self.experiment, self.row
         key = experiment.key(row)
-        if experiment.store.load(row.name, self.seed, key) is not None:
-            return
-        task = experiment.task(row, self.seed)
-        policy = row.learner(task, lambda share: progress(0.9 * share))
-        begun = time.monotonic()
-        episodes = experiment.protocol(task, policy)
-        own = task.trained is row  # a training is charged to the row that made it
-        result = Result(
-            row=row.name,
-            label=row.label,
-            seed=self.seed,
-            arrays=episodes.arrays,
-            units=episodes.units,
-            ids=episodes.ids,
-            meter=_added(policy.meter if own else {}, episodes.meter),
-            steps=policy.steps if own else 0,
-            train_seconds=policy.seconds if own else 0.0,
-            eval_seconds=time.monotonic() - begun,
-            notes=(*(policy.notes if own else ()), *episodes.notes),
-            curve=policy.curve if own else (),
-        )
-        experiment.store.save(result, key)
+        if experiment.store.load(row.name, self.seed, key) is None:
+            experiment.store.save(measure(experiment, row, self.seed, progress), key)
+
+
+def measure(experiment: Experiment, row: Row, seed: int, progress: Progress = lambda _: None) -> Result:
+    """Train a row's policy where there is something to train, and measure it; nothing is looked up or kept."""
+    task = experiment.task(row, seed)
+    policy = row.learner(task, lambda share: progress(0.9 * share))
+    begun = time.monotonic()
+    episodes = experiment.protocol(task, policy)
+    own = task.trained is row  # a training is charged to the row that made it
+    return Result(
+        row=row.name,
+        label=row.label,
+        seed=seed,
+        arrays=episodes.arrays,
+        units=episodes.units,
+        ids=episodes.ids,
+        meter=_added(policy.meter if own else {}, episodes.meter),
+        steps=policy.steps if own else 0,
+        train_seconds=policy.seconds if own else 0.0,
+        eval_seconds=time.monotonic() - begun,
+        notes=(*(policy.notes if own else ()), *episodes.notes),
+        curve=policy.curve if own else (),
+    )
 
 
 def jobs_of(experiments: Iterable[Experiment]) -> list[Named]:

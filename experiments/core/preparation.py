@@ -8,7 +8,7 @@ from functools import partial
 
 from rich.console import Console
 
-from rapport.envs.preparation import prepare as prepare_env
+from rapport.envs.common.preparation import prepare as prepare_env
 from rapport.experiments.core.env_config import EnvConfig
 from rapport.experiments.core.identity import identity
 from rapport.experiments.jobs.local import Board, shown

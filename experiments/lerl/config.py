@@ -50,7 +50,7 @@ class PlannerConfig:
     cooldown: bool | None = None
     """One-slate cooldown: leave out the categories of the slate just shown. None: under planners whose plans are meant
     to hold, which are those with a language model and the top-k preference planner."""
-    replan_trigger: float | None = None
+    replan_threshold: float | None = None
     """Standard deviations from the clicks expected beyond which a session is planned anew; None for never."""
     llm_calls: int | None = None
     """Prompts the language model may be sent, training and evaluation each; beyond them the fallback plans."""
@@ -120,7 +120,9 @@ def model_label(llm: str) -> str:
 
 def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
     """The planner of a checkpoint, also of one that an earlier version wrote."""
-    known = {{"rest": "cooldown", "surprise": "replan_trigger"}.get(name, name): value for name, value in note.items()}
+    known = {
+        {"rest": "cooldown", "surprise": "replan_threshold"}.get(name, name): value for name, value in note.items()
+    }
     names = {f.name for f in fields(PlannerConfig) if not f.metadata.get("local")}
     given = {name: value for name, value in known.items() if name in names}
     return PlannerConfig(**{**given, "name": OTHER_NAMES.get(given["name"], given["name"])})
@@ -156,5 +158,5 @@ def planned(
         alpha = -ALPHA if config.name == WORST else ALPHA
         alike = config.name == SIMILAR
         planner = llm_planner(llm, data, rng, pool, alpha, config.most, config.reflections, alike)
-    trigger = config.replan_trigger
+    trigger = config.replan_threshold
     return PlannedVectorEnv(sessions, data, planner, critic, config.period, config.cools_down, trigger, once)

@@ -30,7 +30,7 @@ TITLES = {
 
 def session_env(
     environment: EnvironmentName = "kuairand",
-    data: str | None = None,
+    data: str | SessionData | None = None,
     data_dir: Path | str | None = None,
     *,
     quit_rule: str | None = None,
@@ -42,8 +42,8 @@ def session_env(
 
     Args:
         environment: a name in :data:`IDS`.
-        data: ``kuairand-pure``, ``twin`` or ``auto``, the first where it is there, which is the default; of
-            ``kuairec``: ``kuairec``, ``synthetic`` or ``auto``.
+        data: ``kuairand-pure``, ``twin`` or ``auto``, the first where it is there, which is the default, or a data set;
+            of ``kuairec``: ``kuairec``, ``synthetic`` or ``auto``.
         data_dir: data directory; by default RAPPORT_DATA_DIR, then the user's cache folder.
         quit_rule: when users leave; by default ``positional``, of ``satiation`` the rule of that name.
         budget: at a session's start.

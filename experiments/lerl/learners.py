@@ -14,7 +14,8 @@ from gymnasium.vector import VectorEnv
 from stable_baselines3 import PPO
 
 from rapport.agents.baselines.click_prior import LogModel
-from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.baselines.oracles import LookAhead, OracleSlates
 from rapport.agents.baselines.task import Baseline, Lesson
 from rapport.agents.lerl import LowLevel, served_slates, slate_policy
 from rapport.agents.llm.transcript import conversation
@@ -26,7 +27,6 @@ from rapport.experiments.core.row import Progress
 from rapport.experiments.lerl.config import planned
 from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.training import LOOK_BACK_EVERY, Training, pretrained_agent, train
-from rapport.experiments.satiation.controls import LookAhead
 
 CURVE_EVERY = 1_280
 """Transitions between two points of a baseline's learning curve: one rollout of LERL's PPO."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from rapport.datasets.registry.licence import licence_note
@@ -49,8 +48,9 @@ def cost_page(study: Experiment, reference: str) -> Page:
     """Return against calls."""
     found = study.results()
     summary = study_summary(study, found, reference)
-    figure = Figure(partial(_cost_figure, summary))
-    return _page(study, "What plans cost", [cost_finding(summary, found)], summary, found, figure)
+    return _page(
+        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(lambda: _cost_figure(summary))
+    )
 
 
 def reflections_page(study: Experiment, reference: str) -> Page:

@@ -106,7 +106,7 @@ def cost_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner, deviati
     planners = {f"llm-{n}": (f"LLM, {_every(n)}", replace(llm, period=n)) for n in PERIODS}
     longest = PERIODS[-1]
     label = f"LLM, {_every(longest)} or when triggered ({deviations:g} sd)"
-    planners["llm-trigger"] = (label, replace(llm, period=longest, replan_trigger=deviations))
+    planners["llm-trigger"] = (label, replace(llm, period=longest, replan_threshold=deviations))
     for n in (1, longest):
         planners[f"top-k-{n}"] = (f"{HEURISTIC}, {_every(n)}", PlannerConfig(HEURISTIC, period=n))
     return tuple(Row(name, label, env, learner, planner=planner) for name, (label, planner) in planners.items())
@@ -143,7 +143,7 @@ def study_learner(llm: PlannerConfig, pool_sessions: int, agents: Path | None, s
         CheckpointError: the run has no agent of a seed.
     """
     digests = () if agents is None else tuple(file_digest(checkpoint_of(agents, seed)) for seed in range(seeds))
-    filler = replace(llm, name=LLM, period=FILL_PERIOD, replan_trigger=None)
+    filler = replace(llm, name=LLM, period=FILL_PERIOD, replan_threshold=None)
     return StudyLearner(filler, pool_sessions, digests=digests, agents=agents)
 
 

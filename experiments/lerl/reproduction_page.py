@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -335,8 +335,10 @@ def _profiles(results: EnvironmentResults) -> Figure | None:
         results.label(name): performance_profile(values, taus, np.random.default_rng(0))
         for name, values in returns.items()
     }
-    draw = partial(profile_figure, profiles, taus, "Sessions with at least this R_cum", "R_cum of a session")
-    return Figure(draw, "Performance profiles (Agarwal et al., 2021), with 95 % bands.")
+    return Figure(
+        lambda: profile_figure(profiles, taus, "Sessions with at least this R_cum", "R_cum of a session"),
+        "Performance profiles (Agarwal et al., 2021), with 95 % bands.",
+    )
 
 
 def _of_group(results: Sequence[Result], of_user: IntArray, group: int) -> str:

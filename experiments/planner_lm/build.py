@@ -1,4 +1,4 @@
-"""How the embedded planner model is made, step by step, each step kept so that a stopped training goes on."""
+"""Builds the embedded planner model from scratch: examples, tokenizer, weights, GGUF file. Each step can resume."""
 
 from __future__ import annotations
 
@@ -11,135 +11,134 @@ import numpy as np
 import torch
 
 from rapport.agents.lerl import slate_policy
-from rapport.agents.lm.example import Lesson
+from rapport.agents.lm.example import Example
 from rapport.agents.lm.gguf import write_gguf
 from rapport.agents.lm.model import Llama, LlamaConfig
-from rapport.agents.lm.sft import Teacher, Teaching
+from rapport.agents.lm.sft import SFTConfig, SFTTrainer
 from rapport.agents.lm.tokenizer import Tokenizer, learn_tokenizer
-from rapport.agents.planning.lm.examples import SPELLING, Curriculum, lesson_texts
-from rapport.agents.planning.lm.simulated_examples import LivedLessons
+from rapport.agents.planning.lm.curriculum import COPYING_STEPS, Curriculum, example_texts
+from rapport.agents.planning.lm.examples import is_plan
+from rapport.agents.planning.lm.simulated_examples import SimulatedExamples
 from rapport.agents.planning.prompts import VARIABLES, load_prompt
-from rapport.experiments.lerl.config import PlannerChoice, Setup
-from rapport.experiments.lerl.training import Training, first_agent
+from rapport.experiments.core import EnvConfig
+from rapport.experiments.lerl.config import PlannerConfig
+from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of
+from rapport.experiments.lerl.training import Training, pretrained_agent
 from rapport.experiments.results.store import config_hash, write_atomically
 
 Progress = Callable[[str, float], None]
-"""Told what is being done and the share of it that is done, in [0, 1]."""
+"""Called with the current step and the share of it that is done, in [0, 1]."""
 
 FRACTIONS = [f" {clicks}/{shown}" for shown in range(1, 7) for clicks in range(shown + 1)]
 NUMBERS = [f" {number}" for number in range(100)]
-"""What prompts hold most of: one piece of the vocabulary each."""
+"""The most frequent texts of prompts: one piece of the vocabulary each."""
 _PROMPTS_COUNT = 400
-"""Times the fixed wording of the prompts counts when the vocabulary is learned."""
+"""Copies of the fixed wording of the prompts in the tokenizer's corpus."""
 _VALIDATION = 4
-"""Lived lessons of each kind that are not taught but asked for."""
+"""Simulated examples of each kind that are held out."""
 _KEEP_EVERY = 100
-"""Steps between two states that are kept."""
+"""Steps between two checkpoints."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of the model."""
+class ModelConfig:
+    """Size of the model."""
 
     vocabulary: int = 1_400
-    """Pieces learned from the lessons."""
+    """Pieces learned from the examples."""
     d_model: int = 96
-    """Numbers in a hidden state."""
+    """Width of the hidden states."""
     n_layers: int = 4
     """Layers."""
     n_heads: int = 3
-    """Heads of attention in each."""
+    """Attention heads of a layer."""
     d_ff: int = 256
-    """Numbers between the two halves of a feed-forward part."""
+    """Width of the feed-forward networks."""
 
 
 @dataclass(frozen=True)
-class School:
-    """The making of one model.
+class PlannerBuild:
+    """How one planner model is built.
 
     Attributes:
-        setup: data and environment of the lived lessons.
-        folder: keeps every step's outcome.
-        rounds: times that `batch` training users' sessions are played for lived lessons.
+        env: data and environment of the simulated examples.
+        folder: holds the result of every step.
+        rounds: times that `batch` training users' sessions are simulated.
         batch: sessions in a round.
-        seed: of everything.
-        shape: of the model.
-        teaching: how it is taught.
+        seed: random seed of all steps.
+        model: size of the model.
+        training: hyper-parameters of the training.
     """
 
-    setup: Setup
+    env: EnvConfig
     folder: Path
     rounds: int
     batch: int = 256
     seed: int = 0
-    shape: Shape = field(default_factory=Shape)
-    teaching: Teaching = field(default_factory=Teaching)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: SFTConfig = field(default_factory=SFTConfig)
 
-    def lived(self, progress: Progress) -> list[Lesson]:
-        """Lessons from simulated sessions of training users; made once."""
-        known = [self.setup.identity(), self.rounds, self.batch, self.seed, _wording()]
-        path = self.folder / f"lessons-{config_hash({'lessons': known})}.json"
-        if path.exists():
-            return [Lesson(**lesson) for lesson in json.loads(path.read_text("utf-8"))]
-        agent = first_agent(
-            Training(self.setup, "first", self.seed, 0, str(self.folder), PlannerChoice("none")),
-            lambda share: progress("first policy", share),
-        )
-        sessions = self.setup.sessions(self.batch, "train")
-        maker = LivedLessons(
-            sessions, self.setup.session_data(), slate_policy(agent), np.random.default_rng([self.seed, 5])
-        )
-        lessons = list(maker.rounds(self.rounds, lambda done, total: progress("living lessons", done / total)))
-        write_atomically(path, json.dumps([asdict(lesson) for lesson in lessons], ensure_ascii=False))
-        return lessons
-
-    def vocabulary(self, lived: list[Lesson]) -> Tokenizer:
-        """Learned from lived and invented lessons."""
-        invented = Curriculum([], self.seed + 1)
-        texts = lesson_texts(
-            [*lived[:120], *(lesson for step in range(SPELLING, SPELLING + 60) for lesson in invented(4 * step))]
-        )
-        fixed = [load_prompt(name).text for name in VARIABLES] * _PROMPTS_COUNT
-        return learn_tokenizer(texts + fixed, self.shape.vocabulary, FRACTIONS + NUMBERS)
-
-    def taught(self, lived: list[Lesson], tokenizer: Tokenizer, progress: Progress) -> Llama:
-        """The model after all its lessons; goes on from the last state that was kept."""
-        shape = self.shape
-        config = LlamaConfig(tokenizer.n_vocab, shape.d_model, shape.n_layers, shape.n_heads, shape.d_ff)
-        model = Llama(config, torch.Generator().manual_seed(self.seed))
-        taught = [lesson for kind in (True, False) for lesson in _of_kind(lived, kind)[_VALIDATION:]]
-        teacher = Teacher(model, tokenizer, Curriculum(taught, self.seed), self.teaching)
-        known = [asdict(shape), asdict(self.teaching), self.seed, [len(lived), lived[0].start]]
-        path = self.folder / f"state-{config_hash({'teaching': known})}.pt"
-        if path.exists():
-            teacher.resume(path)
-
-        def report(step: int, loss: float) -> None:
-            progress(f"teaching, loss {loss:.2f}", step / self.teaching.steps)
-            if step % _KEEP_EVERY == 0 or step == self.teaching.steps:
-                teacher.save(path)
-
-        teacher.teach(report)
-        return model
-
-    def graduate(self, progress: Progress) -> Path:
-        """All steps, to the GGUF file."""
+    def run(self, progress: Progress) -> Path:
+        """Take all steps that are not done; returns the path of the GGUF file."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        lived = self.lived(progress)
-        tokenizer = self.vocabulary(lived)
-        model = self.taught(lived, tokenizer, progress)
-        about: dict[str, str | int | float | bool] = {
+        simulated = self.simulated_examples(progress)
+        tokenizer = self.tokenizer(simulated)
+        model = self.train(simulated, tokenizer, progress)
+        metadata: dict[str, str | int | float | bool] = {
             "rapport.seed": self.seed,
-            "rapport.steps": self.teaching.steps,
+            "rapport.steps": self.training.steps,
             "rapport.prompts": _wording(),
         }
-        return write_gguf(self.folder / "planner.gguf", model, tokenizer, name="Rapport planner", metadata=about)
+        return write_gguf(self.folder / "planner.gguf", model, tokenizer, name="Rapport planner", metadata=metadata)
 
+    def simulated_examples(self, progress: Progress) -> list[Example]:
+        """Examples from simulated sessions of training users, read from the folder where they exist."""
+        known = [checkpoint_note(self.env), self.rounds, self.batch, self.seed, _wording()]
+        path = self.folder / f"lessons-{config_hash({'lessons': known})}.json"
+        if path.exists():
+            return [Example(e["start"], e["rests"], e["answers"]) for e in json.loads(path.read_text("utf-8"))]
+        agent = pretrained_agent(
+            Training(self.env, "pretrained", self.seed, 0, self.folder, PlannerConfig("none")),
+            lambda share: progress("pretraining the policy", share),
+        )
+        sessions = sessions_of(self.env, self.batch, "train")
+        rng = np.random.default_rng([self.seed, 5])
+        simulation = SimulatedExamples(sessions, data_of(self.env), slate_policy(agent), rng)
+        examples = list(simulation.rounds(self.rounds, lambda done, total: progress("simulation", done / total)))
+        rows = [{"start": e.prefix, "rests": e.suffixes, "answers": e.completions} for e in examples]
+        write_atomically(path, json.dumps(rows, ensure_ascii=False))
+        return examples
 
-def _of_kind(lessons: list[Lesson], plan: bool) -> list[Lesson]:
-    return [lesson for lesson in lessons if lesson.is_plan == plan]
+    def tokenizer(self, simulated: list[Example]) -> Tokenizer:
+        """Vocabulary learned from simulated and synthetic examples."""
+        curriculum = Curriculum([], self.seed + 1)
+        synthetic = [e for step in range(COPYING_STEPS, COPYING_STEPS + 60) for e in curriculum(4 * step)]
+        texts = example_texts([*simulated[:120], *synthetic])
+        fixed = [load_prompt(name).text for name in VARIABLES] * _PROMPTS_COUNT
+        return learn_tokenizer(texts + fixed, self.model.vocabulary, FRACTIONS + NUMBERS)
+
+    def train(self, simulated: list[Example], tokenizer: Tokenizer, progress: Progress) -> Llama:
+        """The trained model; training resumes from the last checkpoint."""
+        size = self.model
+        config = LlamaConfig(tokenizer.n_vocab, size.d_model, size.n_layers, size.n_heads, size.d_ff)
+        model = Llama(config, torch.Generator().manual_seed(self.seed))
+        kinds = ([e for e in simulated if is_plan(e) == kind] for kind in (True, False))
+        curriculum = Curriculum([e for kind in kinds for e in kind[_VALIDATION:]], self.seed)
+        trainer = SFTTrainer(model, tokenizer, curriculum, self.training)
+        known = [asdict(size), asdict(self.training), self.seed, [len(simulated), simulated[0].prefix]]
+        path = self.folder / f"state-{config_hash({'teaching': known})}.pt"
+        if path.exists():
+            trainer.resume(path)
+
+        def report(step: int, loss: float) -> None:
+            progress(f"training, loss {loss:.2f}", step / self.training.steps)
+            if step % _KEEP_EVERY == 0 or step == self.training.steps:
+                trainer.save(path)
+
+        trainer.train(report)
+        return model
 
 
 def _wording() -> str:
-    """Changes with the wording of the prompts, which a model is taught to read."""
+    """Versions of the prompts' wording, which the model is trained to read."""
     return "-".join(load_prompt(name).version for name in sorted(VARIABLES))

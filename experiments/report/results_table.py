@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -45,7 +44,8 @@ def cost_table(summary: Summary, caption: str = "") -> Table | None:
 def forest_of(summary: Summary, metric: Metric) -> Figure:
     """Every row that was run with its interval."""
     rows = [(row.label, row.estimates[metric.name]) for row in summary.rows if row.seeds]
-    return Figure(partial(forest, rows, f"{metric.name} [{metric.unit}]"), small=True)
+    title = f"{metric.name} [{metric.unit}]"
+    return Figure(lambda: forest(rows, title), f"{title} with 95 % intervals.", small=True)
 
 
 def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure | None:
@@ -58,7 +58,7 @@ def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure
             curves.append(Curve(result.label, result.seed, points[:, 0], points[:, column]))
     if not curves:
         return None
-    return Figure(partial(learning_curves, curves, f"{metric.name} [{metric.unit}]", "training transitions"), caption)
+    return Figure(lambda: learning_curves(curves, f"{metric.name} [{metric.unit}]", "training transitions"), caption)
 
 
 def _cells(row: SummaryRow, metrics: Sequence[Metric]) -> tuple[str, ...]:

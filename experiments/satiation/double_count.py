@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import Int32Array, IntArray, SessionData
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import ALL_TIME, Fitted, predict
-from rapport.envs.session.satiation.model import Boredom, SatiatedResponse
+from rapport.envs.session.satiation.model import SatiatedResponse, SatiationState
 from rapport.experiments.satiation.exposures import Exposures, whole_rows
 from rapport.experiments.satiation.fixed_effects import FixedEffects, Floats, least_squares
 from rapport.experiments.satiation.measure import loads
@@ -34,7 +34,7 @@ PLAN_CATEGORIES = 3
 def inside(
     data: SessionData,
     response: ResponseModel,
-    boredom: Boredom,
+    boredom: SatiationState,
     rng: np.random.Generator,
     users: int = 1_000,
     slates: int = 20,
@@ -106,10 +106,10 @@ def _slates(data: SessionData, rng: np.random.Generator, users: int, slates: int
 
 
 def _play(
-    model: ResponseModel, boredom: Boredom, users: IntArray, shown: Int32Array, rng: np.random.Generator
+    model: ResponseModel, boredom: SatiationState, users: IntArray, shown: Int32Array, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """Chances of a click, (R,), and (part of the item's category, fullness), (R, 2), of all items shown."""
-    state, parts = model.initial_state(users), boredom.rested(len(users))
+    state, parts = model.initial_state(users), boredom.initial(len(users))
     chances, loads = [], []
     for step in range(shown.shape[1]):
         slate = np.ascontiguousarray(shown[:, step])

@@ -1,96 +1,73 @@
-"""Do methods separate where people tire? Complete sessions of held-out users under two environments, side by side."""
+"""Do methods separate where users tire? Complete sessions of held-out users in two environments, in one table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from pathlib import Path
 
 import numpy as np
-from gymnasium.vector import AutoresetMode
 
-from rapport.datasets.schema import SessionData
-from rapport.envs.session.engine.core import SessionCore
-from rapport.envs.session.env import SessionVectorEnv
-from rapport.envs.session.kuairand import kuairand_core
-from rapport.envs.session.kuairand_satiation import satiation_core
-from rapport.experiments.lerl.evaluation import Played, evaluation_users, play
-from rapport.experiments.results.stats import Estimate, Scores, estimate, paired_difference
+from rapport.experiments.core import EnvConfig, Experiment, Row, ServingPolicy, Task
+from rapport.experiments.core.row import Progress
+from rapport.experiments.lerl.environments import session_env
+from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.satiation.controls import control
 
 PLAIN, TIRING = "KuaiRand, positional", "KuaiRandSatiation"
-Report = Callable[[str], None]
-
-
-class Row(NamedTuple):
-    """How one method fares in one environment; estimates over seeds, intervals over seeds and users.
-
-    Attributes:
-        environment: in words.
-        method: a name in :data:`~rapport.experiments.satiation.controls.METHODS`.
-        length: T_int, slates.
-        total: R_cum, summed click rate.
-        single: R_sin, click rate.
-        against: R_cum minus that of ``rotation``, the same users and luck paired; None for rotation itself.
-    """
-
-    environment: str
-    method: str
-    length: Estimate
-    total: Estimate
-    single: Estimate
-    against: Estimate | None
+REFERENCE = "rotation"
+"""The method that all others in an environment are compared with."""
+SENSITIVITY_METHODS = ("greedy", "rotation", "greedy rotation", "oracle, look-ahead")
+TOLERANCES = (0.1, 0.25, 0.5, 1.0, float("inf"))
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Who plays, how often."""
+class Served:
+    """Serves slates without training, by a rule or by reading the simulator."""
 
-    data: SessionData
-    """People and items."""
-    sessions: int
-    """Complete sessions per seed."""
-    seeds: int
-    """Draws of users and luck."""
+    method: str
+    """A name in :data:`~rapport.experiments.satiation.controls.METHODS`."""
+
+    def __call__(self, task: Task, progress: Progress) -> ServingPolicy:
+        """Ready at once."""
+        return ServingPolicy(
+            lambda env: control(self.method, env.unwrapped.core, np.random.default_rng([task.seed, 2]))  # type: ignore[attr-defined]
+        )
 
 
-def separate(
-    trial: Trial, methods: tuple[str, ...], environments: dict[str, dict[str, Any]], report: Report = lambda _: None
-) -> list[Row]:
-    """Play every method in every environment.
+def separation(
+    envs: Mapping[str, EnvConfig], methods: Iterable[str], seeds: int, sessions: int, folder: Path
+) -> Experiment:
+    """Every method in every environment.
 
     Args:
-        trial: who plays.
+        envs: by shown name.
         methods: names in :data:`~rapport.experiments.satiation.controls.METHODS`.
-        environments: name -> arguments of :func:`~rapport.envs.session.kuairand_satiation.satiation_core`;
-            :data:`PLAIN` -> of :func:`~rapport.envs.session.kuairand.kuairand_core`.
-        report: told what is being played.
+        seeds: draws of users and chance.
+        sessions: complete sessions of held-out users per seed.
+        folder: keeps the results.
     """
-    rows = []
-    for name, arguments in environments.items():
-        played: dict[str, list[Played]] = {}
-        for method in methods:
-            report(f"{name}: {method}")
-            played[method] = [_play(trial, name, arguments, method, seed) for seed in range(trial.seeds)]
-        rows += [_row(name, method, played) for method in methods]
-    return rows
+    names = tuple(methods)
+    rows = (Row(row_name(env, m), m, config, Served(m), env) for env, config in envs.items() for m in names)
+    return Experiment(tuple(rows), seeds, HeldOutSessions(sessions), folder)
 
 
-def _play(trial: Trial, environment: str, arguments: dict[str, Any], method: str, seed: int) -> Played:
-    make: Callable[..., SessionCore] = kuairand_core if environment == PLAIN else satiation_core
-    core = make(trial.sessions, data=trial.data, users="held_out", **arguments)
-    users = evaluation_users(trial.data, trial.sessions, seed)
-    act = control(method, core, np.random.default_rng([seed, 2]))
-    return play(SessionVectorEnv(core, AutoresetMode.SAME_STEP), act, users, seed)
+def row_name(env: str, method: str) -> str:
+    """Name of a row."""
+    return re.sub(r"[^a-z0-9.]+", "-", f"{env.lower()}.{method}")
 
 
-def _row(environment: str, method: str, played: dict[str, list[Played]]) -> Row:
-    lengths = [p.lengths for p in played[method]]
-    returns = [p.returns for p in played[method]]
-    scores = Scores.mean(lengths), Scores.mean(returns), Scores.ratio(returns, lengths)
-    figures = [estimate(score, np.random.default_rng(0)) for score in scores]
-    against = None
-    if method != "rotation" and "rotation" in played:
-        other = Scores.mean([p.returns for p in played["rotation"]])
-        against = paired_difference(scores[1], other, np.random.default_rng(0))
-    return Row(environment, method, figures[0], figures[1], figures[2], against)
+def both_environments(data: str, data_dir: Path | None) -> dict[str, EnvConfig]:
+    """LERL's rule, and users who tire as measured."""
+    return {
+        PLAIN: session_env("kuairand", data, data_dir),
+        TIRING: session_env("satiation", data, data_dir),
+    }
+
+
+def varied_environments(data: str, data_dir: Path | None) -> dict[str, EnvConfig]:
+    """Environments that differ from the second in one argument each, assumed or uncertain."""
+    base = session_env("satiation", data, data_dir)
+    varied = {f"tolerance {value:g}": base.changed(tolerance=value) for value in TOLERANCES}
+    return varied | {f"strength {name}": base.changed(strength=name) for name in ("low", "high")}

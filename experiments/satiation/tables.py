@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from rapport.datasets.registry.licence import licence_note
+from rapport.experiments.core import Experiment, Row
+from rapport.experiments.lerl.metrics import METRICS, R_CUM
 from rapport.experiments.report.page import Page, Section
 from rapport.experiments.report.table import Table
-from rapport.experiments.results.stats import interval_text
+from rapport.experiments.results.stats import Estimate, interval_text
+from rapport.experiments.results.summary import Found
 from rapport.experiments.satiation.panel import Effect
-from rapport.experiments.satiation.separation import Row
+from rapport.experiments.satiation.separation import REFERENCE, row_name
 from rapport.experiments.satiation.study import FITTED, Study
 
 CAPTIONS = {
@@ -89,38 +94,53 @@ def study_notes(study: Study) -> dict[str, str]:
     }
 
 
-def separation_page(data: str, tables: Sequence[Table], rows: Sequence[Row]) -> Page:
+def separation_page(data: str, tables: Sequence[Table], experiment: Experiment, found: Found) -> Page:
     """Methods by environment.
 
     Args:
         data: name of the data set.
         tables: of :func:`rows_table`.
-        rows: those of the first table, which the finding is about.
+        experiment: the first table's, which the finding is about.
+        found: its results.
     """
-    found = []
-    for environment in dict.fromkeys(row.environment for row in rows):
-        best = max((row for row in rows if row.environment == environment), key=lambda row: row.total.point)
-        above = f", {best.against.shown(3, signed=True)} above rotation" if best.against else ""
-        found.append(f"in {environment} {best.method} ({best.total.shown(3)}{above})")
+    said = []
+    for environment in dict.fromkeys(row.family for row in experiment.rows):
+        rows = [row for row in experiment.rows if row.family == environment and found.get(row.name)]
+        points = {row.name: R_CUM.estimate([r.arrays for r in found[row.name]], _rng()) for row in rows}
+        best = max(rows, key=lambda row: points[row.name].point)
+        against = _against(found, best)
+        above = f", {against.shown(3, signed=True)} above {REFERENCE}" if against else ""
+        said.append(f"in {environment} {best.label} ({points[best.name].shown(3)}{above})")
     return Page(
         title=f"Methods under satiation: {data}",
-        finding=f"Highest R_cum: {'; '.join(found)}.",
+        finding=f"Highest R_cum: {'; '.join(said)}.",
         sections=(Section("Methods by environment", tables),),
         licence=licence_note(data),
     )
 
 
-def rows_table(rows: Sequence[Row], caption: str) -> Table:
+def rows_table(experiment: Experiment, found: Found, caption: str) -> Table:
     """Methods by environment."""
-    columns = ("environment", "method", "T_int", "R_cum", "R_sin", "R_cum less rotation's")
-    shown = tuple(
-        (
-            *(row.environment, row.method, *(x.shown(3) for x in (row.length, row.total, row.single))),
-            "" if row.against is None else row.against.shown(3, signed=True),
-        )
-        for row in rows
-    )
-    return Table(tuple((name, "") for name in columns), shown, caption)
+    columns = ("environment", "method", *(metric.name for metric in METRICS), "R_cum less rotation's")
+    shown = []
+    for row in experiment.rows:
+        arrays = [result.arrays for result in found[row.name]]
+        against = _against(found, row)
+        figures = (metric.estimate(arrays, _rng()).shown(3) for metric in METRICS)
+        shown.append((row.family, row.label, *figures, "" if against is None else against.shown(3, signed=True)))
+    return Table(tuple((name, "") for name in columns), tuple(shown), caption)
+
+
+def _against(found: Found, row: Row) -> Estimate | None:
+    """R_cum minus that of the reference in the same environment; None for the reference itself."""
+    other = found.get(row_name(row.family, REFERENCE), ())
+    if row.label == REFERENCE or not other:
+        return None
+    return R_CUM.difference([r.arrays for r in found[row.name]], [r.arrays for r in other], _rng())
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
 
 
 def _tables(study: Study, names: Iterable[str]) -> list[Table]:

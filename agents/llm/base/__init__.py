@@ -1,4 +1,4 @@
-"""What every language-model backend shares: the interface, its meter and budget, and the batch loop."""
+"""Interface of a language model, its meter and budget, and the base class of backends."""
 
 from rapport._moved import moved
 from rapport.agents.llm.base.backend import Backend

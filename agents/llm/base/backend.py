@@ -1,4 +1,4 @@
-"""What every backend shares: the meter and the budget around the call itself."""
+"""Base class of backends: meters every call and enforces the budget."""
 
 from __future__ import annotations
 
@@ -7,49 +7,67 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from rapport.agents.llm.base.interface import Budget, Completion, Meter, Sampling, Schema
+from rapport.agents.llm.base.interface import (
+    Budget,
+    Completion,
+    CompletionOptions,
+    Meter,
+    SampleRequest,
+    Sampling,
+    Schema,
+)
 
 logger = logging.getLogger(__name__)
 
 
 class Backend(ABC):
-    """A model that is called, timed and stopped when its budget is spent."""
+    """A language model with a meter; it sends no more prompts once its budget is spent."""
 
     def __init__(self, identity: str, sampling: Sampling | None, budget: Budget | None) -> None:
-        """Start with an empty meter.
+        """Create the meter.
 
         Args:
-            identity: names the model exactly.
-            sampling: how tokens are drawn; `Sampling()` where None.
-            budget: what the model may cost; no limit where None.
+            identity: unique name of the model.
+            sampling: sampling settings; `Sampling()` if None.
+            budget: limits on what the model may cost; no limits if None.
         """
         self.identity = identity
         self.sampling = sampling or Sampling()
         self.meter = Meter(budget=budget or Budget())
-        self._said_exhausted = False
+        self._logged_exhausted = False
 
     @abstractmethod
-    def _answer(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+    def _complete(
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
-        """One completion per prompt; `until` is the `time.monotonic` at which the budget's seconds end."""
+        """One completion per request; the budget's seconds end at `until`, a `time.monotonic`."""
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
         """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent."""
-        if max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1; got {max_tokens}")
+        options = CompletionOptions(schema, max_tokens, system, n, logprobs)
+        requests = [SampleRequest(prompt, number) for prompt in prompts for number in range(n)]
+        texts = [(system or "") + request.prompt for request in requests]
         completions: list[Completion] = []
-        while number := self.meter.affordable(prompts[len(completions) :], max_tokens):
+        while number := self.meter.affordable(texts[len(completions) :], max_tokens):
             start = time.monotonic()
             seconds_left = self.meter.seconds_left
             until = None if seconds_left is None else start + seconds_left
-            batch = prompts[len(completions) : len(completions) + number]
-            answers = self._answer(batch, schema, max_tokens, until)
-            self.meter.count(answers, time.monotonic() - start)
-            completions += answers
+            batch = requests[len(completions) : len(completions) + number]
+            answered = self._complete(batch, options, until)
+            self.meter.count(answered, time.monotonic() - start)
+            completions += answered
         reason = self.meter.exhausted
-        if reason and not self._said_exhausted:
-            logger.warning("%s: %s; the run goes on without the model", self.identity, reason)
-            self._said_exhausted = True
-        unsent = len(prompts) - len(completions)
+        if reason and not self._logged_exhausted:
+            logger.warning("%s: %s; the run continues without the model", self.identity, reason)
+            self._logged_exhausted = True
+        unsent = len(requests) - len(completions)
         return completions + [Completion("", error=f"not sent: {reason}", sent=False)] * unsent

@@ -1,10 +1,12 @@
-"""What a language model is to the rest of Rapport: the interface, its answers, its settings and its cost."""
+"""Interface of a language model: completions, sampling settings, budget and meter."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
 
 Schema = Mapping[str, Any]
 """A JSON schema."""
@@ -12,15 +14,17 @@ Schema = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer.
+    """A model's answer to one prompt.
 
     Attributes:
         text: the answer; empty where there is none.
-        prompt_tokens: tokens read, as the model counts them.
-        completion_tokens: tokens written.
-        cached: the answer comes from a cache and cost nothing.
+        prompt_tokens: tokens of the prompt, as the model counts them.
+        completion_tokens: tokens of the answer.
+        cached: the answer is from a cache and cost nothing.
         error: why there is no usable answer (time limit, refused connection, spent budget); None where there is one.
-        sent: the prompt reached the model, or was at least sent to it.
+        sent: the prompt was sent to the model.
+        logprobs: natural log-probability of each token of the answer under the model itself, before temperature, top_p
+            and grammar; without the end-of-text token. None if they were not requested.
     """
 
     text: str
@@ -29,16 +33,17 @@ class Completion:
     cached: bool = False
     error: str | None = None
     sent: bool = True
+    logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn, the same for every backend.
+    """Sampling settings, the same for every backend.
 
     Attributes:
-        temperature: 0 takes the likeliest token; 0.8 is what LERL's released code leaves at its server's default.
-        top_p: draws only from the likeliest tokens that hold this much probability.
-        seed: the same prompt with the same seed gets the same answer, where the backend can promise it.
+        temperature: between 0 and 2; 0 takes the likeliest token. LERL's released code uses its server's default, 0.8.
+        top_p: probability mass of the likeliest tokens that are sampled from (nucleus sampling), above 0, at most 1.
+        seed: random seed; equal prompts with equal seeds get equal answers, where the backend guarantees it.
     """
 
     temperature: float = 0.8
@@ -46,7 +51,7 @@ class Sampling:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse settings no backend understands."""
+        """Refuse settings outside the range of a backend."""
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature must be between 0 and 2; got {self.temperature}")
         if not 0 < self.top_p <= 1:
@@ -57,12 +62,12 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a model may cost in all; None for no limit.
+    """Limits on the total cost of a model; None for no limit.
 
     Attributes:
         calls: prompts sent.
-        tokens: tokens read and written.
-        seconds: wall-clock seconds spent waiting for answers.
+        tokens: tokens of prompts and answers.
+        seconds: wall-clock seconds of waiting for answers.
     """
 
     calls: int | None = None
@@ -70,7 +75,7 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse limits below nothing."""
+        """Refuse limits below 0."""
         for item in fields(self):
             limit = getattr(self, item.name)
             if limit is not None and not limit >= 0:
@@ -79,18 +84,18 @@ class Budget:
 
 @dataclass
 class Meter:
-    """What a model has cost so far. Meters can be added, and subtracted to see what one part of a run cost.
+    """Cost of a model so far. Meters can be added, and subtracted for the cost of a part of a run.
 
     Attributes:
         calls: prompts sent to the model.
-        prompt_tokens: tokens read.
-        completion_tokens: tokens written.
-        seconds: wall-clock seconds spent waiting for answers.
-        cache_hits: answers that were already known, from a cache or from an equal prompt of the same batch.
-        retries: prompts sent again, because the connection failed or the answer was not what was asked for.
+        prompt_tokens: tokens of the prompts.
+        completion_tokens: tokens of the answers.
+        seconds: wall-clock seconds of waiting for answers.
+        cache_hits: answers from a cache or from an equal prompt of the same batch.
+        retries: prompts sent again, because the connection failed or the answer was unusable.
         failures: prompts that were sent and not answered.
-        decisions: decisions the model was wanted for.
-        fallbacks: how many of them were made without it, because its answer was missing or unusable.
+        decisions: decisions that the model was asked for.
+        fallbacks: decisions of them that a fallback made, because the answer was missing or unusable.
     """
 
     calls: int = 0
@@ -105,7 +110,7 @@ class Meter:
     budget: Budget = field(default_factory=Budget, compare=False)
 
     def count(self, completions: Iterable[Completion], seconds: float) -> None:
-        """Take in a batch of answers, leaving out prompts that were not sent."""
+        """Add the cost of a batch; prompts that were not sent cost nothing."""
         self.seconds += seconds
         for completion in completions:
             if not completion.sent:
@@ -116,18 +121,18 @@ class Meter:
             self.failures += completion.error is not None
 
     def add(self, other: Meter) -> None:
-        """Take in what was spent elsewhere; the budget stays."""
+        """Add another meter's counts; the budget does not change."""
         for name, value in (self + other).to_dict().items():
             setattr(self, name, value)
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """Tokens of prompts and answers."""
         return self.prompt_tokens + self.completion_tokens
 
     @property
     def exhausted(self) -> str | None:
-        """Which limit of the budget is reached, in words; None while there is some left."""
+        """The limit of the budget that is reached, as a sentence; None if none is."""
         limits = (
             ("calls", self.calls, self.budget.calls),
             ("tokens", self.tokens, self.budget.tokens),
@@ -139,10 +144,10 @@ class Meter:
         return None
 
     def affordable(self, prompts: Sequence[str], max_tokens: int) -> int:
-        """How many of some prompts, from the first on, are sure to stay within the budget; one while any is left.
+        """Number of first prompts that certainly stay within the budget; at least 1 unless the budget is spent.
 
-        A prompt has no more tokens than bytes, but for the few that a chat template adds, and usually far fewer: what
-        is not sure at first may be affordable once the cost of the first ones is known.
+        A prompt has at most as many tokens as bytes, except for a few of the chat template, and usually far fewer. The
+        bound is therefore loose, and the rest may be affordable once the cost of the first prompts is known.
         """
         if self.exhausted:
             return 0
@@ -156,7 +161,7 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds that may still be spent; None for no limit."""
+        """Seconds left of the budget; None for no limit."""
         return None if self.budget.seconds is None else max(0.0, self.budget.seconds - self.seconds)
 
     def to_dict(self) -> dict[str, float]:
@@ -165,17 +170,17 @@ class Meter:
 
     @classmethod
     def from_dict(cls, counts: Mapping[str, float]) -> Meter:
-        """A meter from `to_dict`; counts that are missing are 0."""
+        """A meter from `to_dict`; missing counts are 0."""
         if unknown := sorted(set(counts) - set(_COUNTS)):
             raise ValueError(f"a meter has no count named {unknown[0]!r}; it has {', '.join(_COUNTS)}")
         return _meter({name: counts.get(name, 0) for name in _COUNTS})
 
     def __add__(self, other: Meter) -> Meter:
-        """Both costs together, without a budget."""
+        """The sum of the counts, without a budget."""
         return _meter({name: getattr(self, name) + getattr(other, name) for name in _COUNTS})
 
     def __sub__(self, earlier: Meter) -> Meter:
-        """What was spent since `earlier`, without a budget."""
+        """The counts since `earlier`, without a budget."""
         return _meter({name: getattr(self, name) - getattr(earlier, name) for name in _COUNTS})
 
 
@@ -190,40 +195,101 @@ def _meter(counts: Mapping[str, float]) -> Meter:
 
 
 class LLM(Protocol):
-    """A language model that answers batches of prompts."""
+    """A language model that completes batches of prompts."""
 
     @property
     def identity(self) -> str:
-        """Names the model so exactly that equal identities give equal answers."""
+        """Unique name of the model: models of equal identity give equal answers."""
         ...
 
     @property
     def sampling(self) -> Sampling:
-        """How it draws tokens."""
+        """Sampling settings."""
         ...
 
     @property
     def meter(self) -> Meter:
-        """What it has cost."""
+        """Cost so far."""
         ...
 
-    def complete(self, prompts: Sequence[str], schema: Schema | None = None, max_tokens: int = 256) -> list[Completion]:
-        """One answer per prompt, in order. A prompt that fails gets a completion with an error; nothing is raised.
+    def complete(
+        self,
+        prompts: Sequence[str],
+        schema: Schema | None = None,
+        max_tokens: int = 256,
+        *,
+        system: str | None = None,
+        n: int = 1,
+        logprobs: bool = False,
+    ) -> list[Completion]:
+        """Answers to N prompts. A prompt that fails gets a completion with an error, and no exception is raised.
 
         Args:
             prompts: N prompts.
-            schema: JSON schema the answers should follow; None for free text. A backend that cannot enforce it may
-                answer otherwise, so answers are still to be checked (`complete_json`).
-            max_tokens: longest answer.
+            schema: JSON schema that the answers should follow; None for free text. Some servers cannot enforce it, so
+                answers must still be checked (`complete_json`).
+            max_tokens: longest answer in tokens.
+            system: system message, the same for all prompts; None for none.
+            n: samples per prompt. Each has its own random stream and counts as a call. The first is the same for any
+                n; at temperature 0 all are equal.
+            logprobs: whether completions have log-probabilities of their tokens.
+
+        Returns:
+            N x n completions, those of one prompt after the other.
+
+        Raises:
+            ValueError: an argument is out of range, or the model does not support it; the message names it.
         """
         ...
 
 
-def request_settings(llm: LLM, schema: Schema | None, max_tokens: int) -> dict[str, Any]:
-    """Everything but the prompt that an answer depends on, ready for JSON."""
-    return {"model": llm.identity, "sampling": asdict(llm.sampling), "schema": schema, "max_tokens": max_tokens}
+@dataclass(frozen=True)
+class CompletionOptions:
+    """Arguments of `LLM.complete` except the prompts, checked."""
+
+    schema: Schema | None = None
+    max_tokens: int = 256
+    system: str | None = None
+    n: int = 1
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse numbers below 1."""
+        for name in ("max_tokens", "n"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    def settings(self, llm: LLM) -> dict[str, Any]:
+        """Everything except the prompt and the sample's number that an answer depends on, as JSON values.
+
+        Keys of caches and transcripts depend on it: an argument that is not used must not appear.
+        """
+        settings: dict[str, Any] = {
+            "model": llm.identity,
+            "sampling": asdict(llm.sampling),
+            "schema": self.schema,
+            "max_tokens": self.max_tokens,
+        }
+        if self.system is not None:
+            settings["system"] = self.system
+        if self.logprobs:
+            settings["logprobs"] = True
+        return settings
+
+
+class SampleRequest(NamedTuple):
+    """One sample of one prompt."""
+
+    prompt: str
+    number: int = 0
+    """0 to n - 1."""
+
+
+def sample_seed(seed: int, number: int) -> int:
+    """Seed of a prompt's sample: `seed` itself for number 0, then independent ones in [0, 2^32)."""
+    return seed if number == 0 else int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
 
 
 def printable(text: str) -> str:
-    """The text with what cannot be written as UTF-8 (lone surrogates) replaced."""
+    """The text with lone surrogates, which UTF-8 cannot encode, replaced by ``?``."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,1 +1,1 @@
-"""GGUF files run by llama.cpp: one context that many prompts share, grammars, seeded sampling."""
+"""Inference of GGUF files with llama.cpp: continuous batching in one context, grammars, seeded sampling."""

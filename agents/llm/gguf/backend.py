@@ -1,4 +1,4 @@
-"""A GGUF file run in this process by llama.cpp."""
+"""Backend that runs a GGUF file in this process with llama.cpp."""
 
 from __future__ import annotations
 
@@ -8,45 +8,53 @@ import threading
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rapport.agents.llm.base.backend import Backend
-from rapport.agents.llm.base.interface import Budget, Completion, Sampling, Schema, printable
+from rapport.agents.llm.base.interface import (
+    Budget,
+    Completion,
+    CompletionOptions,
+    SampleRequest,
+    Sampling,
+    Schema,
+    printable,
+    sample_seed,
+)
 from rapport.agents.llm.gguf.context import STEP, SharedContext
 from rapport.agents.llm.gguf.grammar import Grammar, decode
-from rapport.agents.llm.gguf.scheduler import Answer, Rules, Turns
+from rapport.agents.llm.gguf.scheduler import GenerationParams, Request, Scheduler
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
     from llama_cpp.llama_chat_format import ChatFormatter
 
 _OWN_CONTEXT = 8
-"""Tokens of the context that llama-cpp-python makes for itself; nothing is read in it."""
+"""Tokens of the context that llama-cpp-python creates; it stays unused."""
 
-_WAY = 2
-"""Version of the way tokens are drawn: answers kept from another one are not this model's."""
+_VERSION = 2
+"""Version of the sampling procedure: cached answers of another version are not valid."""
 _SMALL_MODEL = 64 * 2**20
-"""Bytes up to which one thread is best (more would wait for one another), and 2 prompts side by side."""
+"""Bytes up to which one thread and 2 parallel prompts are fastest."""
 
 _WHOLE_FILE = 64 * 2**20
 _END = 8 * 2**20
 
 
 class LlamaCppLLM(Backend):
-    """One model in one context that answers several prompts side by side (`turns.Turns`).
+    """One model and one context with continuous batching (`scheduler.Scheduler`).
 
-    What a prompt has in common with one that is in the context, be it another one of the batch or the beginning of the
-    batch before, is not read again. Where the context is full, the youngest answers are put back and begun anew later.
+    A prefix that a prompt has in common with a prompt in the context is not decoded again; the common prefix of a batch
+    stays in the context for the next one. When the context is full, the scheduler preempts the youngest requests.
 
-    Chance comes from the seed and the prompt alone, so an answer does not depend on what is asked beside it, but for
-    one thing: what is computed together changes the order of llama.cpp's sums and with it the last bits of a logit, so
-    that once in a while another token is drawn. Where two runs must agree to the bit whatever else is asked, let every
-    prompt be read `alone`.
+    The random stream of a completion depends on the seed and the prompt only, so a completion does not depend on the
+    other prompts of the batch, with one exception: batching changes the order of llama.cpp's sums and thereby the last
+    bits of a logit, so that rarely another token is sampled. ``alone=True`` rules this out.
 
-    Answers that must follow a schema are drawn from the tokens that a grammar allows (`drawing.draw`). The model's own
-    chat template is used where the file has one.
+    Completions with a schema are sampled from the tokens that its grammar allows (`sampling.sample`). Prompts go
+    through the chat template of the file where it has one.
     """
 
     def __init__(
@@ -66,24 +74,23 @@ class LlamaCppLLM(Backend):
 
         Args:
             path: a GGUF file.
-            sampling: how tokens are drawn.
+            sampling: sampling settings.
             budget: what the model may cost.
-            deadline: seconds one answer may take from when its prompt is begun, beside the others under way. The clock
-                is read every 128 tokens of a prompt and after each token of the answers.
-            n_ctx: tokens kept in memory, of all prompts and answers under way together, never more than the model was
-                trained for. One prompt with its answer may fill it.
-            n_threads: processor threads; where None one for a model up to 64 MiB, else as llama-cpp-python decides.
-            n_gpu_layers: layers kept on the GPU, -1 for all, where llama-cpp-python was built for one.
-            parallel: prompts under way at once, up to 64; where None 2 for a model up to 64 MiB, else 8. They share
-                `n_ctx`, so the number costs no memory. More are not always faster: a pass through a large model takes
-                much the same time for any number, but each token is compared with all that is in the context, which is
-                most of the work of a small one.
-            alone: read every prompt from its first token on, with nothing beside it.
+            deadline: seconds that a request may take from its start, other requests running beside it. The limit is
+                checked every 128 tokens of a prompt and after each token of the completions.
+            n_ctx: tokens of the context, shared by all running prompts and completions, at most the length that the
+                model was trained for. One prompt with its completion may fill it.
+            n_threads: processor threads; if None, one for a model up to 64 MiB and llama-cpp-python's choice above.
+            n_gpu_layers: layers on the GPU, -1 for all, if llama-cpp-python was built for one.
+            parallel: running requests, up to 64; if None, 2 for a model up to 64 MiB and 8 above. They share `n_ctx`,
+                so the number costs no memory. More are not always faster: a decode step of a large model takes about
+                the same time for any number, but attention over the whole context dominates that of a small one.
+            alone: decode every prompt from its first token on, one request at a time.
 
         Raises:
             ImportError: llama-cpp-python is not installed.
             FileNotFoundError: there is no such file.
-            ValueError: the file is no model that llama.cpp can run, or a limit makes no sense.
+            ValueError: llama.cpp cannot run the file, or a limit is out of range.
         """
         if not deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds; got {deadline}")
@@ -93,7 +100,7 @@ class LlamaCppLLM(Backend):
         if not 1 <= parallel <= STEP // 2:
             raise ValueError(f"parallel must be between 1 and {STEP // 2} prompts; got {parallel}")
         self._llama = _load(file, n_threads, n_gpu_layers)
-        super().__init__(f"gguf:{_WAY}:{file_fingerprint(file)}", sampling, budget)
+        super().__init__(f"gguf:{_VERSION}:{file_fingerprint(file)}", sampling, budget)
         self._deadline = deadline
         self._limit = min(n_ctx, _trained_context(self._llama) or n_ctx)
         self._parallel, self._alone = 1 if alone else parallel, alone
@@ -104,26 +111,26 @@ class LlamaCppLLM(Backend):
         self._check_logits(file)
 
     def close(self) -> None:
-        """Free the model's memory; it cannot be used afterwards."""
+        """Free the memory. The model cannot be used afterwards."""
         with self._lock:
             self._context.close()
             self._llama.close()
 
-    def _answer(
-        self, prompts: Sequence[str], schema: Schema | None, max_tokens: int, until: float | None
+    def _complete(
+        self, requests: Sequence[SampleRequest], options: CompletionOptions, until: float | None
     ) -> list[Completion]:
         with self._lock:
-            grammar = None if schema is None else self._grammar(schema)
+            grammar = None if options.schema is None else self._grammar(options.schema)
             if isinstance(grammar, str):
-                return [Completion("", error=grammar)] * len(prompts)
-            rules = Rules(self.sampling, grammar, self._is_end, self._deadline, until)
-            answers = [self._new_answer(prompt, rules, max_tokens) for prompt in prompts]
-            turns = Turns(self._context, self._parallel, rules, alone=self._alone)
-            turns.write([answer for answer in answers if answer.error is None])
-            return [self._completion(answer) for answer in answers]
+                return [Completion("", error=grammar)] * len(requests)
+            params = GenerationParams(self.sampling, grammar, self._is_end, self._deadline, until, options.logprobs)
+            scheduled = [self._request(request, params, options) for request in requests]
+            scheduler = Scheduler(self._context, self._parallel, params, alone=self._alone)
+            scheduler.run([request for request in scheduled if request.error is None])
+            return [self._completion(request) for request in scheduled]
 
     def _grammar(self, schema: Schema) -> Grammar | str:
-        """The grammar of a schema, or why there is none."""
+        """The grammar of a schema, or the reason why there is none."""
         key = json.dumps(schema, sort_keys=True)
         if key not in self._grammars:
             try:
@@ -132,47 +139,58 @@ class LlamaCppLLM(Backend):
                 self._grammars[key] = str(error)
         return self._grammars[key]
 
-    def _new_answer(self, prompt: str, rules: Rules, max_tokens: int) -> Answer:
-        tokens = self._tokenize(prompt)
+    def _request(self, asked: SampleRequest, params: GenerationParams, options: CompletionOptions) -> Request:
+        tokens = self._tokenize(asked.prompt, options.system)
         room = self._limit - len(tokens)
-        chance = hashlib.sha256(printable(prompt).encode()).digest()
-        answer = Answer(tokens, rules, min(max_tokens, room), [self.sampling.seed, *chance])
+        digest = hashlib.sha256(printable(asked.prompt).encode()).digest()
+        seed = [sample_seed(self.sampling.seed, asked.number), *digest]
+        request = Request(tokens, params, min(options.max_tokens, room), seed)
         if room < 1:
-            answer.error = (
+            request.error = (
                 f"the prompt is {len(tokens)} tokens long, the context holds {self._limit}: shorten the prompt, "
                 "or give a larger n_ctx where the model allows it"
             )
-        return answer
+        return request
 
     def _is_end(self, token: int) -> bool:
         import llama_cpp
 
         return bool(llama_cpp.llama_vocab_is_eog(llama_cpp.llama_model_get_vocab(self._llama.model), token))
 
-    def _completion(self, answer: Answer) -> Completion:
-        text = decode(self._llama.detokenize([self._llama.token_bos(), *answer.written]))
-        read = len(answer.prompt) if answer.begun else 0
-        return Completion(printable(text), read, len(answer.written), error=answer.error, sent=answer.sent)
+    def _completion(self, request: Request) -> Completion:
+        text = decode(self._llama.detokenize([self._llama.token_bos(), *request.generated]))
+        read = len(request.prompt) if request.started else 0
+        logprobs = None if request.logprobs is None else tuple(request.logprobs)
+        return Completion(
+            printable(text), read, len(request.generated), error=request.error, sent=request.sent, logprobs=logprobs
+        )
 
-    def _tokenize(self, prompt: str) -> list[int]:
+    def _tokenize(self, prompt: str, system: str | None = None) -> list[int]:
         if self._template is None:
+            if system is not None:
+                raise ValueError(
+                    f"system={system[:40]!r}: the model has no chat template for a system message; write it into "
+                    "the prompts"
+                )
             return self._llama.tokenize(printable(prompt).encode(), add_bos=True, special=False)
-        text = self._template(messages=[{"role": "user", "content": printable(prompt)}]).prompt
+        text = _chat(self._template, printable(prompt), system)
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def _check_logits(self, file: Path) -> None:
-        """Refuse weights that give no numbers: there is nothing to be drawn from such logits."""
-        logits = self._context.read({0: self._llama.tokenize(b"a", add_bos=True)})
+        """Refuse weights with logits that are not finite, which cannot be sampled from."""
+        logits = self._context.decode({0: self._llama.tokenize(b"a", add_bos=True)})
         self._context.clear()
         if not np.isfinite(logits).all():
-            raise ValueError(f"the model {file} computes values that are no numbers: its weights are damaged")
+            raise ValueError(
+                f"the logits of the model {file} are not finite: its weights are damaged; download the file again"
+            )
 
 
 def file_fingerprint(path: Path) -> str:
-    """Names a file's content: the SHA-256 of all of it up to 64 MiB, beyond that of its size, first and last 8 MiB.
+    """Identifies a file's content: SHA-256 of the size and the file, or above 64 MiB of its first and last 8 MiB.
 
-    A model's metadata and vocabulary are at the beginning of a GGUF file, its last layers' weights at the end, so two
-    large models differ in what is read even where they are variants of one another.
+    A GGUF file has the metadata and vocabulary at its start and the last layers' weights at its end, so the hashes of
+    two variants of a large model differ.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
@@ -187,7 +205,7 @@ def file_fingerprint(path: Path) -> str:
 
 
 def is_small(path: Path) -> bool:
-    """Whether a model is so small that several processes can each run it on one thread."""
+    """Whether a model is small enough for several processes to run it on one thread each."""
     return path.is_file() and path.stat().st_size <= _SMALL_MODEL
 
 
@@ -204,7 +222,7 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
     with path.open("rb") as file:
         magic = file.read(4)
     if magic != b"GGUF":
-        raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'. Was the download complete?")
+        raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'. Download it again")
     if n_threads is None and is_small(path):
         n_threads = 1
     try:
@@ -224,13 +242,37 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
         ) from error
 
 
+def _chat(template: ChatFormatter, prompt: str, system: str | None) -> str:
+    """The text of a prompt in a chat template, with the system message if there is one.
+
+    Raises:
+        ValueError: the template refuses or drops the system message.
+    """
+    user: Any = {"role": "user", "content": prompt}
+    if system is None:
+        return str(template(messages=[user]).prompt)
+    content = printable(system)
+    try:
+        text = str(template(messages=[{"role": "system", "content": content}, user]).prompt)
+    except ValueError as error:
+        reason = str(error)
+    else:
+        if content.strip() in text:
+            return text
+        reason = "it drops the message"
+    raise ValueError(
+        f"system={system[:40]!r}: the model's chat template takes no system message ({reason}); write it into the "
+        "prompts"
+    )
+
+
 def _trained_context(llama: Llama) -> int | None:
     length = llama.metadata.get(f"{llama.metadata.get('general.architecture')}.context_length")
     return int(length) if length else None
 
 
 def _chat_template(llama: Llama) -> ChatFormatter | None:
-    """The chat template in the file's metadata; None for a plain model."""
+    """The chat template in the file's metadata; None where there is none."""
     from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
     template = llama.metadata.get("tokenizer.chat_template")

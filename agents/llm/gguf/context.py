@@ -1,4 +1,4 @@
-"""One llama.cpp context in which several sequences are read and written side by side."""
+"""One llama.cpp context (KV cache) that several sequences share."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float32]
 
 STEP = 128
-"""Tokens computed at once at most: as fast as more, and the clock is read in between."""
+"""Most tokens per decode call; larger calls are not faster, and the time limit is checked between calls."""
 
 
 class ContextFullError(RuntimeError):
-    """There are no cells left for the tokens; nothing was read."""
+    """The context has too few free cells for the tokens; nothing was decoded."""
 
 
 class SharedContext:
-    """Sequences of tokens over one pool of cells; what two of them have in common at their beginning is kept once."""
+    """Sequences of tokens in one pool of KV cells; a common prefix of two sequences takes its cells only once."""
 
     def __init__(self, llama: Llama, n_ctx: int, n_sequences: int) -> None:
-        """Make an empty context beside the model's own.
+        """Create an empty context in addition to the model's own.
 
         Args:
-            llama: the model, whose numbers of threads are used.
-            n_ctx: cells, one for each token kept.
-            n_sequences: how many sequences there can be at once.
+            llama: the model; its numbers of threads apply.
+            n_ctx: number of cells, one per token.
+            n_sequences: number of sequences.
 
         Raises:
-            ValueError: llama.cpp cannot make it.
+            ValueError: llama.cpp cannot create the context.
         """
         import llama_cpp
 
@@ -44,19 +44,20 @@ class SharedContext:
         parameters.n_seq_max = n_sequences
         parameters.n_batch = parameters.n_ubatch = STEP
         parameters.kv_unified = True  # one pool: sequences can share cells
-        # Without it the cells of all sequences are one matrix, which for few cells is several times as fast.
+        # Without flash attention the cells of all sequences form one matrix: several times as fast for few cells.
         parameters.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.no_perf = True
         parameters.n_threads, parameters.n_threads_batch = llama.n_threads, llama.n_threads_batch
         self._context = llama_cpp.llama_init_from_model(llama.model, parameters)
         if not self._context:
             raise ValueError(
-                f"llama.cpp makes no context for {n_ctx} tokens of {n_sequences} prompts: is there the memory for it?"
+                f"llama.cpp cannot create a context of {n_ctx} tokens for {n_sequences} prompts: give a smaller n_ctx "
+                "or free memory"
             )
         self._llama = llama  # must outlive the context
         self._free = weakref.finalize(self, llama_cpp.llama_free, self._context)
         self._memory = llama_cpp.llama_get_memory(self._context)
-        # Recurrent models keep a state in which tokens cannot be told apart, so no part of it can be shared.
+        # The state of a recurrent model cannot be split by tokens, so no part of it can be shared.
         self._can_share = not (
             llama_cpp.llama_model_is_recurrent(llama.model) or llama_cpp.llama_model_is_hybrid(llama.model)
         )
@@ -67,20 +68,20 @@ class SharedContext:
         self._next_cell = 0
 
     def close(self) -> None:
-        """Free the memory; the context cannot be used afterwards."""
+        """Free the memory. The context cannot be used afterwards."""
         self._free()
 
     def length(self, sequence: int) -> int:
-        """Tokens that a sequence has."""
+        """Number of tokens of a sequence."""
         return len(self._known[sequence])
 
     def begin(self, sequence: int, tokens: Sequence[int]) -> int:
-        """Let a sequence begin like `tokens`, as far as any sequence has read them already.
+        """Start a sequence with the longest prefix of `tokens` that any sequence has in the cache.
 
-        The last token is never taken over: it has to be read for what comes after it.
+        The last token is never taken from the cache, because its logits are needed.
 
         Returns:
-            Number of tokens that need not be read.
+            Number of tokens taken from the cache.
         """
         import llama_cpp
 
@@ -98,7 +99,7 @@ class SharedContext:
         return shared[best]
 
     def forget(self, sequence: int, keep: int = 0) -> bool:
-        """Drop a sequence's tokens but the first `keep`; False where they cannot be kept and all are dropped."""
+        """Drop the tokens of a sequence after the first `keep`; False where the model can only drop all of them."""
         import llama_cpp
 
         if keep >= len(self._known[sequence]):
@@ -111,25 +112,25 @@ class SharedContext:
         return bool(kept)
 
     def clear(self) -> None:
-        """Drop all sequences' tokens."""
+        """Drop the tokens of all sequences."""
         import llama_cpp
 
         llama_cpp.llama_memory_clear(self._memory, True)
         self._known = [[] for _ in self._known]
         self._cells = [[] for _ in self._cells]
 
-    def read(self, chunks: Mapping[int, Sequence[int]]) -> FloatArray:
-        """Read tokens that go on several sequences, all at once.
+    def decode(self, chunks: Mapping[int, Sequence[int]]) -> FloatArray:
+        """Append tokens to S sequences in one decode call.
 
         Args:
-            chunks: sequence to its next tokens, S sequences with at least 1 token each and `STEP` in all at most.
+            chunks: the next tokens of each sequence, at least 1 per sequence and at most `STEP` in total.
 
         Returns:
-            Logits of what comes next in each sequence, in the order of `chunks`, shape (S, vocabulary).
+            Logits of the next token of each sequence, in the order of `chunks`, shape (S, V).
 
         Raises:
-            ContextFullError: there are not enough cells.
-            RuntimeError: llama.cpp failed; no sequence has any tokens afterwards.
+            ContextFullError: there are too few free cells.
+            RuntimeError: llama.cpp failed; all sequences are empty afterwards.
         """
         import llama_cpp
 
@@ -149,15 +150,15 @@ class SharedContext:
         return np.ctypeslib.as_array(logits, shape=(len(chunks), self._n_vocab)).copy()
 
     def _check_room(self, count: int) -> None:
-        """Find out what llama.cpp would find out too, and write to the terminal each time."""
+        """Detect a full context before llama.cpp does, which would print to the terminal each time."""
         if sum(map(len, self._cells)) + count <= self._n_cells:
             return
-        used = len(set().union(*self._cells))  # a cell that is shared counts once
+        used = len(set().union(*self._cells))  # a shared cell counts once
         if used + count > self._n_cells:
             raise ContextFullError(f"{used} of {self._n_cells} cells are taken, {count} more are needed")
 
     def _batch(self, chunks: Mapping[int, Sequence[int]], lengths: list[int]) -> object:
-        """The tokens as llama.cpp takes them, with logits asked for at each chunk's end."""
+        """A llama.cpp batch of the tokens, with logits at the end of each chunk."""
         import llama_cpp
 
         count = sum(lengths)
@@ -178,12 +179,12 @@ class SharedContext:
         batch.n_tokens = count
         for name, array in arrays.items():
             setattr(batch, name, cast(array.ctypes.data, types.get(name, POINTER(c_int32))))
-        batch.arrays = (arrays, sequence)  # kept alive as long as the batch that points into them
+        batch.arrays = (arrays, sequence)  # must live as long as the batch, which points into them
         return batch
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Tokens that two sequences have in common at their beginning."""
+    """Length of the common prefix of two sequences."""
     length = min(len(first), len(second))
     differs = np.flatnonzero(np.asarray(first[:length]) != np.asarray(second[:length]))
     return int(differs[0]) if len(differs) else length

@@ -1,7 +1,7 @@
-"""Grammars for llama.cpp, made from JSON schemas and checked before llama.cpp sees them.
+"""llama.cpp grammars from JSON schemas, checked before llama.cpp uses them.
 
-llama.cpp aborts the whole process when a grammar it is given cannot be parsed, or when the model has no token that the
-grammar allows. Both are found here first, and become errors that can be handled.
+llama.cpp aborts the process when it cannot parse a grammar, or when the model has no token that the grammar allows.
+This module detects both first and raises an exception.
 """
 
 from __future__ import annotations
@@ -29,60 +29,60 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 """llama.cpp's ``llama_token_data``."""
 
 _PLAIN = set(string.ascii_letters + string.digits + " _-")
-_MARK = "literal-{}-literal"
+_PLACEHOLDER = "literal-{}-literal"
 
 
 def schema_to_gbnf(schema: Schema) -> str:
     """The grammar of a JSON schema, by llama-cpp-python's own converter.
 
-    The converter writes quotes, backslashes and characters beyond U+FFFF of a constant or enumerated string into the
-    grammar unescaped, so such strings go through it as plain marks and are put in afterwards.
+    The converter does not escape quotes, backslashes and characters beyond U+FFFF of constant and enumerated strings.
+    Such strings are therefore replaced by placeholders and inserted afterwards.
 
     Raises:
-        ValueError: the schema uses something the converter does not know.
+        ValueError: the converter does not support the schema.
     """
     from llama_cpp.llama_grammar import json_schema_to_gbnf
 
     texts: list[str] = []
 
-    def marked(node: Any) -> Any:
+    def masked(node: Any) -> Any:
         if isinstance(node, Mapping):
             return {
-                key: [mark(item) for item in value]
+                key: [mask(item) for item in value]
                 if key == "enum"
-                else mark(value)
+                else mask(value)
                 if key == "const"
-                else marked(value)
+                else masked(value)
                 for key, value in node.items()
             }
-        return [marked(item) for item in node] if isinstance(node, list | tuple) else node
+        return [masked(item) for item in node] if isinstance(node, list | tuple) else node
 
-    def mark(value: Any) -> Any:
+    def mask(value: Any) -> Any:
         if not isinstance(value, str) or set(value) <= _PLAIN:
             return value
         texts.append(value)
-        return _MARK.format(len(texts) - 1)
+        return _PLACEHOLDER.format(len(texts) - 1)
 
     try:
-        grammar: str = json_schema_to_gbnf(json.dumps(marked(schema)))
+        grammar: str = json_schema_to_gbnf(json.dumps(masked(schema)))
     except (AssertionError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"the JSON schema cannot be made into a grammar: {error}; schema: {schema}") from error
     for number, text in enumerate(texts):
-        grammar = grammar.replace(_MARK.format(number), _literal(text))
+        grammar = grammar.replace(_PLACEHOLDER.format(number), _literal(text))
     return grammar
 
 
 def _literal(text: str) -> str:
-    """A string as it stands between the quotes of a JSON string, escaped for a grammar's literal."""
+    """The content of a JSON string, escaped for a literal of a grammar."""
     inner = json.dumps(text, ensure_ascii=False)[1:-1]
     return inner.replace("\\", "\\\\").replace('"', '\\"')
 
 
 class Grammar:
-    """Which tokens may come next in an answer that follows a schema."""
+    """State of a grammar: the tokens that may follow in a completion."""
 
     def __init__(self, sampler: Any) -> None:
-        """Take over llama.cpp's sampler of a grammar; it is freed together with this object."""
+        """Own llama.cpp's sampler of a grammar, which is freed with this object."""
         import llama_cpp
 
         self._sampler = sampler
@@ -91,10 +91,10 @@ class Grammar:
 
     @classmethod
     def of(cls, llama: Llama, schema: Schema) -> Grammar:
-        """The grammar of a schema, for one model's vocabulary.
+        """The grammar of a schema for a model's vocabulary.
 
         Raises:
-            ValueError: llama.cpp cannot parse it, or the vocabulary cannot spell it; with the reason.
+            ValueError: llama.cpp cannot parse the grammar, or the vocabulary cannot spell it.
         """
         import llama_cpp
 
@@ -102,7 +102,7 @@ class Grammar:
         vocab = llama_cpp.llama_model_get_vocab(llama.model)
         sampler = llama_cpp.llama_sampler_init_grammar(vocab, grammar.encode(), b"root")
         if not sampler:
-            raise ValueError(f"llama.cpp refuses the grammar made from the JSON schema {schema}")
+            raise ValueError(f"llama.cpp refuses the grammar of the JSON schema {schema}")
         parsed = cls(sampler)
         for character in sorted(set(json.dumps(schema, ensure_ascii=False))):
             tokens = llama.tokenize(character.encode(), add_bos=False, special=False)
@@ -111,13 +111,13 @@ class Grammar:
         return parsed
 
     def copy(self) -> Grammar:
-        """Another answer that stands where this one does."""
+        """A copy of the state."""
         import llama_cpp
 
         return Grammar(llama_cpp.llama_sampler_clone(self._sampler))
 
     def allowed(self, tokens: IntArray) -> BoolArray:
-        """Which of some tokens may come next, shape (N,) as `tokens`."""
+        """Which of the tokens (N,) may follow, shape (N,)."""
         import llama_cpp
 
         data = self._one if len(tokens) == 1 else np.zeros(len(tokens), _TOKEN_DATA)
@@ -130,17 +130,17 @@ class Grammar:
         return fits
 
     def accept(self, token: int) -> None:
-        """Go on by a token, which must be allowed: llama.cpp ends the process otherwise."""
+        """Advance by a token, which must be allowed: otherwise llama.cpp aborts the process."""
         import llama_cpp
 
         llama_cpp.llama_sampler_accept(self._sampler, token)
 
 
 def decode(data: bytes) -> str:
-    """Text from the bytes of tokens.
+    """Text from the bytes of tokens, with overlong UTF-8 accepted.
 
-    A grammar accepts a character in more bytes than it needs, as a model that writes byte by byte may spell it. That is
-    no valid UTF-8, yet it is the character that the grammar asked for.
+    A grammar accepts overlong encodings of a character, which a model that generates single bytes may produce. They are
+    not valid UTF-8, but they are the character that the grammar requires.
     """
     return data.decode("utf-8", "rapport-overlong")
 

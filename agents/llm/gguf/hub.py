@@ -1,4 +1,4 @@
-"""Models named by where they are on the Hugging Face Hub, fetched by llama-cpp-python's own loader."""
+"""GGUF files on the Hugging Face Hub, downloaded by llama-cpp-python's own loader."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ FORMS = f"{PREFIX}OWNER/REPOSITORY/FILE.gguf or {PREFIX}OWNER/REPOSITORY:PATTERN
 
 
 def fetch(reference: str) -> Path:
-    """The GGUF file that a reference names, downloaded into the Hub's own cache where it is not there yet.
+    """Path of the GGUF file that a reference names, downloaded into the Hub's cache if it is not there.
 
-    A file named exactly and fetched before is found without a connection; a pattern is looked up on the Hub.
+    An exact file name that is in the cache needs no connection; a pattern always does.
 
     Args:
         reference: ``hf:owner/repository/file.gguf``, or ``hf:owner/repository:*q4_0.gguf`` for the one file that the
             pattern matches.
 
     Raises:
-        ValueError: the reference has neither form, or no file or several match it.
+        ValueError: the reference has neither form, or not exactly one file matches it.
         FileNotFoundError: there is no such repository.
         ConnectionError: the Hub cannot be reached.
         ImportError: llama-cpp-python or huggingface_hub is not installed.
@@ -36,16 +36,14 @@ def fetch(reference: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        # Called on something else than the class, the loader fetches the file and leaves it unopened.
+        # With a function in place of the class, the loader downloads the file and does not open it.
         load = vars(Llama)["from_pretrained"].__func__
         return Path(load(lambda model_path: model_path, repository, name))
     except ValueError:
         raise
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"the Hub has no repository {repository} that may be read: check {reference}"
-        ) from error
-    except Exception as error:  # of whichever library the installed huggingface_hub speaks HTTP with
+        raise FileNotFoundError(f"the Hub has no readable repository {repository}: check {reference}") from error
+    except Exception as error:  # the type depends on the HTTP library of the installed huggingface_hub
         raise ConnectionError(
             f"{reference} cannot be fetched from the Hub ({type(error).__name__}: {error}): connect to the internet, "
             "set HF_ENDPOINT to a mirror, or give the path of a GGUF file"
@@ -56,7 +54,7 @@ def parse(reference: str) -> tuple[str, str]:
     """Repository and file name or pattern of a reference.
 
     Raises:
-        ValueError: it has neither form.
+        ValueError: the reference has neither form.
     """
     body = reference.removeprefix(PREFIX)
     repository, colon, name = body.partition(":")

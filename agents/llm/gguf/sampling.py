@@ -1,4 +1,4 @@
-"""Drawing the next token from a model's logits."""
+"""Sampling of the next token from a model's logits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
 
-_FIRST_LOOK = 32
-"""Likeliest tokens that are sorted first; seldom are more needed."""
+_TOP_K = 32
+"""Number of likeliest tokens sorted first; more are seldom needed."""
 
 
 def nucleus(logits: FloatArray, sampling: Sampling) -> tuple[IntArray, FloatArray]:
-    """The tokens that may be drawn, and how likely each is.
+    """Tokens of the nucleus (top-p) and their probabilities.
 
-    As in llama.cpp, `top_p` is of the model's own probabilities, and the temperature applies to what is left.
+    As in llama.cpp, `top_p` applies to the model's own probabilities, and the temperature to the tokens that remain.
 
     Args:
-        logits: of B tokens to draw from a vocabulary of V, shape (B, V).
+        logits: shape (B, V), of B sequences over a vocabulary of V tokens.
         sampling: temperature and top_p.
 
     Returns:
-        Tokens, likeliest first, and their probabilities, both of shape (B, K); 0 for those that may not be drawn.
+        Tokens, likeliest first, and their probabilities, both of shape (B, K); 0 for tokens outside the nucleus.
     """
     size = logits.shape[1]
     if sampling.temperature == 0:
@@ -35,7 +35,7 @@ def nucleus(logits: FloatArray, sampling: Sampling) -> tuple[IntArray, FloatArra
         return best, np.ones(best.shape, np.float32)
     top = logits.max(1, keepdims=True)
     total = np.exp(logits - top).sum(1, keepdims=True)
-    k = size if sampling.top_p == 1 else min(_FIRST_LOOK, size)
+    k = size if sampling.top_p == 1 else min(_TOP_K, size)
     while True:
         tokens = _likeliest(logits, k)
         above = np.take_along_axis(logits, tokens, 1) - top
@@ -45,7 +45,7 @@ def nucleus(logits: FloatArray, sampling: Sampling) -> tuple[IntArray, FloatArra
             break
         k = min(8 * k, size)
     weights = np.exp(above / sampling.temperature)
-    if sampling.top_p < 1:  # rounding must not cut off what holds all
+    if sampling.top_p < 1:  # rounding must not cut anything off where top_p is 1
         weights[held - share >= sampling.top_p] = 0
     return tokens, weights / weights.sum(1, keepdims=True)
 
@@ -61,7 +61,7 @@ def _likeliest(logits: FloatArray, k: int) -> IntArray:
     return np.take_along_axis(tokens, order, 1)
 
 
-def draw(
+def sample(
     logits: FloatArray,
     tokens: IntArray,
     weights: FloatArray,
@@ -69,21 +69,20 @@ def draw(
     sampling: Sampling,
     rng: np.random.Generator,
 ) -> int | None:
-    """Draw one token that is allowed; None where there is none.
+    """Sample one token that the grammar allows; None where it allows none.
 
-    Asking which tokens are allowed is dear, so one is drawn without asking, and only where it is refused a second one
-    is drawn from those of the nucleus that are allowed. With q(A) the probability of these, a token of theirs comes up
-    with q(x) at once and with (1 - q(A)) * q(x) / q(A) at the second draw, together q(x) / q(A): just as if the others
-    had been left out to begin with. Where none of the nucleus is allowed, which leaves nothing to compare with, the
-    token is drawn from the nucleus of all that are.
+    A check of all tokens against the grammar is slow. The function therefore samples without the grammar first, and
+    only if the token is not allowed it samples again among the allowed tokens A of the nucleus. A token x of A then has
+    probability q(x) + (1 - q(A)) * q(x) / q(A) = q(x) / q(A), as if the others had been excluded from the start. If no
+    token of the nucleus is allowed, the function samples from the nucleus of all allowed tokens.
 
     Args:
         logits: shape (V,).
-        tokens: its nucleus, shape (K,).
-        weights: probabilities of the nucleus, shape (K,).
-        allowed: says which of some tokens may come next; None where all may.
+        tokens: shape (K,), the nucleus.
+        weights: shape (K,), probabilities of the nucleus.
+        allowed: tells which of some tokens the grammar allows; None where there is no grammar.
         sampling: temperature and top_p.
-        rng: where chance comes from.
+        rng: source of randomness.
     """
     token = _pick(tokens, weights, rng)
     if allowed is None or allowed(np.array([token]))[0]:
@@ -93,11 +92,17 @@ def draw(
     fits = allowed(tokens)
     if fits.any():
         return _pick(tokens[fits], weights[fits], rng)
-    every = np.flatnonzero(allowed(np.arange(len(logits))))
-    if not len(every):
+    candidates = np.flatnonzero(allowed(np.arange(len(logits))))
+    if not len(candidates):
         return None
-    left, held = nucleus(logits[np.newaxis, every], sampling)
-    return _pick(every[left[0]], held[0], rng)
+    (kept,), (weights,) = nucleus(logits[np.newaxis, candidates], sampling)
+    return _pick(candidates[kept], weights, rng)
+
+
+def log_probability(logits: FloatArray, token: int) -> float:
+    """Natural log-probability of a token under the softmax of the logits (V,)."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return float(shifted[token] - np.log(np.exp(shifted).sum()))
 
 
 def _pick(tokens: IntArray, weights: FloatArray, rng: np.random.Generator) -> int:

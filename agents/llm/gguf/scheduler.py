@@ -1,4 +1,4 @@
-"""Several answers of one model, written side by side."""
+"""Continuous batching: several completions generated in one context, step by step."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import numpy as np
 from rapport.agents.llm.base.interface import Sampling
 from rapport.agents.llm.gguf.context import STEP, ContextFullError, SharedContext, common_length
 from rapport.agents.llm.gguf.grammar import Grammar
-from rapport.agents.llm.gguf.sampling import FloatArray, IntArray, draw, nucleus
+from rapport.agents.llm.gguf.sampling import FloatArray, IntArray, log_probability, nucleus, sample
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What the answers of a batch have in common.
+class GenerationParams:
+    """What all requests of a batch have in common.
 
     Attributes:
-        sampling: how tokens are drawn.
-        grammar: what the answers must follow; None for free text.
-        is_end: says whether a token ends an answer.
-        seconds: time limit of one answer.
-        until: the `time.monotonic` at which all must be done; None for never.
+        sampling: temperature and top_p.
+        grammar: grammar of the completions; None for free text.
+        is_end: tells whether a token ends a completion.
+        seconds: time limit of one request.
+        until: the `time.monotonic` at which the batch must end; None for no limit.
+        logprobs: whether requests keep the log-probabilities of their tokens.
     """
 
     sampling: Sampling
@@ -31,171 +32,177 @@ class Rules:
     is_end: Callable[[int], bool]
     seconds: float
     until: float | None
+    logprobs: bool = False
 
 
-class Answer:
-    """One answer in the making.
+class Request:
+    """One prompt and the state of its completion.
 
     Attributes:
-        prompt: tokens to be answered.
-        begun: the model was given at least a part of the prompt.
-        sent: the model was to be given it, as long as there was time.
-        pending: tokens to be read before the next one can be drawn.
-        written: tokens drawn so far.
-        error: why there will be no usable answer.
+        prompt: tokens of the prompt.
+        started: the model has decoded at least a part of the prompt.
+        sent: the request was admitted before the batch's time limit.
+        pending: tokens to decode before the next one can be sampled.
+        generated: tokens sampled so far.
+        logprobs: their log-probabilities under the model; None if they are not kept.
+        error: why there is no usable completion; None where there is one.
     """
 
-    def __init__(self, prompt: list[int], rules: Rules, max_tokens: int, seed: Sequence[int]) -> None:
-        """Nothing is read yet.
+    def __init__(self, prompt: list[int], params: GenerationParams, max_tokens: int, seed: Sequence[int]) -> None:
+        """Create a request that has not started.
 
         Args:
-            prompt: tokens to be answered.
-            rules: of the batch.
-            max_tokens: longest answer.
-            seed: what the draws depend on, whole numbers.
+            prompt: tokens of the prompt.
+            params: of the batch.
+            max_tokens: longest completion.
+            seed: seed of the random stream, whole numbers.
         """
         self.prompt = prompt
-        self.begun, self.sent = False, True
+        self.started, self.sent = False, True
         self.pending: list[int] = []
-        self.written: list[int] = []
+        self.generated: list[int] = []
+        self.logprobs: list[float] | None = [] if params.logprobs else None
         self.error: str | None = None
-        self._rules, self._max_tokens, self._seed = rules, max_tokens, seed
+        self._params, self._max_tokens, self._seed = params, max_tokens, seed
 
-    def begin(self, shared: int) -> None:
-        """Start, or start anew, with the first `shared` tokens of the prompt read already."""
-        rules = self._rules
-        self.begun = True
-        self.pending = self.prompt[shared:]
-        self.written = []
+    def start(self, cached: int) -> None:
+        """Start, or start again, where the first `cached` tokens of the prompt are in the context."""
+        params = self._params
+        self.started = True
+        self.pending = self.prompt[cached:]
+        self.generated = []
+        self.logprobs = [] if params.logprobs else None
         self._rng = np.random.default_rng(self._seed)
-        self._grammar = None if rules.grammar is None else rules.grammar.copy()
-        deadline = time.monotonic() + rules.seconds
-        self._deadline = deadline if rules.until is None else min(deadline, rules.until)
+        self._grammar = None if params.grammar is None else params.grammar.copy()
+        deadline = time.monotonic() + params.seconds
+        self._deadline = deadline if params.until is None else min(deadline, params.until)
 
     def check_time(self) -> bool:
-        """False where time is up, which becomes the answer's error."""
+        """False where the time limit is exceeded, which sets the error."""
         if time.monotonic() > self._deadline:
-            self.error = f"no complete answer within {self._rules.seconds:g} s"
+            self.error = f"no complete answer within {self._params.seconds:g} s"
         return self.error is None
 
-    def add(self, logits: FloatArray, tokens: IntArray, weights: FloatArray) -> bool:
-        """Draw the next token, as `drawing.draw` does; False where the answer has ended."""
+    def add_token(self, logits: FloatArray, tokens: IntArray, weights: FloatArray) -> bool:
+        """Sample the next token, with the arguments of `sample`; False where the completion ends."""
         allowed = None if self._grammar is None else self._grammar.allowed
-        token = draw(logits, tokens, weights, allowed, self._rules.sampling, self._rng)
+        token = sample(logits, tokens, weights, allowed, self._params.sampling, self._rng)
         if token is None:
-            self.error = "the model's vocabulary has nothing that the answer could go on with"
+            self.error = "the model's vocabulary has no token that the grammar allows next"
             return False
-        if self._rules.is_end(token):
+        if self._params.is_end(token):
             return False
         if self._grammar is not None:
             self._grammar.accept(token)
-        self.written.append(token)
+        self.generated.append(token)
+        if self.logprobs is not None:
+            self.logprobs.append(log_probability(logits, token))
         self.pending = [token]
-        if len(self.written) < self._max_tokens:
+        if len(self.generated) < self._max_tokens:
             return True
-        if self._grammar is not None:  # Free text may stop anywhere; JSON that was cut off is of no use.
-            self.error = f"the answer was cut off after {len(self.written)} tokens"
+        if self._grammar is not None:  # Free text may stop anywhere; truncated JSON is unusable.
+            self.error = f"the answer was cut off after {len(self.generated)} tokens"
         return False
 
 
-class Turns:
-    """Lets answers into a context, one after the other as there is room, and writes those that are in it together.
+class Scheduler:
+    """Admits requests to a context as there is room, and generates their completions side by side.
 
-    In a step one prompt at most is read, in pieces, while each of the other answers goes on by a token. So the second
-    prompt finds in the context what it has in common with the first, and no answer waits for all of a long prompt.
+    Each step decodes a chunk of at most one prompt, and one token of every other running request. The second prompt
+    thus finds its common prefix with the first in the context, and no request waits for the whole of a long prompt.
     """
 
-    def __init__(self, context: SharedContext, n_sequences: int, rules: Rules, *, alone: bool) -> None:
-        """Nothing is under way.
+    def __init__(self, context: SharedContext, n_sequences: int, params: GenerationParams, *, alone: bool) -> None:
+        """Create a scheduler without requests.
 
         Args:
-            context: where answers are written.
-            n_sequences: sequences it has.
-            rules: of the batch.
-            alone: forget what was read before each prompt.
+            context: the context.
+            n_sequences: its number of sequences.
+            params: of the batch.
+            alone: clear the context before each prompt.
         """
-        self._context, self._rules, self._alone = context, rules, alone
+        self._context, self._params, self._alone = context, params, alone
         self._free = list(range(n_sequences))[::-1]
-        self._running: dict[int, Answer] = {}  # by sequence, the oldest first
-        self._waiting: list[Answer] = []
-        self._crowded = False
+        self._running: dict[int, Request] = {}  # by sequence, the oldest first
+        self._waiting: list[Request] = []
+        self._context_is_full = False
 
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Write all answers; every one ends, with an error or without.
+    def run(self, requests: Sequence[Request]) -> None:
+        """Generate all completions; every request ends, with or without an error.
 
-        Afterwards the context keeps what all prompts had in common.
+        The context keeps the common prefix of all prompts for the next batch.
         """
-        # In this order prompts that have more in common than others follow one another.
-        ordered = sorted(answers, key=lambda answer: answer.prompt)
+        # In sorted order, prompts with long common prefixes follow one another.
+        ordered = sorted(requests, key=lambda request: request.prompt)
         self._waiting = ordered[::-1]
         while self._waiting or self._running:
-            self._let_in()
+            self._admit()
             self._step()
         common = common_length(ordered[0].prompt, ordered[-1].prompt) if ordered else 0
         for sequence in self._free:
             self._context.forget(sequence, common if sequence == 0 else 0)
 
-    def _let_in(self) -> None:
-        """Let one more answer in, where there is room and no prompt is being read."""
-        reading = any(len(answer.pending) > 1 for answer in self._running.values())
-        if reading or self._crowded or not self._free or not self._waiting:
+    def _admit(self) -> None:
+        """Admit one more request if there is room and no prompt is being decoded."""
+        prefilling = any(len(request.pending) > 1 for request in self._running.values())
+        if prefilling or self._context_is_full or not self._free or not self._waiting:
             return
-        answer = self._waiting.pop()
-        if self._rules.until is not None and time.monotonic() > self._rules.until:
-            answer.error, answer.sent = "not sent: the budget's seconds are spent", False
+        request = self._waiting.pop()
+        if self._params.until is not None and time.monotonic() > self._params.until:
+            request.error, request.sent = "not sent: the budget's seconds are spent", False
             return
         if self._alone:
             self._context.clear()
         sequence = self._free.pop()
-        answer.begin(self._context.begin(sequence, answer.prompt))
-        self._running[sequence] = answer
+        request.start(self._context.begin(sequence, request.prompt))
+        self._running[sequence] = request
 
     def _step(self) -> None:
-        """Read what is pending, as much as goes into one step, and draw where all of it is read."""
-        for sequence in [s for s, answer in self._running.items() if not answer.check_time()]:
-            self._end(sequence)
+        """Decode as many pending tokens as one call takes, and sample for the requests without any left."""
+        for sequence in [s for s, request in self._running.items() if not request.check_time()]:
+            self._finish(sequence)
         if not self._running:
             return
-        room = STEP - len(self._running) + 1  # for the one that is reading
-        chunks = {sequence: answer.pending[:room] for sequence, answer in self._running.items()}
+        room = STEP - len(self._running) + 1  # for the prompt that is being decoded
+        chunks = {sequence: request.pending[:room] for sequence, request in self._running.items()}
         try:
-            logits = self._context.read(chunks)
+            logits = self._context.decode(chunks)
         except ContextFullError:
             self._make_room()
             return
         except RuntimeError as failure:
             for sequence in list(self._running):
                 self._running[sequence].error = f"llama.cpp failed: {failure}"
-                self._end(sequence)
+                self._finish(sequence)
             return
         for sequence, chunk in chunks.items():
             del self._running[sequence].pending[: len(chunk)]
         rows = [row for row, sequence in enumerate(chunks) if not self._running[sequence].pending]
         if rows:
-            self._draw(logits[rows], [list(chunks)[row] for row in rows])
+            self._sample(logits[rows], [list(chunks)[row] for row in rows])
 
-    def _draw(self, logits: FloatArray, sequences: Sequence[int]) -> None:
-        for sequence, *drawn in zip(sequences, logits, *nucleus(logits, self._rules.sampling), strict=True):
-            if not self._running[sequence].add(*drawn):
-                self._end(sequence)
+    def _sample(self, logits: FloatArray, sequences: Sequence[int]) -> None:
+        for sequence, *arrays in zip(sequences, logits, *nucleus(logits, self._params.sampling), strict=True):
+            if not self._running[sequence].add_token(*arrays):
+                self._finish(sequence)
 
-    def _end(self, sequence: int) -> None:
+    def _finish(self, sequence: int) -> None:
         del self._running[sequence]
         self._free.append(sequence)
         self._free.sort(reverse=True)
-        self._crowded = False
+        self._context_is_full = False
 
     def _make_room(self) -> None:
-        """Drop what nobody needs any more, or else put the youngest answer back."""
+        """Drop cached tokens that no request uses; if there are none, preempt the youngest request."""
         if stale := [sequence for sequence in self._free if self._context.length(sequence)]:
             for sequence in stale:
                 self._context.forget(sequence)
             return
-        sequence, answer = list(self._running.items())[-1]
+        sequence, request = list(self._running.items())[-1]
         if len(self._running) == 1:
-            answer.error = "llama.cpp failed: the context has no room for the prompt and its answer"
-        self._end(sequence)
+            request.error = "llama.cpp failed: the context has no room for the prompt and its answer"
+        self._finish(sequence)
         self._context.forget(sequence)
         if self._running:
-            self._waiting.append(answer)
-            self._crowded = True
+            self._waiting.append(request)
+            self._context_is_full = True

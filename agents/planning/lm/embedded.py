@@ -1,4 +1,4 @@
-"""The language model that comes with Rapport."""
+"""The language model that is part of Rapport."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from importlib.resources import files
 from pathlib import Path
 
 EMBEDDED = "embedded"
-"""What a command line calls it."""
+"""Its name on a command line."""
 
 
 def embedded_model() -> Path:
-    """Its GGUF file; what it is and can do stands beside it in ``CARD.md``.
+    """Its GGUF file; ``CARD.md`` beside it describes the model.
 
     Raises:
-        FileNotFoundError: this copy of Rapport has none.
+        FileNotFoundError: this installation of Rapport has no such file.
     """
     path = Path(str(files(__package__).joinpath("planner.gguf")))
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: install Rapport anew, or make it with `rapport lm train`")
+        raise FileNotFoundError(f"{path} is missing: install Rapport again, or train the model with `rapport lm train`")
     return path
 
 
 PACKAGED = {EMBEDDED: embedded_model}
-"""What :func:`rapport.agents.llm.open_llm` takes as ``packaged``."""
+"""Argument ``packaged`` of :func:`rapport.agents.llm.open_llm`."""

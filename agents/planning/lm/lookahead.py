@@ -1,7 +1,7 @@
-"""Look-ahead: what a plan is worth, by playing on from where the sessions stand, in the simulator itself.
+"""Look-ahead search: values of plans by rollouts in a copy of the simulator.
 
-An agent must not read the simulator's people. Look-ahead does: it is the bound that planners are held against, and the
-teacher of the embedded planner model, on training users alone.
+An agent must not read the simulator, and look-ahead does. It is an upper bound to compare planners with, and the source
+of the embedded planner's target plans, on training users only.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.envs.session.engine.core import Observation, SessionCore
 
 
-class HeldPlans:
-    """A low level that serves sessions under plans that are held, each category resting after a slate that showed it.
+class FixedPlanPolicy:
+    """The low-level policy under plans that hold, with the one-slate cooldown of categories.
 
     Args:
-        policy: the low level; it acts by its mean.
+        policy: the low-level policy, which acts by its mean.
         category: shape (N,), category of each item.
         sizes: shape (C,), items in each category.
         slate_size: K.
@@ -40,7 +40,7 @@ class HeldPlans:
 
     @torch.no_grad()
     def slates(self, core: SessionCore, plans: BoolArray) -> NDArray[np.int32]:
-        """What is shown next under the plans (B, C): shape (B, K)."""
+        """The next slates of B sessions under plans of shape (B, C): items, shape (B, K)."""
         shown = mark_categories(core.previous, plans.shape[1])
         mask, _ = exclude(plans, shown, self.sizes, self.slate_size)
         observation: Observation = {**core.observation(), "plan": mask.astype(np.int8)}
@@ -50,35 +50,35 @@ class HeldPlans:
         return best_items(mean, self._items, allowed, self.slate_size).numpy().astype(np.int32)
 
 
-def plan_values(core: SessionCore, low_level: HeldPlans, plans: BoolArray, horizon: int) -> FloatArray:
-    """What holding a plan over the next slates is worth: the sum of expected click rates until the user leaves, (B,).
+def plan_values(core: SessionCore, low_level: FixedPlanPolicy, plans: BoolArray, horizon: int) -> FloatArray:
+    """Values of plans that hold over the next slates: expected click rates summed until the user leaves, shape (B,).
 
-    Plays on in a copy of the engine. Expected, not drawn, clicks are counted, and copies share their luck, so that
-    plans can be compared by few sessions.
+    The rollout is in a copy of the engine with the same random streams. Expected clicks are summed, not sampled ones.
+    Both reduce the variance, so that few sessions suffice to compare plans.
 
     Args:
-        core: B sessions where they stand; left as it is.
-        low_level: serves the slates.
+        core: B running sessions; they do not change.
+        low_level: chooses the slates.
         plans: shape (B, C).
-        horizon: slates to look ahead.
+        horizon: slates of the rollout.
     """
-    ahead = copy.deepcopy(core)
-    value, there = np.zeros(core.n_envs), np.ones(core.n_envs, bool)
+    rollout = copy.deepcopy(core)
+    value, running = np.zeros(core.n_envs), np.ones(core.n_envs, bool)
     for _ in range(horizon):
-        slates = low_level.slates(ahead, plans)
-        chance = ahead.response.probabilities(ahead.state, ahead.user, slates)
-        value += there * chance[:, :, 0].mean(axis=1)
-        result = ahead.step(slates)
-        there &= ~(result.terminated | result.truncated)
-        if not there.any():
+        slates = low_level.slates(rollout, plans)
+        chance = rollout.response.probabilities(rollout.state, rollout.user, slates)
+        value += running * chance[:, :, 0].mean(axis=1)
+        result = rollout.step(slates)
+        running &= ~(result.terminated | result.truncated)
+        if not running.any():
             break
     return value
 
 
-def best_of(
-    core: SessionCore, low_level: HeldPlans, candidates: list[BoolArray], horizon: int
+def best_plans(
+    core: SessionCore, low_level: FixedPlanPolicy, candidates: list[BoolArray], horizon: int
 ) -> tuple[BoolArray, FloatArray]:
-    """The best of M candidate plans for each of B sessions, shape (B, C), and what each is worth, shape (B, M)."""
+    """The best of M candidate plans for each of B sessions, shape (B, C), and the values of all, shape (B, M)."""
     values = np.stack([plan_values(core, low_level, plans, horizon) for plans in candidates], axis=1)
     best = values.argmax(axis=1)
     return np.stack(candidates, axis=1)[np.arange(core.n_envs), best], values
@@ -87,16 +87,19 @@ def best_of(
 def candidate_plans(
     scores: FloatArray, sizes: IntArray, slate_size: int, n: int, rng: np.random.Generator, fewest: int, most: int
 ) -> list[BoolArray]:
-    """Plans worth a look: the best by score, and others around it.
+    """The plans of the best scores, and n - 1 plans of the best scores with random noise added.
 
     Args:
         scores: shape (B, C), log odds of a click in each category.
         sizes: shape (C,), items in each category.
         slate_size: K.
-        n: how many candidates.
-        rng: of the noise that sets them apart.
+        n: number of candidates.
+        rng: source of the noise.
         fewest: fewest categories in a plan.
-        most: most.
+        most: most categories in a plan.
+
+    Returns:
+        n arrays of shape (B, C).
     """
     everywhere = np.ones(scores.shape, bool)
     plans = [take_best(scores, everywhere, sizes, most, slate_size)]

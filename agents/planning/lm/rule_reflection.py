@@ -1,4 +1,4 @@
-"""What a good critic writes about a finished session: the teacher of the embedded model's reflections."""
+"""Rule-based reflections on finished sessions: the target completions of the embedded model's critic."""
 
 from __future__ import annotations
 
@@ -9,39 +9,44 @@ import numpy as np
 from rapport.agents.planning.planner import FinishedSession
 from rapport.agents.planning.preference import category_counts
 
-_ENOUGH = 3
-"""Items of a category below which nothing is said of it."""
+_MIN_IMPRESSIONS = 3
+"""Fewest impressions of a category that a reflection names."""
 _WELL_BELOW = 0.75
-"""Share of the session's own click rate."""
+"""Share of the session's click rate below which a category counts as passed over."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Which categories of a session were liked and which were passed over, best and worst first."""
+class StandoutCategories:
+    """Categories of a session that were clicked much more or much less than the others.
+
+    Attributes:
+        liked: at most two categories above the session's click rate, the best first.
+        passed_over: at most one category well below the session's click rate.
+    """
 
     liked: tuple[int, ...]
-    passed: tuple[int, ...]
+    passed_over: tuple[int, ...]
 
 
-def verdict(session: FinishedSession, n_categories: int) -> Verdict:
-    """The two best-clicked categories of a session above its own click rate, and the worst one well below it."""
+def standout_categories(session: FinishedSession, n_categories: int) -> StandoutCategories:
+    """The two best categories of a session and the worst one, where they differ enough from its click rate."""
     seen, clicked = (
         counts[0]
         for counts in category_counts(session.categories.reshape(1, -1), session.clicks.reshape(1, -1), n_categories)
     )
     overall = clicked.sum() / max(seen.sum(), 1)
     rate = (clicked + overall) / (seen + 1)
-    known = np.flatnonzero(seen >= _ENOUGH)
+    known = np.flatnonzero(seen >= _MIN_IMPRESSIONS)
     order = known[np.argsort(-rate[known], kind="stable")]
     liked = [int(c) for c in order if rate[c] > overall][:2]
-    passed = [int(c) for c in order[::-1] if rate[c] < _WELL_BELOW * overall][:1]
-    return Verdict(tuple(liked), tuple(passed))
+    passed_over = [int(c) for c in order[::-1] if rate[c] < _WELL_BELOW * overall][:1]
+    return StandoutCategories(tuple(liked), tuple(passed_over))
 
 
-def composed_reflection(session: FinishedSession, names: list[str]) -> str:
-    """The verdict in words, at most about 20 of them."""
-    found = verdict(session, len(names))
-    liked, passed = (" and ".join(names[c] for c in part) for part in (found.liked, found.passed))
+def rule_reflection(session: FinishedSession, names: list[str]) -> str:
+    """A sentence of at most about 20 words on the standout categories."""
+    standout = standout_categories(session, len(names))
+    liked, passed = (" and ".join(names[c] for c in part) for part in (standout.liked, standout.passed_over))
     if liked and passed:
         return f"Show {liked} more, clicked most here; show {passed} less."
     if liked:

@@ -1,1 +1,1 @@
-"""The session engine over looked-up answers, compiled by numba; the same to the last bit."""
+"""The session engine over looked-up responses, compiled by numba; equal to the NumPy engine to the last bit."""

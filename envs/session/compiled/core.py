@@ -1,4 +1,4 @@
-"""The engine where all that people do is looked up and the rule has a name: compiled, and the same to the last bit."""
+"""The compiled engine for looked-up responses and built-in quit rules; equal to the NumPy engine to the last bit."""
 
 from __future__ import annotations
 
@@ -21,53 +21,51 @@ _RULES = {Positional: kernels.POSITIONAL, SetOverlap: kernels.SET_OVERLAP, Windo
 
 
 class LookupCore(SessionCore):
-    """As :class:`SessionCore`, for the parts that :func:`~rapport.envs.session.compiled.select.engine_for` finds
-    fit.
-    """
+    """As :class:`SessionCore`, for the parts that :func:`~rapport.envs.session.compiled.select.engine_for` accepts."""
 
     def __init__(self, *parts: Any, **named: Any) -> None:
         super().__init__(*parts, **named)
         self._read_parts()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("_tables", "_people")}
+        return {name: value for name, value in vars(self).items() if name not in ("_tables", "_population")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._read_parts()  # views of the parts, which a pickle would hold twice
+        self._read_parts()  # views of the parts, which a pickle would store twice
 
     def _read_parts(self) -> None:
-        self._tables, self._people = tuple(tables_of(self)), people_of(self)
-        self._turned = isinstance(self.quit_rule, WindowedCount)
+        self._tables, self._population = tuple(tables_of(self)), population_of(self)
+        self._transposed = isinstance(self.quit_rule, WindowedCount)
 
     def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
-        """As the other engine's."""
-        if items.size <= 64:  # Python's own are quicker for a few numbers
+        """As in :class:`SessionCore`."""
+        if items.size <= 64:  # Python's own are faster for a few numbers
             return super().narrowed(items)
         slates = np.empty((self.n_envs, self.slate_size), np.int32)
         return slates, *kernels.narrow(items.ravel(), slates.reshape(-1))
 
     def begin(self, rows: IntArray, users: IntArray | None = None) -> None:
-        """As the other engine's."""
+        """As in :class:`SessionCore`."""
         chosen = _NOBODY if users is None else np.array(users)
         start = self._cursor - self.length
-        compiled_step.begin(self._tables, self._slots(), self._beginnings(), rows, chosen, start)
+        compiled_step.begin(self._tables, self._slots(), self._initial(), rows, chosen, start)
 
     def step(self, slates: Int32Array) -> StepResult:
-        """As the other engine's."""
-        at, shown, result = self._turn()
+        """As in :class:`SessionCore`."""
+        at, shown, result = self._advance()
         compiled_step.show(self._tables, self._slots(), slates, at, shown, result)
         return StepResult(*result)
 
     def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
-        """As the other engine's."""
-        at, shown, result = self._turn()
-        parts = self._tables, self._slots(), self._beginnings()
+        """As in :class:`SessionCore`."""
+        at, shown, result = self._advance()
+        parts = self._tables, self._slots(), self._initial()
         compiled_step.show_or_begin(*parts, slates, at, shown, ended, result)
         return StepResult(*result)
 
-    def _turn(self) -> tuple[int, int, Plain]:
-        """Where slates go in the past, how many items stood before them, and room for what comes of them."""
+    def _advance(self) -> tuple[int, int, Plain]:
+        """Position of the slate in the history buffers, items shown before it, and arrays for its outcome."""
         n, places = self.n_envs, self.slate_size
         self._make_room()
         at, shown = self._cursor, self.tick * places
@@ -84,7 +82,7 @@ class LookupCore(SessionCore):
         return at, shown, room
 
     def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
-        """As the other engine's."""
+        """As in :class:`SessionCore`."""
         if not isinstance(rows, slice) or rows != slice(None):
             return super().observation(rows)
         items = np.empty((self.n_envs, self.length), np.int32)
@@ -95,24 +93,25 @@ class LookupCore(SessionCore):
 
     def _slots(self) -> Plain:
         """In the order of :class:`~rapport.envs.session.compiled.step.Slots`."""
-        memory = self.memory.T if self._turned else self.memory
+        memory = self.memory.T if self._transposed else self.memory
         return self.user, self.budget, self.steps, memory, self._items, self._feedback
 
-    def _beginnings(self) -> Plain:
-        return *self._people, self.key, self.episode, self.luck, self._features
+    def _initial(self) -> Plain:
+        """In the order of :class:`~rapport.envs.session.compiled.step.InitialStates`."""
+        return *self._population, self.key, self.episode, self.stream, self._features
 
 
 def tables_of(core: SessionCore) -> Tables:
     """The tables of an engine with fitting parts."""
     response, rule = cast(MatrixResponse, core.response), core.quit_rule
-    first, answers = response.answer_table()
+    first, responses = response.response_table()
     worth = core.reward if isinstance(core.reward, TableReward) else None
     alike = worth is not None and _alike(worth.first, first)
-    click_at = _least_of_clicks(worth.table, answers) if worth is not None and alike else None
+    click_at = _least_worth_of_clicks(worth.table, responses) if worth is not None and alike else None
     labels = rule.labels.T if isinstance(rule, WindowedCount) else np.empty((0, 0))
     return Tables(
         first=_fixed(first, np.int64),
-        answers=_fixed(answers if click_at is None else answers[:0], np.int8),
+        responses=_fixed(responses if click_at is None else responses[:0], np.int8),
         category=_fixed(core.data.catalog.category, np.int32),
         worth_first=_fixed(_NOBODY if worth is None or alike else worth.first, np.int64),
         worth=_fixed(np.empty(0, np.float32) if worth is None else worth.table),
@@ -125,8 +124,8 @@ def tables_of(core: SessionCore) -> Tables:
     )
 
 
-def people_of(core: SessionCore) -> Plain:
-    """The first five of :class:`~rapport.envs.session.compiled.step.Beginnings`."""
+def population_of(core: SessionCore) -> Plain:
+    """The first five of :class:`~rapport.envs.session.compiled.step.InitialStates`."""
     histories = core.histories
     return (
         _fixed(core.users, np.int64),
@@ -137,23 +136,23 @@ def people_of(core: SessionCore) -> Plain:
     )
 
 
-def _least_of_clicks(worth: NDArray[np.floating], answers: Int8Array) -> float | None:
-    """What those who click are given at least, where those who do not are given less; None where it tells nothing."""
-    if len(worth) != len(answers):
+def _least_worth_of_clicks(worth: NDArray[np.floating], responses: Int8Array) -> float | None:
+    """The least worth of a clicked item, if every item that is not clicked is worth less; otherwise None."""
+    if len(worth) != len(responses):
         return None
-    clicks = answers > 0
+    clicks = responses > 0
     least = float(worth.min(where=clicks, initial=np.inf))
     return least if worth.max(where=~clicks, initial=-np.inf) < least else None
 
 
 def _alike(some: IntArray, first: IntArray) -> bool:
-    """Whether one table has its users' rows where the other has them, for users that the other has."""
+    """Whether two tables have the rows of the second one's users at the same index."""
     has = np.flatnonzero(first < first.size * np.int64(2**31))
     return bool(np.array_equal(some[has], first[has]))
 
 
 def _fixed(array: NDArray[Any], kind: DTypeLike | None = None) -> NDArray[Any]:
-    """The array to be read only: arrays of one kind, for which the loops are compiled once."""
+    """A read-only contiguous view, so that the loops are compiled for one kind of array."""
     fixed = np.ascontiguousarray(array, kind).view()
     fixed.flags.writeable = False
     return fixed

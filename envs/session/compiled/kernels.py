@@ -1,12 +1,12 @@
 """The loops of the lookup engine, compiled by numba where it is installed (the extra ``fast``).
 
-Each function says which NumPy code of the engine it stands for, and gives the same to the last bit. They are plain
-Python without numba: slow, and still right. What they write is named ``out_...`` or said to be changed in place.
+Each function names the NumPy code of the engine that it replaces, and gives the same result to the last bit. Without
+numba the functions are plain Python: slow, but right. Outputs are named ``out_...`` or said to be changed in place.
 
-A loop is compiled when it first meets arrays of a kind and kept on disk, beside this file or, where that folder cannot
-be written, in the user's cache folder. numba looks at the date of the calling file alone: who edits this one has to
-touch :mod:`~rapport.envs.session.compiled.step`, too. Long rows are sliced first and looped over from 0: only so does
-the compiler know that no index is negative, and works on many numbers at once.
+A loop is compiled at the first call with arrays of a kind and kept on disk, beside this file or, where that folder
+cannot be written, in the user's cache folder. numba compares the date of the calling file alone: after an edit of this
+file, touch :mod:`~rapport.envs.session.compiled.step`, too. Long rows are sliced first and looped over from 0, because
+the compiler then knows that no index is negative and vectorises the loop.
 
 B sessions, slates of K items, F behaviours, histories of H items.
 """
@@ -21,32 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import FloatArray, Int8Array, Int32Array, IntArray
-from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine import counter_rng
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Bools = NDArray[np.bool_]
 Doubles = NDArray[np.float64]
-Luck = NDArray[np.uint64]
+Streams = NDArray[np.uint64]
 
 POSITIONAL, SET_OVERLAP, WINDOWED_COUNT = range(3)
 """Quit rules by number."""
 
-_EPISODE = noise.EPISODE
-_FACTOR_1, _FACTOR_2 = noise.FACTORS
-_SHIFT_1, _SHIFT_2, _SHIFT_3 = noise.SHIFTS
+_EPISODE = counter_rng.EPISODE
+_FACTOR_1, _FACTOR_2 = counter_rng.FACTORS
+_SHIFT_1, _SHIFT_2, _SHIFT_3 = counter_rng.SHIFTS
 _LOW, _UNIT = np.uint64(0xFFFFFFFF), 2.0**-32
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, compiled at its first call, which lets other threads run meanwhile; itself without numba."""
+    """The function, compiled at its first call and run without the GIL; unchanged without numba."""
     if importlib.util.find_spec("numba") is None:
         return function
     import numba
 
     try:
         made = numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # numba finds no folder that it can write to: compile anew in every process
+    except RuntimeError:  # numba finds no writable folder: compile in every process
         made = numba.njit(function, nogil=True, error_model="numpy")
     return cast(Callable[P, R], made)
 
@@ -68,10 +68,10 @@ def narrow(actions: NDArray[np.integer], out_items: Int32Array) -> tuple[int, in
 def entries(
     first: IntArray, users: IntArray, slates: Int32Array, n_items: int, n_entries: int, out_entries: IntArray
 ) -> None:
-    """``first.take(users)[:, None] + slates``: where a table (S, N), laid flat, has users and items; shape (B, K).
+    """``first.take(users)[:, None] + slates``: index of users and items in a flattened table (S, N); shape (B, K).
 
     Raises:
-        IndexError: it has not.
+        IndexError: the table has no such entry.
     """
     n, n_places = slates.shape
     starts, last = np.empty(n, np.int64), 0
@@ -90,7 +90,7 @@ def entries(
 
 @compiled
 def take(table: NDArray[np.generic], n: int, places: NDArray[np.integer], out: NDArray[np.generic]) -> None:
-    """``table.reshape(-1, n).take(places, axis=0)`` of arrays laid flat; no place may be negative."""
+    """``table.reshape(-1, n).take(places, axis=0)`` of flattened arrays; no place may be negative."""
     if n == 1:
         for i in range(len(places)):
             out[i] = table[np.uint64(places[i])]
@@ -103,7 +103,7 @@ def take(table: NDArray[np.generic], n: int, places: NDArray[np.integer], out: N
 
 @compiled
 def mean_of_first(feedback: Int8Array, out_reward: Doubles) -> None:
-    """``SessionCore._mean_of_first``: whole numbers are summed, so their order does not matter."""
+    """``SessionCore._mean_of_first``: integers are summed, so their order does not matter."""
     n_places = feedback.shape[1]
     for i in range(len(out_reward)):
         hits = 0
@@ -158,11 +158,11 @@ def windowed_count(
     """``WindowedCount.cost`` with an exact early window.
 
     Args:
-        ring: shape (W * L, B), the rule's memory turned; changed in place.
+        ring: shape (W * L, B), the rule's memory transposed; changed in place.
         labels: shape (L, N), -1 where an item has fewer.
-        counted: the same with -3 in its place, which meets nothing.
+        counted: the same with -3 instead of -1, which equals no label.
         slates: shape (B, K).
-        shown: items the engine has shown each user before.
+        shown: items that the engine has shown each user before.
         threshold: of the rule.
         out_cost: shape (B,).
     """
@@ -203,26 +203,26 @@ def settle(
 
 @compiled
 def remember(past: Int32Array, marks: Int8Array, at: int, slates: Int32Array, feedback: Int8Array) -> None:
-    """``SessionCore._remember``: writes the past, (B, width), and its marks, (B, width * F), from item ``at`` on."""
+    """``SessionCore._remember``: writes the buffers of items, (B, width), and marks, (B, width * F), from ``at`` on."""
     n_behaviours = feedback.shape[2]
     copy_columns(slates, 0, past, at, slates.shape[1], 1)
     copy_columns(feedback.reshape(len(marks), -1), 0, marks, at * n_behaviours, slates.shape[1] * n_behaviours, 0)
 
 
-# --- beginnings and the past ------------------------------------------------------------------------------------------
+# --- initial states and history --------------------------------------------------------------------------------------
 
 
 @compiled
-def lot(luck: np.uint64) -> float:
-    """``noise.uniform(luck, 1)`` of one session."""
-    state = (luck ^ (luck >> _SHIFT_1)) * _FACTOR_1
+def first_uniform(stream: np.uint64) -> float:
+    """``counter_rng.uniform(stream, 1)`` of one session."""
+    state = (stream ^ (stream >> _SHIFT_1)) * _FACTOR_1
     state = (state ^ (state >> _SHIFT_2)) * _FACTOR_2
     return np.float64((state ^ (state >> _SHIFT_3)) & _LOW) * _UNIT
 
 
 @compiled
 def observe(past: Int32Array, marks: Int8Array, at: int, out_items: Int32Array, out_feedback: Int8Array) -> None:
-    """``SessionCore.observation``: the window of the past that begins at item ``at``, copied; (B, H) and (B, H * F)."""
+    """``SessionCore.observation``: a copy of the history window that begins at item ``at``; (B, H) and (B, H * F)."""
     length = out_items.shape[1]
     n_behaviours = out_feedback.shape[1] // length
     copy_columns(past, at, out_items, 0, length, 0)

@@ -1,4 +1,4 @@
-"""Which engine serves an environment's parts."""
+"""The choice between the compiled engine and the NumPy engine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LOGGER = logging.getLogger("rapport")
 def engine_for(
     response: ResponseModel, rule: QuitRule, slate_size: int, repeats: bool, reward: Reward | None, rows: LogRows | None
 ) -> type[SessionCore]:
-    """The class of engine that serves these parts of a session quickest.
+    """The fastest engine class for these parts.
 
-    That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, answers are looked up,
-    rule and reward are ours, and items may come again.
+    That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, responses are looked up
+    and certain, rule and reward are built in, items may repeat, and sessions do not start at log rows.
     """
     certain = type(response) is MatrixResponse and response.certain
     known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")
@@ -36,12 +36,12 @@ def engine_for(
 
 @functools.cache
 def compiles() -> bool:
-    """Whether numba, the extra ``fast``, is installed and works; it is imported here, and not before."""
+    """Whether numba, the extra ``fast``, is installed and works. It is first imported here."""
     if importlib.util.find_spec("numba") is None:
         return False
     try:
         importlib.import_module("numba")
-    except ImportError as error:  # it refuses versions of numpy that it does not know
+    except ImportError as error:  # numba refuses versions of NumPy that it does not know
         LOGGER.warning("numba is installed but does not work, so environments run without it: %s", error)
         return False
     return True

@@ -1,7 +1,7 @@
-"""A step of the lookup engine, compiled: all that happens between one slate and the next in one call.
+"""A compiled step of the lookup engine: one call from one slate to the next.
 
-Tables, slots and beginnings are given as plain tuples, which numba reads twice as quickly as named ones; each function
-begins by naming them. The loops are those of :mod:`rapport.envs.session.compiled.kernels`.
+Tables, slots and initial states are passed as plain tuples, which numba reads twice as fast as named ones; each
+function first names their fields. The loops are those of :mod:`rapport.envs.session.compiled.kernels`.
 
 B sessions, slates of K items, F behaviours, histories of H items.
 """
@@ -15,33 +15,33 @@ from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 from rapport.envs.session.compiled import kernels
-from rapport.envs.session.compiled.kernels import Bools, Doubles, Luck, compiled
-from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.compiled.kernels import Bools, Doubles, Streams, compiled
+from rapport.envs.session.engine import counter_rng
 
 Plain = tuple[Any, ...]
-_EPISODE = noise.EPISODE
+_EPISODE = counter_rng.EPISODE
 _POSITIONAL, _SET_OVERLAP, _WINDOWED_COUNT = kernels.POSITIONAL, kernels.SET_OVERLAP, kernels.WINDOWED_COUNT
 
 
 class Tables(NamedTuple):
-    """What the loops read and nobody writes.
+    """Constants of the loops.
 
     Attributes:
-        first: where users' rows begin in the answers, as of :func:`~rapport.envs.session.compiled.kernels.entries`.
-        answers: shape (S, N, F), laid flat; empty where ``click_at`` tells them.
+        first: index of users' rows in the responses, as of :func:`~rapport.envs.session.compiled.kernels.entries`.
+        responses: shape (S, N, F), flattened; empty where ``click_at`` decides them.
         category: shape (N,).
-        worth_first: the same for ``worth``; empty where it is the same.
-        worth: what items are worth to users, (S, N) laid flat; empty where the first behaviour is the reward.
-        click_at: worth from which on an item was clicked, where there are no answers: then one entry tells both.
+        worth_first: index of users' rows in ``worth``; empty where it equals ``first``.
+        worth: reward of each item for each user, (S, N) flattened; empty where the first behaviour is the reward.
+        click_at: least worth of a clicked item, used where ``responses`` is empty: one table entry then gives both.
         rule: its number in :mod:`~rapport.envs.session.compiled.kernels`.
         labels: shape (L, N), -1 where an item has fewer.
-        counted: the same with -3 in its place, which meets nothing.
+        counted: the same with -3 instead of -1, which equals no label.
         threshold: of ``WINDOWED_COUNT``.
-        max_steps: slates after which a session is cut off.
+        max_steps: slates after which a session is truncated.
     """
 
     first: IntArray
-    answers: Int8Array
+    responses: Int8Array
     category: Int32Array
     worth_first: IntArray
     worth: NDArray[np.floating]
@@ -54,13 +54,13 @@ class Tables(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """What a step changes: the engine's numbers of B sessions.
+    """State of B sessions that a step changes.
 
     Attributes:
         user: shape (B,), as the next two.
         budget: see there.
         steps: see there.
-        memory: the rule's; of ``WINDOWED_COUNT`` turned, (W * L, B).
+        memory: the rule's; transposed for ``WINDOWED_COUNT``, (W * L, B).
         past: shape (B, width).
         marks: shape (B, width * F).
     """
@@ -73,40 +73,40 @@ class Slots(NamedTuple):
     marks: Int8Array
 
 
-class Beginnings(NamedTuple):
-    """What only sessions that begin need: their people, and numbers of B sessions that change in place.
+class InitialStates(NamedTuple):
+    """What the beginning of a session needs: the population, and state of B sessions that changes in place.
 
     Attributes:
-        pool: shape (P,), users to draw from.
+        users: shape (P,), users that sessions are drawn from.
         start_budget: at a session's start.
         codes: shape (U, G), features of users.
         items: shape (U, H), their histories.
         feedback: shape (U, H * F).
         key: shape (B,), as the next two.
         episode: see there.
-        luck: see there.
+        stream: see there.
         features: shape (B, G).
     """
 
-    pool: IntArray
+    users: IntArray
     start_budget: float
     codes: Int32Array
     items: Int32Array
     feedback: Int8Array
-    key: Luck
+    key: Streams
     episode: IntArray
-    luck: Luck
+    stream: Streams
     features: Int32Array
 
 
 @compiled
 def look_up(tables: Tables, users: IntArray, slates: Int32Array, out_feedback: Int8Array, out_reward: Doubles) -> None:
-    """What users do with slates and what that is worth."""
+    """Feedback on slates, and rewards."""
     places, n_items, n_behaviours = np.empty(slates.shape, np.int64), len(tables.category), out_feedback.shape[2]
-    n_entries = len(tables.answers) // n_behaviours if len(tables.answers) else len(tables.worth)
+    n_entries = len(tables.responses) // n_behaviours if len(tables.responses) else len(tables.worth)
     kernels.entries(tables.first, users, slates, n_items, n_entries, places)
-    if len(tables.answers):
-        kernels.take(tables.answers, n_behaviours, places.reshape(-1), out_feedback.reshape(-1))
+    if len(tables.responses):
+        kernels.take(tables.responses, n_behaviours, places.reshape(-1), out_feedback.reshape(-1))
     if not len(tables.worth):
         kernels.mean_of_first(out_feedback, out_reward)
         return
@@ -115,7 +115,7 @@ def look_up(tables: Tables, users: IntArray, slates: Int32Array, out_feedback: I
     worth = np.empty(slates.shape, tables.worth.dtype)
     kernels.take(tables.worth, 1, places.reshape(-1), worth.reshape(-1))
     kernels.mean(worth, out_reward)
-    if not len(tables.answers):
+    if not len(tables.responses):
         shown, clicks = worth.reshape(-1), out_feedback.reshape(-1)
         for i in range(len(shown)):
             clicks[i] = shown[i] >= tables.click_at
@@ -123,15 +123,15 @@ def look_up(tables: Tables, users: IntArray, slates: Int32Array, out_feedback: I
 
 @compiled
 def show(tables: Plain, slots: Plain, slates: Int32Array, at: int, shown: int, result: Plain) -> None:
-    """``SessionCore.step`` over looked-up answers.
+    """``SessionCore.step`` over looked-up responses.
 
     Args:
         tables: :class:`Tables`.
         slots: :class:`Slots`, changed in place.
         slates: shape (B, K).
-        at: place in the past where slates are written.
-        shown: items the engine has shown each user before.
-        result: what :class:`~rapport.envs.session.engine.core.StepResult` holds, written.
+        at: position in the history buffers at which slates are written.
+        shown: items that the engine has shown each user before.
+        result: fields of :class:`~rapport.envs.session.engine.core.StepResult`, written.
     """
     table, slot = Tables(*tables), Slots(*slots)
     reward, terminated, truncated, categories, feedback, cost = result
@@ -149,7 +149,7 @@ def show(tables: Plain, slots: Plain, slates: Int32Array, at: int, shown: int, r
 
 @compiled
 def show_or_begin(
-    tables: Plain, slots: Plain, beginnings: Plain, slates: Int32Array, at: int, shown: int, ended: Bools, result: Plain
+    tables: Plain, slots: Plain, initial: Plain, slates: Int32Array, at: int, shown: int, ended: Bools, result: Plain
 ) -> None:
     """``SessionCore.step_or_begin``: arguments as of :func:`show` and :func:`begin`; ``ended``, shape (B,)."""
     show(tables, slots, slates, at, shown, result)
@@ -159,28 +159,28 @@ def show_or_begin(
         reward[row], cost[row], terminated[row], truncated[row] = 0.0, 0.0, False, False
         categories[row, :] = -1
         feedback[row, :, :] = 0
-    begin(tables, slots, beginnings, rows, rows[:0], at + slates.shape[1] - Beginnings(*beginnings).items.shape[1])
+    begin(tables, slots, initial, rows, rows[:0], at + slates.shape[1] - InitialStates(*initial).items.shape[1])
 
 
 @compiled
-def begin(tables: Plain, slots: Plain, beginnings: Plain, rows: IntArray, users: IntArray, at: int) -> None:
-    """``SessionCore.begin`` where nothing is remembered but what a rule does.
+def begin(tables: Plain, slots: Plain, initial: Plain, rows: IntArray, users: IntArray, at: int) -> None:
+    """``SessionCore.begin`` for response models without state.
 
     Args:
         tables: :class:`Tables`.
         slots: :class:`Slots`, changed in place.
-        beginnings: :class:`Beginnings`.
-        rows: shape (n,), which of them.
-        users: shape (n,), or empty: drawn from the pool.
-        at: place in the past where the history goes.
+        initial: :class:`InitialStates`.
+        rows: shape (n,), slots in which sessions begin.
+        users: shape (n,), or empty: drawn at random.
+        at: position in the history buffers at which histories are written.
     """
-    table, slot, new = Tables(*tables), Slots(*slots), Beginnings(*beginnings)
+    table, slot, new = Tables(*tables), Slots(*slots), InitialStates(*initial)
     n_behaviours = new.feedback.shape[1] // new.items.shape[1]
     for i in range(len(rows)):
         row = rows[i]
         new.episode[row] += 1
-        new.luck[row] = new.key[row] + _EPISODE * np.uint64(new.episode[row])
-        user = users[i] if len(users) else new.pool[np.int64(kernels.lot(new.luck[row]) * len(new.pool))]
+        new.stream[row] = new.key[row] + _EPISODE * np.uint64(new.episode[row])
+        user = users[i] if len(users) else new.users[np.int64(kernels.first_uniform(new.stream[row]) * len(new.users))]
         slot.user[row], slot.steps[row], slot.budget[row] = user, 0, new.start_budget
         kernels.copy_row(new.codes[user], new.features[row])
         kernels.copy_row(new.items[user], slot.past[row][at:])

@@ -1,4 +1,4 @@
-"""The batch-first session engine: slates in, clicks, patience and departures out, for B users at once."""
+"""The batch-first session engine: slates in; feedback, budget and endings out, for B users at once."""
 
 from rapport._moved import moved
 

@@ -1,8 +1,8 @@
-"""The session engine: B people at once, each with a past, a budget and a slate before them, as plain arrays.
+"""The session engine: B users at once, each with a history and a budget, as plain arrays.
 
-One step shows one slate to every user: the response model says how likely each behaviour is, luck decides, the quit
-rule takes its price from the budget, and who has less than one left leaves. LERL's simulated environment (arXiv
-2601.19585, section 4; KuaiSim's whole-session request before it), without its faults.
+One step shows one slate to every user. The response model gives the probability of each behaviour, random numbers
+decide, the quit rule takes the slate's cost from the budget, and a user with less than 1 left leaves. This is LERL's
+simulated environment (arXiv 2601.19585, section 4; KuaiSim's whole-session request before it) without its faults.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
-from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine import counter_rng
 from rapport.envs.session.engine.initial_histories import Histories, LogRows
-from rapport.envs.session.engine.quit_rules import QuitRule, Slate
+from rapport.envs.session.engine.quit_rules import QuitRule, Slate, initial_memory_of
 from rapport.envs.session.response.base import MatrixResponse, ReadsHistories, ResponseModel
 
 Observation = dict[str, NDArray[np.generic]]
@@ -25,16 +25,16 @@ Reward = Callable[[IntArray, Int32Array, Int8Array], NDArray[np.float64]]
 """(users (B,), items shown (B, K), feedback (B, K, F)) -> reward (B,)."""
 
 _SPARE = 16
-"""Slates that the buffers of the past take before they are moved back to their beginning."""
+"""Slates that the history buffers take before their content is moved back to the beginning."""
 
 
 class StepResult(NamedTuple):
-    """What one slate led to, for B users.
+    """The outcome of one slate, for B users.
 
     Attributes:
         reward: shape (B,), float64, mean click over the slate, in [0, 1], unless another reward was chosen.
         terminated: shape (B,), bool, the user left.
-        truncated: shape (B,), bool, the time limit came first.
+        truncated: shape (B,), bool, the user had not left at the time limit.
         categories: shape (B, K), int32, categories of the items shown.
         feedback: shape (B, K, F), int8 in {0, 1}.
         cost: shape (B,), float64, budget the slate cost.
@@ -53,20 +53,20 @@ class SessionCore:
 
     Args:
         data: catalogue and population.
-        response: what users do.
+        response: how users respond.
         quit_rule: what a slate costs.
-        histories: what users saw before the session; its width is the observed history length H.
+        histories: initial histories; their width is the observed history length H.
         users: shape (P,), the users sessions are drawn from, uniformly.
         n_envs: number of sessions, B.
         slate_size: items in a slate, K.
         budget: budget at a session's start.
-        max_steps: slates after which a session is cut off.
+        max_steps: slates after which a session is truncated.
         repeats: whether an item can be responded to again in a session; otherwise it is ignored.
-        reward: what a slate is worth; by default the mean of the first behaviour over its items.
+        reward: reward of a slate; by default the mean of the first behaviour over its items.
         log_rows: draw rows of the log to start from instead of users.
 
     Raises:
-        ValueError: the parts do not fit together, or a session would need more random numbers than there are.
+        ValueError: the parts do not fit together, or a session would need more random numbers than its stream has.
     """
 
     def __init__(
@@ -96,39 +96,40 @@ class SessionCore:
         self.n_envs, self.slate_size, self.start_budget, self.max_steps = n_envs, slate_size, float(budget), max_steps
         self.reward = reward
         self.length, self._n_behaviours = histories.feedback.shape[1:]
-        # Where nothing is left to chance none need be drawn.
-        self._answers = response.answers if isinstance(response, MatrixResponse) and response.certain else None
+        # Certain responses need no random numbers.
+        self._certain = response.responses if isinstance(response, MatrixResponse) and response.certain else None
+        self._initial_memory = initial_memory_of(quit_rule)
         self._ones = np.ones(slate_size)
         self._category = data.catalog.category
         nobody = np.zeros(n_envs, np.int64)
         self.tick = 0
         self.key = np.zeros(n_envs, np.uint64)
-        self.luck = np.zeros(n_envs, np.uint64)
+        self.stream = np.zeros(n_envs, np.uint64)
         self.episode = np.zeros(n_envs, np.int64)
         self.user = np.zeros(n_envs, np.int64)
         self.steps = np.zeros(n_envs, np.int32)
         self.budget = np.zeros(n_envs)
-        self.memory: NDArray[Any] = quit_rule.blank(nobody)
+        self.memory: NDArray[Any] = self._initial_memory(nobody)
         self.state: FloatArray = response.initial_state(nobody)
         self.seen = None if repeats else np.zeros((n_envs, data.catalog.n_items), bool)
         self._features = data.population.features.codes[nobody]
-        # The past is the window of H items that ends at the cursor: a slate is written behind it, and nothing moves.
+        # The history is the window of H items that ends at the cursor; a slate is written behind it, so nothing moves.
         width = self.length + _SPARE * slate_size
         self._cursor: int = max(self.length, slate_size)
         self._items = np.zeros((n_envs, width), np.int32)
         self._feedback = np.full((n_envs, width * self._n_behaviours), UNKNOWN, np.int8)
 
     def seed(self, rows: IntArray, keys: NDArray[np.uint64]) -> None:
-        """Give the slots ``rows`` new seeds, shape (len(rows),), and start counting their sessions from zero."""
+        """Give the slots ``rows`` new seeds, shape (len(rows),), and count their sessions from zero."""
         self.key[rows] = keys
         self.episode[rows] = 0
 
     def begin(self, rows: IntArray, users: IntArray | None = None) -> None:
-        """Begin new sessions in the slots ``rows``, with the given users or with users drawn from the pool."""
+        """Begin new sessions in the slots ``rows``, of the given users or of users drawn at random."""
         self.episode[rows] += 1
-        luck = noise.begin(self.key[rows], self.episode[rows])
-        self.luck[rows] = luck
-        users, items, feedback, state = self._starts(noise.uniform(luck, 1)[:, 0], users)
+        stream = counter_rng.new_stream(self.key[rows], self.episode[rows])
+        self.stream[rows] = stream
+        users, items, feedback, state = self._initial_states(counter_rng.uniform(stream, 1)[:, 0], users)
         start, end = self._cursor - self.length, self._cursor
         self._items[rows, start:end] = items
         flat = feedback.reshape(len(rows), -1)
@@ -137,13 +138,13 @@ class SessionCore:
         self._features[rows] = self.data.population.features.codes[users]
         self.steps[rows] = 0
         self.budget[rows] = self.start_budget
-        self.memory[rows] = self.quit_rule.blank(users)
+        self.memory[rows] = self._initial_memory(users)
         if state.shape[1]:
             self.state[rows] = state
         if self.seen is not None:
             self.seen[rows] = False
 
-    def _starts(
+    def _initial_states(
         self, draw: NDArray[np.float64], users: IntArray | None
     ) -> tuple[IntArray, Int32Array, Int8Array, FloatArray]:
         """Users (n,), items (n, H), feedback (n, H, F) and response states (n, D) of new sessions."""
@@ -174,29 +175,29 @@ class SessionCore:
         return StepResult(reward, terminated, truncated, categories, feedback, cost)
 
     def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
-        """Slates (B, K), int32, from B * K item indices of any whole type; with the lowest and the highest of them."""
+        """Slates (B, K), int32, from B * K item indices of any integer type; with the lowest and the highest index."""
         slates = items.reshape(self.n_envs, -1).astype(np.int32)
-        if items.size <= 64:  # Python's own are quicker for a few numbers
+        if items.size <= 64:  # Python's own are faster for a few numbers
             values = items.ravel().tolist()
             return slates, min(values), max(values)
         return slates, items.min(), items.max()
 
     def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
-        """Show every user a slate, but begin new sessions where ``ended``, shape (B,): there nothing comes of it."""
+        """Show every user a slate; where ``ended``, shape (B,), the slate is ignored and a new session begins."""
         result = self.step(slates)
         rows = ended.nonzero()[0]
         if not len(rows):
             return result
-        reward = result.reward.copy()  # it may be somebody's own array
+        reward = result.reward.copy()  # it may be an array of the reward function
         reward[rows], result.cost[rows], result.terminated[rows], result.truncated[rows] = 0.0, 0.0, False, False
         result.categories[rows], result.feedback[rows] = -1, 0
         self.begin(rows)
         return result._replace(reward=reward)
 
     def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
-        """Copies of what an agent sees in the slots ``rows``; shapes as in the environment's observation space.
+        """Copies of the observations of the slots ``rows``, shaped as in the environment's observation space.
 
-        One slot's number gives what one agent sees, without the leading axis.
+        The number of a single slot gives its observation without the leading axis.
         """
         start, end = self._cursor - self.length, self._cursor
         return {
@@ -207,7 +208,7 @@ class SessionCore:
         }
 
     def views(self) -> Observation:
-        """The same of all slots without copying: the engine's own arrays, which the next step changes."""
+        """Observations of all slots without copying: the engine's own arrays, which the next step changes."""
         start, end = self._cursor - self.length, self._cursor
         return {
             "history_feedback": self._feedback[:, start * self._n_behaviours : end * self._n_behaviours],
@@ -218,12 +219,12 @@ class SessionCore:
 
     @property
     def previous(self) -> Int32Array:
-        """Categories of the last slate of each session, shape (B, K); -1 where none was shown yet."""
+        """Categories of the last slate of each session, shape (B, K); -1 where no slate was shown yet."""
         items = self._items[:, self._cursor - self.slate_size : self._cursor] - 1
         return np.where(self.steps[:, None] > 0, self.data.catalog.category[items], np.int32(-1))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SessionCore:
-        """A copy that goes its own way, sharing what no session changes: data, response model, rule, histories."""
+        """An independent copy that shares what sessions do not change: data, response model, rule, histories."""
         twin = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray) and value.flags.writeable:
@@ -232,28 +233,28 @@ class SessionCore:
         return twin
 
     def _mean_of_first(self, feedback: Int8Array) -> NDArray[np.float64]:
-        if self.n_envs == 1:  # a few numbers are summed quicker by Python
+        if self.n_envs == 1:  # Python sums a few numbers faster
             return np.array([sum(feedback[0, :, 0].tolist()) / self.slate_size])
         hits = feedback[:, :, 0].astype(np.float64)
-        # A matrix product is many times quicker here than a mean of short rows.
+        # A matrix product is many times faster here than a mean of short rows.
         share: NDArray[np.float64] = hits[:, 0] if self.slate_size == 1 else hits @ self._ones / self.slate_size
         return share
 
     def _respond(self, slates: Int32Array) -> Int8Array:
-        """What the users do with the slates, shape (B, K, F)."""
-        if self._answers is not None:
-            feedback = self._answers(self.user, slates)
+        """Feedback of the users on the slates, shape (B, K, F)."""
+        if self._certain is not None:
+            feedback = self._certain(self.user, slates)
         else:
             chance = self.response.probabilities(self.state, self.user, slates)
-            self.luck += noise.STEP
-            luck = noise.uniform(self.luck, chance.shape[1] * chance.shape[2])
-            feedback = (luck.reshape(chance.shape) < chance).view(np.int8)
+            self.stream += counter_rng.STEP
+            draws = counter_rng.uniform(self.stream, chance.shape[1] * chance.shape[2])
+            feedback = (draws.reshape(chance.shape) < chance).view(np.int8)
         if self.seen is not None:
             feedback[self._shown_before(self.seen, slates)] = 0
         return feedback
 
     def _shown_before(self, seen: NDArray[np.bool_], slates: Int32Array) -> NDArray[np.bool_]:
-        """Which places hold an item that stood before in the session or the slate, shape (B, K); marks all as seen."""
+        """Which places hold an item shown before in the session or the slate, shape (B, K); marks all as seen."""
         rows = np.arange(self.n_envs)
         before = seen[rows[:, None], slates]
         for place in range(1, self.slate_size):
@@ -269,7 +270,7 @@ class SessionCore:
         self._cursor = end
 
     def _make_room(self) -> None:
-        """Move the past back to the beginning of its buffers where another slate has no room behind it."""
+        """Move the history back to the beginning of its buffers where they have no room for another slate."""
         n, length = self._n_behaviours, self.length
         if self._cursor + self.slate_size > self._items.shape[1]:
             self._items[:, :length] = self._items[:, self._cursor - length : self._cursor].copy()
@@ -284,10 +285,10 @@ def _check(data: SessionData, response: ResponseModel, slate_size: int, max_step
             f"response.behaviours={response.behaviours} are not those of the log, {data.log.behaviours}; "
             "give a response model of exactly these"
         )
-    if slate_size * len(response.behaviours) > noise.MAX_DRAWS:
+    if slate_size * len(response.behaviours) > counter_rng.MAX_DRAWS:
         raise ValueError(
-            f"slate_size={slate_size} times {len(response.behaviours)} behaviours is more than {noise.MAX_DRAWS}; "
-            "take a smaller slate"
+            f"slate_size={slate_size} times {len(response.behaviours)} behaviours is more than "
+            f"{counter_rng.MAX_DRAWS}; take a smaller slate"
         )
-    if max_steps > noise.MAX_STEPS:
-        raise ValueError(f"max_steps={max_steps}; it must be at most {noise.MAX_STEPS}")
+    if max_steps > counter_rng.MAX_STEPS:
+        raise ValueError(f"max_steps={max_steps}; it must be at most {counter_rng.MAX_STEPS}")

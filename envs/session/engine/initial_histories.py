@@ -1,4 +1,4 @@
-"""Where sessions begin: which user, and what they had seen before."""
+"""Initial histories: whose session begins, and what that user had seen before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapport.datasets.schema import UNKNOWN, Int8Array, Int32Array, IntArray, In
 
 @dataclass(frozen=True)
 class Histories:
-    """The last H items each user had seen when sessions begin.
+    """The last H items that each user had seen when a session begins.
 
     Attributes:
         items: shape (U, H), int32, item index + 1, oldest first; 0 where there is none.
@@ -42,14 +42,14 @@ class Histories:
 
 @dataclass(frozen=True)
 class LogRows:
-    """LERL's and KuaiSim's start: a row of the log drawn at random, after the rows of that user before it.
+    """LERL's and KuaiSim's initial state: a random row of the log, with the rows of that user before it as history.
 
-    Who has more rows is drawn more often, so active users are over-sampled: a fault that ``Histories`` does not have.
+    Users with more rows are drawn more often, so active users are over-sampled; :class:`Histories` has no such bias.
 
     Attributes:
         log: the interactions.
-        rows: shape (P,), the rows drawn from.
-        length: H, how many rows before it are the history.
+        rows: shape (P,), the rows that are drawn from.
+        length: H, rows of history.
     """
 
     log: InteractionLog
@@ -57,7 +57,7 @@ class LogRows:
     length: int
 
     def at(self, rows: IntArray) -> tuple[IntArray, Int32Array, Int8Array]:
-        """Users (B,), items (B, H) and feedback (B, H, F) as in :class:`Histories`, for sessions starting at rows."""
+        """Users (B,), items (B, H) and feedback (B, H, F), as in :class:`Histories`, of sessions that begin at rows."""
         users = self.log.user[rows].astype(np.int64)
         before = rows[:, None] + np.arange(-self.length, 0)
         there = before >= 0

@@ -1,14 +1,16 @@
-"""When people leave: how much of a session's budget one slate costs.
+"""Quit rules: when users leave, by how much of a session's budget one slate costs.
 
 A session starts with a budget (LERL and KuaiSim call it temper; 20 in both). Each slate costs some of it, and the user
-leaves once less than one is left. A rule may remember what it needs of a session: its memory is one row of an array the
-engine keeps, so that any number of sessions are stepped, copied and begun anew by array operations.
+leaves once less than 1 is left. A rule may keep a memory of a session. It is one row of an array that the engine holds,
+so that any number of sessions are stepped, copied and reset by array operations.
 """
 
 from __future__ import annotations
 
 import functools
 import operator
+import warnings
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
@@ -29,7 +31,7 @@ class Slate(NamedTuple):
         categories: shape (B, K), int32.
         feedback: shape (B, K, F), int8 in {0, 1}.
         reward: shape (B,), float64.
-        budget: shape (B,), float64, before this slate is paid for.
+        budget: shape (B,), float64, before the cost of this slate.
         tick: slates the engine has shown before this one, the same for all B.
     """
 
@@ -46,30 +48,44 @@ class QuitRule(Protocol):
     """What a slate costs.
 
     Attributes:
-        name: what it is called in tables and pictures.
+        name: shown in tables and rendered sessions.
     """
 
     name: str
 
-    def blank(self, users: IntArray) -> NDArray[Any]:
-        """What is remembered of sessions that these users, shape (B,), begin: shape (B, ...)."""
+    def initial_memory(self, users: IntArray) -> NDArray[Any]:
+        """Memory of new sessions of these users, (B,): shape (B, ...)."""
         ...
 
     def cost(self, memory: NDArray[Any], slate: Slate) -> Costs:
-        """Budget the slate costs each user, shape (B,), at least 0, infinite to make them leave at once.
+        """Budget the slate costs each user, shape (B,), at least 0; an infinite cost makes the user leave at once.
 
         Args:
-            memory: of these sessions; brought up to date in place.
-            slate: what was shown and what came of it.
+            memory: of these sessions; updated in place.
+            slate: what was shown and how users responded.
         """
         ...
+
+
+def initial_memory_of(rule: QuitRule) -> Callable[[IntArray], NDArray[Any]]:
+    """The rule's method ``initial_memory``, or ``blank``, its name before version 0.2."""
+    if not hasattr(rule, "initial_memory") and hasattr(rule, "blank"):
+        warnings.warn(
+            f"{type(rule).__name__}.blank is called initial_memory now; the old name goes with version 0.2",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        old: Callable[[IntArray], NDArray[Any]] = rule.blank
+        return old
+    return rule.initial_memory
 
 
 class Positional:
     """LERL's released rule: 1 per slate, and 1 more if any *position* repeats its category.
 
-    At most 1 more however many positions match, so with a budget of 20 a session lasts 11 to 20 slates. Merely
-    reordering a slate escapes it (LERL released code; the paper states only that same-category content costs budget).
+    However many positions match, it is 1 more at most, so with a budget of 20 a session lasts 11 to 20 slates.
+    Reordering a slate avoids the cost (LERL's released code; the paper states only that same-category content costs
+    budget).
 
     Args:
         slate_size: K.
@@ -80,13 +96,13 @@ class Positional:
     def __init__(self, slate_size: int) -> None:
         self.slate_size = slate_size
 
-    def blank(self, users: IntArray) -> Int32Array:
-        """Categories of the slate before, shape (B, K): -1, which matches nothing, as there is none."""
+    def initial_memory(self, users: IntArray) -> Int32Array:
+        """Categories of the previous slate, shape (B, K): -1, which matches no category."""
         return np.full((len(users), self.slate_size), -1, np.int32)
 
     def cost(self, memory: Int32Array, slate: Slate) -> Costs:
         """1 or 2 for each user, shape (B,)."""
-        if len(memory) == 1:  # lists of a few numbers are quicker than arrays
+        if len(memory) == 1:  # lists of a few numbers are faster than arrays
             before, new = memory[0].tolist(), slate.categories[0].tolist()
             memory[0] = new
             return np.array([2.0 if any(map(operator.eq, before, new)) else 1.0])
@@ -96,7 +112,7 @@ class Positional:
 
 
 class SetOverlap(Positional):
-    """1 per slate, and 1 more if the two slates share any category, wherever it stands."""
+    """1 per slate, and 1 more if the slate shares any category with the previous one, at whatever position."""
 
     name = "set_overlap"
 
@@ -113,12 +129,12 @@ class WindowedCount:
 
     The user leaves if any label of the item shown occurs more than ``threshold`` times among the labels of the last
     ``window`` items of the session (EasyRL4Rec ``KuaiEnv``, ``KuaiRandEnv``; DORL, SIGIR 2023, section 5). Otherwise an
-    item costs nothing. A slate is read item by item, each meeting those shown before it.
+    item costs nothing. The items of a slate are taken one after another, each compared with those shown before it.
 
     Args:
         labels: shape (N, L), labels of each item, -1 where it has fewer than L.
-        window: items looked back on (``num_leave_compute`` there).
-        threshold: occurrences that are still borne (``leave_threshold`` there).
+        window: items looked back on (``num_leave_compute`` in EasyRL4Rec).
+        threshold: occurrences that are tolerated (``leave_threshold`` in EasyRL4Rec).
         early: what the window holds before ``window`` items were shown: ``"exact"``, all of them; ``"easyrl4rec"``, the
             last ``min(t, window - t)`` of t, as the released code's slice with a negative start has it.
 
@@ -136,12 +152,12 @@ class WindowedCount:
             raise ValueError(f"early={early!r} is unknown; choose one of {', '.join(get_args(EarlyWindow))}")
         self.labels, self.window, self.threshold, self.early = labels, window, threshold, early
         self._kept = [np.ascontiguousarray(column) for column in labels.T]
-        # A label that is none must meet none: neither another item's lack (-1) nor an empty place (-2).
+        # -3 equals neither a missing label (-1) nor an empty place of the ring (-2).
         self._columns = [np.where(column >= 0, column, -3).astype(np.int32) for column in labels.T]
 
-    def blank(self, users: IntArray) -> Int32Array:
-        """Labels of the last items, shape (B, window * L), a ring that turns with the engine: -2 as there is none."""
-        # Column by column in memory: columns are written and summed over.
+    def initial_memory(self, users: IntArray) -> Int32Array:
+        """Labels of the last items, shape (B, window * L), a ring buffer that turns with the engine: -2, empty."""
+        # In column-major order: columns are written and summed over.
         return np.full((len(users), self.window * self.labels.shape[1]), -2, np.int32, order="F")
 
     def cost(self, memory: Int32Array, slate: Slate) -> Costs:
@@ -164,7 +180,7 @@ class WindowedCount:
         return _AT_ONCE.take(leaves)
 
     def _cost_of_one(self, memory: Int32Array, items: list[int], shown: int) -> Costs:
-        """The same for one session, where Python's lists are many times quicker than arrays."""
+        """The same for one session, where Python's lists are many times faster than arrays."""
         n_labels, leaves = self.labels.shape[1], False
         for place, item in enumerate(items):
             met, new = memory.tolist(), self.labels[item].tolist()
@@ -174,7 +190,7 @@ class WindowedCount:
         return np.array([np.inf if leaves else 0.0])
 
     def _outside(self, memory: Int32Array, newest: int) -> NDArray[np.bool_] | None:
-        """Places of the ring that the window leaves out, shape (B, window * L), None where it leaves out none."""
+        """Places of the ring outside the window, shape (B, window * L); None where there are none."""
         if self.early == "exact":
             return None
         n_labels = self.labels.shape[1]
@@ -185,9 +201,9 @@ class WindowedCount:
 
 
 class Satisfaction:
-    """KuaiSim's rule: 2 per slate, less what the user liked about it, at least 0 and at most 2.
+    """KuaiSim's rule: 2 per slate, less the user's satisfaction with it, at least 0 and at most 2.
 
-    What is liked is the slate's mean over items of the behaviours' weighted sum (``get_leave_signal`` of KuaiSim's
+    Satisfaction is the mean over the slate's items of the behaviours' weighted sum (``get_leave_signal`` of KuaiSim's
     whole-session environment). With the click alone weighted, a session with budget 20 lasts 10 to 20 slates.
 
     Args:
@@ -199,24 +215,24 @@ class Satisfaction:
     def __init__(self, weights: NDArray[np.floating]) -> None:
         self.weights = np.asarray(weights, np.float64)
 
-    def blank(self, users: IntArray) -> NDArray[np.float64]:
-        """Nothing is remembered: shape (B, 0)."""
+    def initial_memory(self, users: IntArray) -> NDArray[np.float64]:
+        """No memory: shape (B, 0)."""
         return np.zeros((len(users), 0))
 
     def cost(self, memory: NDArray[np.float64], slate: Slate) -> Costs:
         """Between 0 and 2 for each user, shape (B,)."""
-        liked = (slate.feedback @ self.weights).mean(axis=1)
-        costs: Costs = np.clip(2.0 - liked, 0.0, 2.0)
+        satisfaction = (slate.feedback @ self.weights).mean(axis=1)
+        costs: Costs = np.clip(2.0 - satisfaction, 0.0, 2.0)
         return costs
 
 
 class Never:
-    """Nothing is ever lost: sessions end at the time limit alone."""
+    """Slates cost nothing: sessions end at the time limit alone."""
 
     name = "never"
 
-    def blank(self, users: IntArray) -> NDArray[np.float64]:
-        """Nothing is remembered: shape (B, 0)."""
+    def initial_memory(self, users: IntArray) -> NDArray[np.float64]:
+        """No memory: shape (B, 0)."""
         return np.zeros((len(users), 0))
 
     def cost(self, memory: NDArray[np.float64], slate: Slate) -> Costs:
@@ -227,11 +243,11 @@ class Never:
 _AT_ONCE = np.array([0.0, np.inf])
 
 QUIT_RULES = ("positional", "set_overlap", "windowed_count", "satisfaction", "never")
-"""Names of the rules that need nothing but a data set."""
+"""Names of the rules that an environment can make from its data alone."""
 
 
 def _more_than(threshold: int, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which rows have more than ``threshold`` true, shape (B,), of marks laid out column by column."""
+    """Which rows have more than ``threshold`` true entries, shape (B,), of marks in column-major order."""
     if threshold == 0:
         return np.asarray(np.logical_or.reduce(marks, axis=1))
     narrow = np.int8 if marks.shape[1] < 128 else np.int64
@@ -239,7 +255,7 @@ def _more_than(threshold: int, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _count(marks: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """How many are true in each row, shape (B,); a matrix product is many times quicker here than a sum of rows."""
+    """True entries of each row, shape (B,); a matrix product is many times faster here than a sum of rows."""
     counts: NDArray[np.float32] = marks.astype(np.float32) @ _ones(marks.shape[1])
     return counts
 

@@ -1,4 +1,4 @@
-"""What a slate is worth where that is looked up."""
+"""Rewards that are looked up in a table."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 
 
 class TableReward:
-    """A table's entries, averaged over the slate.
+    """The mean of a table's entries over the slate.
 
     Args:
-        table: shape (S, N), what each item is worth to each user.
-        users: shape (S,), the users that the rows are of. Others must not be asked about.
-        n_users: of the population.
+        table: shape (S, N), reward of each item for each user.
+        users: shape (S,), the users of the rows; no other user may be asked about.
+        n_users: users in the population.
     """
 
     def __init__(self, table: NDArray[np.floating], users: IntArray, n_users: int) -> None:

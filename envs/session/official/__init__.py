@@ -1,4 +1,4 @@
-"""The official profile: LERL's released environment, rule for rule, with the user model it was fitted with."""
+"""The official profile: LERL's released environment, rule for rule, and the user model it uses."""
 
 from rapport._moved import moved
 

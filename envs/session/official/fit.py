@@ -1,4 +1,4 @@
-"""Fitting LERL's response model as its released code does: every row, positives and negatives weighed alike."""
+"""Fitting LERL's response model as its released code does: on every row, with class-balanced weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rapport.envs.session.response.fit import Report, balanced_weights, cross_en
 
 @dataclass(frozen=True)
 class OfficialSettings:
-    """How LERL's response model is fitted; the defaults are the released code's, but for ``targets``."""
+    """How LERL's response model is fitted; the defaults are the released code's, except ``targets``."""
 
     epochs: int = 10
     """Passes over the log; the last one is kept."""
@@ -29,14 +29,14 @@ class OfficialSettings:
     learning_rate: float = 1e-4
     """Adam's."""
     targets: int = 25
-    """Neighbouring rows of a user that one reading of the history predicts: many times faster than the released code's
-    1, and the same but that the earlier of them see up to ``targets - 1`` of the oldest exposures less."""
+    """Neighbouring rows of a user that one pass over a history predicts. The released code's 1 is many times slower;
+    the only difference is that the earlier rows miss up to ``targets - 1`` of the oldest exposures."""
     scramble: bool = False
-    """Released fault: time and behaviours are mixed in the history. Then a reading can predict one row only; as reading
-    every row by itself takes hours, the model is first fitted without the fault and then, with it, to one row in
-    ``targets``, drawn anew in each epoch. With ``targets=1`` it is the released code's fit."""
+    """Released fault: time and behaviours are mixed in the history. A pass can then predict one row only. Because one
+    pass per row takes hours, the model is first fitted without the fault and then, with it, to one row in ``targets``,
+    drawn again in each epoch. ``targets=1`` is the released code's fit."""
     all_days: bool = True
-    """Learn from every row, the validation and test days' too, as the released code does."""
+    """Learn from every row, including validation and test days, as the released code does."""
     seed: int = 619607
     """Of weights, dropout and batch order."""
 
@@ -47,19 +47,19 @@ class OfficialSettings:
 
     @property
     def size(self) -> HistoryModelSize:
-        """The model's."""
+        """Size of the model."""
         return HistoryModelSize(self.length, scramble=self.scramble)
 
 
 class Windows(NamedTuple):
-    """B readings of a history, each with the Q rows that it predicts.
+    """B histories, each with the Q rows that it predicts.
 
     Attributes:
         users: shape (B,), int64.
-        items: shape (B, L), int64, item index + 1, oldest first; 0 where there is none.
-        feedback: shape (B, L, F), int8; -1 where there is none.
+        items: shape (B, L), int64, item index + 1, oldest first; 0 where padded.
+        feedback: shape (B, L, F), int8; -1 where padded.
         targets: shape (B, Q), int64, item indices: the q-th was shown after token L - Q + q.
-        truth: shape (B, Q, F), int8; -1 where there is none or it is not to be predicted.
+        truth: shape (B, Q, F), int8; -1 where padded or not to be predicted.
     """
 
     users: Tensor
@@ -70,7 +70,7 @@ class Windows(NamedTuple):
 
 
 def windows(log: InteractionLog, ends: IntArray, wanted: NDArray[np.bool_], length: int, targets: int) -> Windows:
-    """Histories of ``length`` rows that predict the ``targets`` rows up to ``ends``, shape (B,), these included."""
+    """Histories of ``length`` rows and the ``targets`` rows up to and including ``ends``, shape (B,), to predict."""
     first = np.searchsorted(log.user, log.user[ends], side="left")[:, None]
     tokens = ends[:, None] - np.arange(length, 0, -1)
     shown = ends[:, None] - np.arange(targets - 1, -1, -1)
@@ -96,14 +96,14 @@ def window_ends(log: InteractionLog, wanted: NDArray[np.bool_], targets: int) ->
 
 
 def fit_history_model(data: SessionData, settings: OfficialSettings, report: Report | None = None) -> HistoryModel:
-    """Fit the model, by weighted cross-entropy summed over behaviours, and return it in evaluation mode.
+    """Fit the model by weighted cross-entropy, summed over behaviours, and return it in evaluation mode.
 
-    Rows whose first behaviour was not recorded are read as history but not predicted.
+    Rows whose first behaviour was not recorded are part of histories but not predicted.
 
     Args:
-        data: the log; with ``settings.all_days`` every day of it, otherwise the training days.
-        settings: how.
-        report: called after each batch with (batches done, batches in all, loss).
+        data: the log; with ``settings.all_days`` all its days, otherwise the training days.
+        settings: of the fit.
+        report: called after each batch with (batches done, total batches, loss).
     """
     log, wanted = data.log, predicted_rows(data, settings.all_days)
     weights = balanced_weights(log.feedback[wanted])
@@ -126,13 +126,13 @@ def fit_history_model(data: SessionData, settings: OfficialSettings, report: Rep
 
 
 def predicted_rows(data: SessionData, all_days: bool) -> NDArray[np.bool_]:
-    """Rows of the log that are learned to predict, shape (R,): a click was recorded, on the training days or any."""
+    """Rows of the log that are prediction targets, shape (R,): the click was recorded, on training days or on any."""
     recorded: NDArray[np.bool_] = data.log.feedback[:, 0] >= 0
     return recorded if all_days else recorded & (data.log.time_ms < data.valid_from_ms)
 
 
 def predict_history(model: HistoryModel, data: SessionData, rows: IntArray) -> FloatArray:
-    """Logits, shape (R, F), of rows of the log, each given its user's rows before it, read on its own."""
+    """Logits, shape (R, F), of rows of the log, each given its user's earlier rows, in a pass of its own."""
     wanted = np.ones(len(data.log), np.bool_)
     parts = []
     with torch.inference_mode():
@@ -150,7 +150,7 @@ def _phases(settings: OfficialSettings) -> list[OfficialSettings]:
 def _shuffled(
     log: InteractionLog, wanted: NDArray[np.bool_], settings: OfficialSettings, generator: np.random.Generator
 ) -> Iterator[tuple[IntArray, int, bool]]:
-    """Last rows of windows, how many rows each predicts, and whether scrambled: batches in random order, by epochs."""
+    """Batches in random order, epoch by epoch: last rows of windows, rows predicted by each, whether scrambled."""
     targets = min(settings.targets, settings.length)
     ends = window_ends(log, wanted, 1 if settings.scramble else targets)
     share = targets if settings.scramble else 1

@@ -1,20 +1,20 @@
 """LERL's released environment (arXiv 2601.19585) rule for rule, its faults each behind a switch.
 
-The profile ``official`` of ``rapport/KuaiRand-v0``: a transformer answers, resemblance within a slate costs 0.2 of its
-correlation, the history is of 100 items, the quit rule is ``positional`` with a budget of 20 and slates of 6, and who
-leaves is replaced within the step. :data:`FAULTS` is what the released code gets wrong about it; without them it is the
-environment that its authors describe.
+The profile ``official`` of ``rapport/KuaiRand-v0``: the response model is a transformer, similarity within a slate
+lowers probabilities by 0.2 times its correlation, histories have 100 items, the quit rule is ``positional`` with a
+budget of 20 and slates of 6, and an ended session is replaced within the step. :data:`FAULTS` lists the released code's
+deviations from this; without them it is the environment that its authors describe.
 
-Not switched here, as they are no faults of the environment:
+These faults are not switched here, because they are not the environment's:
 
 - the agent's: excluded items that outrank allowed ones, the critic given the next user's log, scores shared by three
   users, prompts that count the steps of the user before, category 0 out of reach, retries without end, dropout in the
   policy, a frozen encoder;
-- the evaluation's: training rollouts of one seed, no users of their own. Whose sessions are lived is the argument
-  ``users``; LERL's are everybody's (``"all"``);
-- the rule's own looseness: reordering a slate escapes ``positional``, which has a name of its own (``set_overlap`` is
-  the stricter one); ``window_size``, ``temper_discount`` and ``empty_history`` are read and never used;
-- what cannot be seen: the limit of 20 slates is never enforced, but a budget of 20 lasts no longer; there is no limit
+- the evaluation's: training rollouts of one seed, no held-out users. The argument ``users`` says whose sessions are
+  simulated; LERL's are those of all users (``"all"``);
+- the quit rule's: reordering a slate avoids the cost of ``positional`` (``set_overlap`` is the stricter rule);
+  ``window_size``, ``temper_discount`` and ``empty_history`` are read and never used;
+- those without effect: the limit of 20 slates is never enforced, but a budget of 20 lasts no longer; there is no limit
   to report as a truncation; new users come from batches fetched in advance; the padding of short histories is read.
 """
 
@@ -34,37 +34,37 @@ from rapport.envs.session.response.base import ReadsHistories
 from rapport.envs.session.response.fit import Profile, balanced_weights
 
 FAULTS = {
-    "balanced_prior": "behaviours are as frequent as their absence, for the loss weighs both alike",
-    "dropout": "a tenth of the response model is left out at random, for it is never put in evaluation mode",
-    "log_row_start": "sessions begin at a random row of the log, so that who has more rows comes more often",
+    "balanced_prior": "each behaviour is as frequent as its absence, because the loss gives both the same weight",
+    "dropout": "a tenth of the response model is dropped out at random, because it is never put in evaluation mode",
+    "log_row_start": "sessions begin at a random row of the log, so that users with more rows come more often",
     "lost_endings": "the last observation of a session is the first of the next one in its slot",
     "scrambled_history": "the response model reads F rows of L behaviours as L rows of F: time and behaviour are mixed",
-    "shrunken_penalty": "resemblance is a mean over 64 dimensions instead of a sum, so that it costs next to nothing",
-    "trained_on_everything": "no days are kept apart: the response model and the sessions' beginnings are of all rows",
+    "shrunken_penalty": "similarity is a mean over 64 dimensions instead of a sum, so that the penalty is negligible",
+    "trained_on_everything": "no days are held out: response model and initial histories use all rows",
 }
-"""Faults of the released code, which ``"all"`` stands for."""
+"""Faults of the released code; ``"all"`` selects all of them."""
 
 SUSPECTED = {
     "misaligned_categories": "item i's category is given to the i-th item to appear in the log",
 }
-"""Faults that are likely but not proven; they must be asked for by name."""
+"""Faults that are likely but not proven; they must be selected by name."""
 
 RHO = 0.2
 """Weight of the similarity penalty."""
 HISTORY = 100
-"""Items of a history, observed and read by the response model."""
+"""Items of a history, for the observation and for the response model."""
 
 
 def chosen_faults(faults: str | Sequence[str] | None, profile: str) -> frozenset[str]:
     """Names of the faults that are switched on.
 
     Args:
-        faults: ``"all"``, ``"none"``, names in :data:`FAULTS` and :data:`SUSPECTED`, or None: all of the official
-            profile, none of the corrected one.
+        faults: ``"all"``, ``"none"``, names in :data:`FAULTS` and :data:`SUSPECTED`, or None: all under the official
+            profile, none under the corrected one.
         profile: of the environment.
 
     Raises:
-        ValueError: there is no such profile or fault, or faults are asked of the corrected profile.
+        ValueError: there is no such profile or fault, or faults are given with the corrected profile.
     """
     if profile not in get_args(Profile):
         raise ValueError(f"profile={profile!r} is unknown; choose one of {', '.join(get_args(Profile))}")
@@ -108,29 +108,29 @@ def official_settings(faults: frozenset[str]) -> OfficialSettings:
     )
 
 
-def official_response(data: SessionData, answers: HistoryResponse, faults: frozenset[str]) -> ReadsHistories:
-    """What people do: a fitted model's answers, brought back to plain rates unless that is a fault, less the penalty.
+def official_response(data: SessionData, fitted: HistoryResponse, faults: frozenset[str]) -> ReadsHistories:
+    """The profile's response model: a fitted model, with its prior corrected unless that is a fault, and the penalty.
 
     Args:
-        data: what the model was fitted to.
-        answers: fitted with :func:`official_settings`, its dropout on where that fault is.
+        data: the data that the model was fitted to.
+        fitted: a model with :func:`official_settings`, its dropout on with that fault.
         faults: those that are switched on.
     """
-    inner: ReadsHistories = answers
+    inner: ReadsHistories = fitted
     if "balanced_prior" not in faults:
         rows = predicted_rows(data, all_days="trained_on_everything" in faults)
-        inner = PlainPrior(answers, balanced_weights(data.log.feedback[rows])[1].numpy())
-    return SimilarityPenalty(inner, answers.encodings(), RHO, divide_by_width="shrunken_penalty" in faults)
+        inner = PlainPrior(fitted, balanced_weights(data.log.feedback[rows])[1].numpy())
+    return SimilarityPenalty(inner, fitted.encodings(), RHO, divide_by_width="shrunken_penalty" in faults)
 
 
 class PlainPrior:
-    """Another response model's chances, brought back from a world where a behaviour is as frequent as its absence.
+    """Another response model's probabilities, corrected from the class-balanced prior of its fit to the log's rates.
 
-    Where negatives were weighed w = #positives / #negatives in the loss, the odds that come out are 1 / w times too
-    high (Elkan, *The foundations of cost-sensitive learning*, IJCAI 2001, theorem 2): p = w q / (1 - q + w q).
+    If negatives have weight w = #positives / #negatives in the loss, the fitted odds are 1 / w times too high (Elkan,
+    *The foundations of cost-sensitive learning*, IJCAI 2001, theorem 2): p = w q / (1 - q + w q).
 
     Args:
-        inner: whose chances q are corrected; it keeps the states.
+        inner: the other response model, with probabilities q; it keeps the states.
         weights: shape (F,), w of each behaviour.
     """
 
@@ -150,8 +150,8 @@ class PlainPrior:
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
         """The inner model's, corrected, shape (B, K, F)."""
         balanced = self.inner.probabilities(state, users, slates)
-        does: FloatArray = self.weights * balanced
-        return does / (1 - balanced + does)
+        weighted: FloatArray = self.weights * balanced
+        return weighted / (1 - balanced + weighted)
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
         """The inner model's."""
@@ -165,8 +165,8 @@ class PlainPrior:
 def misaligned(data: SessionData) -> SessionData:
     """The same data with categories joined by position instead of by id.
 
-    LERL looks categories up by the order in which items first appear in its log; tables like its ``item_types.csv`` are
-    written in the order of ids, as a later repository of its authors says, which realigns them.
+    LERL looks categories up by the order in which items first appear in its log. Tables like its ``item_types.csv`` are
+    in the order of ids, according to a later repository of its authors, which realigns them.
     """
     items, rows = np.unique(data.log.item, return_index=True)
     shown = items[np.argsort(rows)]

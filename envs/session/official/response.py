@@ -1,4 +1,4 @@
-"""LERL's response model as the simulator asks it: the whole history is read again for every slate."""
+"""LERL's response model in simulation: the whole history is read for every slate."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.user_model import LAYERS, HistoryModel, LayerMasks
 
 _CHUNK = 128
-"""Users read at once: what a transformer holds of them grows with the square of the history's length."""
+"""Users per forward pass: the memory of attention grows with the square of the history's length."""
 
 
 class HistoryResponse:
     """Behaviour probabilities from a fitted :class:`~rapport.envs.session.official.user_model.HistoryModel`.
 
-    A state is the history itself: L tokens of 1 + F floats each, the item's index + 1 (0: none) and what was done with
-    it, oldest first; D = L (1 + F). So a step costs O(history), as in the released code, for comparison's sake.
+    A state is the history itself: L tokens of 1 + F floats each, the item's index + 1 (0: none) and its feedback,
+    oldest first; D = L (1 + F). A step therefore costs O(history), as in the released code.
 
     Args:
         model: fitted.
-        histories: what users had seen when sessions begin.
+        histories: initial histories.
         behaviours: F names.
-        dropout: the released code simulates in training mode, so that dropout stays on. The masks are a function of
-            ``seed``, the user and the history: a user's answers do not hang on who else is asked.
+        dropout: whether dropout stays on, as in the released code, which simulates in training mode. The masks are a
+            function of ``seed``, the user and the history, so that responses do not depend on the batch.
         seed: of the masks.
     """
 
@@ -68,7 +68,7 @@ class HistoryResponse:
 
     @torch.inference_mode()
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
-        """Probabilities, shape (B, K, F), in the profile's balanced world."""
+        """Probabilities, shape (B, K, F), under the fit's class-balanced prior."""
         shown = self._encoded[torch.from_numpy(slates).long() + 1]
         logits = torch.einsum("bfd,bkd->bkf", self._scoring(state, users), shown) / shown.shape[-1]
         chance: FloatArray = torch.sigmoid(logits).numpy()
@@ -76,12 +76,12 @@ class HistoryResponse:
 
     @torch.inference_mode()
     def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
-        """Click logits of every item, shape (B, N), in the profile's balanced world."""
+        """Click logits of every item, shape (B, N), under the fit's class-balanced prior."""
         scores: FloatArray = (self._scoring(state, users)[:, 0] @ self._encoded[1:].T / self._encoded.shape[1]).numpy()
         return scores
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
-        """States after the slates, in the order shown, shape (B, D): the oldest tokens make room."""
+        """States after the slates, in the order shown, shape (B, D): the oldest tokens are dropped."""
         new = np.concatenate([slates[..., None] + 1, feedback], axis=2).astype(np.float32)
         return np.concatenate([state, new.reshape(len(state), -1)], axis=1)[:, -state.shape[1] :]
 
@@ -101,7 +101,7 @@ class HistoryResponse:
         return self.model.scoring(torch.from_numpy(users), read)[:, 0]
 
     def _masks(self, state: FloatArray, users: IntArray) -> list[LayerMasks]:
-        """What dropout leaves, per layer; whoever has the same history has the same masks."""
+        """Dropout masks of each layer; the same user and history give the same masks."""
         length = self.model.size.length
         shapes = [LayerMasks.shapes(length, 1 if place == LAYERS - 1 else length) for place in range(LAYERS)]
         sizes = [int(np.prod(shape)) for layer in shapes for shape in layer]
@@ -111,7 +111,7 @@ class HistoryResponse:
         return [LayerMasks(*(torch.from_numpy(next(parts).reshape(-1, *shape)) for shape in layer)) for layer in shapes]
 
     def _words(self, row: FloatArray, user: int, n: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
-        """``n`` random 16-bit words that belong to a user with a history."""
+        """``n`` random 16-bit words, a function of user and history."""
         told = hashlib.blake2b(row.tobytes() + user.to_bytes(8, "little"), digest_size=8, salt=b"dropout")
         key = [int.from_bytes(told.digest(), "little"), self.seed % 2**64]
         return np.random.Generator(np.random.Philox(key=key)).integers(2**16, size=n, dtype=np.uint16)

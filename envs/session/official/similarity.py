@@ -1,4 +1,4 @@
-"""LERL's similarity penalty: an item is done less with, the more it resembles the rest of its slate."""
+"""LERL's similarity penalty: the more an item resembles its slate, the less likely every behaviour."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from rapport.envs.session.response.base import ReadsHistories
 
 
 class SimilarityPenalty:
-    """p = clip(p' - rho * corr, 0, 1), with p' the chances of another response model, for every behaviour.
+    """p = clip(p' - rho * corr, 0, 1) for every behaviour, with p' the probabilities of another response model.
 
-    corr of an item is the mean, over the K items j of its slate (itself among them), of its cosine with j (LERL,
-    KuaiSim: *item correlation*). The released code takes the mean instead of the sum of the unit vectors' products over
-    their d dimensions, which divides the cosine by d = 64 and leaves a penalty of at most rho / 64.
+    corr of an item is the mean of its cosine with the K items of its slate, itself included (LERL, KuaiSim: *item
+    correlation*). The released code takes the mean instead of the sum of the unit vectors' products over their d
+    dimensions, which divides the cosine by d = 64 and leaves a penalty of at most rho / 64.
 
     Args:
-        inner: whose chances are lowered; it keeps the states.
-        encodings: shape (N, d), what items are compared by.
+        inner: the other response model, which keeps the states.
+        encodings: shape (N, d), vectors that items are compared by.
         rho: weight of the penalty, at least 0.
         divide_by_width: the released fault.
 
@@ -46,13 +46,13 @@ class SimilarityPenalty:
         return self.inner.state_after(users, items, feedback)
 
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
-        """The inner model's, less the penalty, shape (B, K, F)."""
+        """The inner model's minus the penalty, shape (B, K, F)."""
         penalty = self.rho * self.correlation(slates)[..., None]
         lowered: FloatArray = np.clip(self.inner.probabilities(state, users, slates) - penalty, 0, 1)
         return lowered
 
     def correlation(self, slates: Int32Array) -> FloatArray:
-        """How much each item resembles its slate, shape (B, K)."""
+        """Similarity of each item with its slate, shape (B, K)."""
         unit = self._unit[slates]
         resembles: FloatArray = np.einsum("bkd,bd->bk", unit, unit.mean(axis=1))
         return resembles / unit.shape[-1] if self.divide_by_width else resembles

@@ -1,9 +1,8 @@
-"""LERL's user response model: a causal transformer over what happened before (arXiv 2601.19585, released code).
+"""LERL's user response model: a causal transformer over the history (arXiv 2601.19585, released code).
 
-It stands here for comparison and for the ``official`` profile; the simulator's own model is
-:mod:`rapport.envs.session.response.user_model`. Items and users are sums of encoded features; a token joins an item and
-what was done with it; one scoring vector per behaviour is compared with the item. The history is read again at every
-step.
+It is used by the ``official`` profile and for comparison; the default simulator's model is
+:mod:`rapport.envs.session.response.user_model`. Items and users are sums of encoded features, a token joins an item and
+its feedback, and one scoring vector per behaviour is multiplied with the item. The whole history is read at every step.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ TOKEN = 2 * ENCODING
 
 
 class LayerMasks(NamedTuple):
-    """What dropout leaves of one transformer layer: True is kept.
+    """Dropout masks of one transformer layer: True is kept.
 
     Attributes:
         attention: shape (B, HEADS, Q, L).
@@ -48,10 +47,10 @@ class LayerMasks(NamedTuple):
 
 @dataclass(frozen=True)
 class HistoryModelSize:
-    """What must be known to build a :class:`HistoryModel` before its weights are loaded."""
+    """Sizes that define a :class:`HistoryModel`, needed before its weights are loaded."""
 
     length: int = 100
-    """Tokens that are read, L; shorter histories are padded on the left, and the padding is read too."""
+    """Tokens of a history, L; shorter ones are padded on the left, and the padding is read too."""
     dropout: float = 0.1
     """Of the transformer."""
     scramble: bool = False
@@ -67,7 +66,7 @@ class HistoryModel(nn.Module):
         user_codes: shape (U, number of user features), int64.
         user_sizes: cardinality of each.
         n_behaviours: F.
-        size: the rest.
+        size: length and dropout.
     """
 
     def __init__(
@@ -92,24 +91,24 @@ class HistoryModel(nn.Module):
         self.scoring_norm = nn.LayerNorm(ENCODING)
 
     def items(self) -> Tensor:
-        """Encodings of nothing (the padding) and of all items, shape (1 + N, 64)."""
+        """Encodings of the padding and of all items, shape (1 + N, 64)."""
         encoded: Tensor = self.item_encoder()
         return encoded
 
     def tokens(self, encoded: Tensor, feedback: Tensor) -> Tensor:
-        """Tokens, shape (B, L, 128), of item encodings (B, L, 64) and feedback (B, L, F), the unknown read as 0."""
+        """Tokens, shape (B, L, 128), of item encodings (B, L, 64) and feedback (B, L, F), where unknown counts as 0."""
         done = feedback.clamp(min=0).to(encoded.dtype)
         if self.size.scramble:
             done = done.transpose(1, 2).reshape(done.shape)
         return torch.cat([encoded + self.position.weight, self.behaviour(done)], dim=-1)
 
     def read(self, tokens: Tensor, queries: int = 1, masks: list[LayerMasks] | None = None) -> Tensor:
-        """What the last ``queries`` tokens have become, shape (B, queries, 128).
+        """Outputs at the last ``queries`` tokens, shape (B, queries, 128).
 
         Args:
             tokens: shape (B, L, 128).
-            queries: how many, from the end.
-            masks: dropout's, one per layer, in simulation; by default torch's own while in training mode.
+            queries: number of outputs, from the end.
+            masks: dropout masks, one per layer, in simulation; by default torch draws them in training mode.
         """
         for place, layer in enumerate(self.layers):
             wanted = queries if place == LAYERS - 1 else tokens.shape[1]
@@ -117,7 +116,7 @@ class HistoryModel(nn.Module):
         return tokens
 
     def scoring(self, users: Tensor, read: Tensor) -> Tensor:
-        """Scoring vectors, shape (B, Q, F, 64), of users (B,) after what was read (B, Q, 128)."""
+        """Scoring vectors, shape (B, Q, F, 64), of users (B,) and outputs (B, Q, 128)."""
         who = self.user_encoder(users)[:, None].expand(-1, read.shape[1], -1)
         scored = self.scorer(torch.cat([read, who], dim=-1))
         normed: Tensor = self.scoring_norm(scored.unflatten(-1, (self.n_behaviours, ENCODING)))
@@ -132,7 +131,7 @@ class HistoryModel(nn.Module):
             feedback: shape (B, L, F), in {-1, 0, 1}.
             targets: shape (B, Q), int64, item indices: the q-th is shown after token L - Q + q.
         """
-        # Not indexing, whose gradient several threads sum in no fixed order.
+        # Not by indexing: threads sum its gradient in no fixed order.
         encoded = self.items()
         read = self.read(self.tokens(F.embedding(items, encoded), feedback), targets.shape[1])
         shown = F.embedding(targets + 1, encoded)
@@ -140,7 +139,7 @@ class HistoryModel(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Ids and features, each to 32 and normalised, then to 64, summed and normalised again."""
+    """Embeds ids and features in 32 dimensions, normalises, maps to 64, sums and normalises again."""
 
     codes: Tensor
 
@@ -153,7 +152,7 @@ class _Encoder(nn.Module):
         self.widen = nn.Linear(EMBEDDING, ENCODING)
 
     def forward(self, who: Tensor | None = None) -> Tensor:
-        """Encodings of ``who``, shape (B, 64); by default of nobody and then everybody, shape (1 + n, 64)."""
+        """Encodings of ``who``, shape (B, 64); by default of the padding and then of all, shape (1 + n, 64)."""
         if who is not None:
             identity, codes = F.embedding(who + 1, self.identity.weight), self.codes[who]
             parts = [identity, *(_one_hot(m, codes[:, c]) for c, m in enumerate(self.features))]
@@ -167,13 +166,13 @@ class _Encoder(nn.Module):
 
 
 def _one_hot(linear: nn.Module, codes: Tensor) -> Tensor:
-    """A linear map of one-hot codes, shape (n, 32), without the one-hot rows."""
+    """A linear map of one-hot codes, shape (n, 32), computed without the one-hot rows."""
     assert isinstance(linear, nn.Linear)
     return F.embedding(codes, linear.weight.T) + linear.bias
 
 
 class _Layer(nn.Module):
-    """A causal transformer layer (normalised after each part, ReLU), whose dropout can be given from outside."""
+    """A causal transformer layer (post-norm, ReLU), whose dropout masks can be given from outside."""
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
@@ -183,7 +182,7 @@ class _Layer(nn.Module):
         self.norm_1, self.norm_2 = nn.LayerNorm(TOKEN), nn.LayerNorm(TOKEN)
 
     def forward(self, tokens: Tensor, queries: int, masks: LayerMasks | None) -> Tensor:
-        """The last ``queries`` tokens, shape (B, queries, 128), after attending to all before them."""
+        """Outputs at the last ``queries`` tokens, shape (B, queries, 128)."""
         own = tokens[:, -queries:]
         query, key, value = (
             part.unflatten(-1, (HEADS, -1)).transpose(1, 2)

@@ -1,1 +1,1 @@
-"""What a session looks like, as text and as a picture."""
+"""Rendering of sessions, as text and as images."""

@@ -1,4 +1,4 @@
-"""A session as text for a terminal."""
+"""Renders a session as text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 from rapport.envs.session.render.view import (
     OTHER_PLACE,
     SAME_PLACE,
-    SessionView,
+    SessionFrame,
     behaviour_marks,
     category_name,
     cost_text,
@@ -33,19 +33,19 @@ LEAST_WIDTH = 60
 _SIDES = 5 + 5 + 6
 """Columns of a slate's number, cost and remaining budget."""
 _LEAST_PLACE, _MOST_PLACE, _MOST_LINES = 11, 30, 3
-"""Columns and lines of a place; where places would get fewer columns, the last ones are only counted."""
+"""Columns and lines of a place; if places would get fewer columns, the last ones are only counted."""
 _REPEATED = {SAME_PLACE: "=", OTHER_PLACE: "~", 0: " "}
 
 
-def ansi(view: SessionView, *, width: int = 100, slates: int = 12, colour: bool = True) -> str:
-    """Draw a session: who, the budget, the last slates with the newest at the bottom, and why the user left.
+def ansi(frame: SessionFrame, *, width: int = 100, slates: int = 12, colour: bool = True) -> str:
+    """Draw a session: the user, the budget, the last slates with the newest at the bottom, and why the user left.
 
-    Every colour says again what a symbol or a word says.
+    Colours repeat what symbols and words say.
 
     Args:
-        view: the session so far.
+        frame: the session so far.
         width: columns, at least 60.
-        slates: how many to show at most, at least 1; those before them are counted.
+        slates: maximum number to show, at least 1; earlier ones are counted.
         colour: write colour codes; without them the text is plain.
 
     Raises:
@@ -65,31 +65,31 @@ def ansi(view: SessionView, *, width: int = 100, slates: int = 12, colour: bool 
         highlight=False,
         _environ={},
     )
-    marks = behaviour_marks(view.behaviours)
+    marks = behaviour_marks(frame.behaviours)
     console.print(
-        Text.assemble((plain(view.user), "bold"), ("  " + traits(view), "dim")), no_wrap=True, overflow="ellipsis"
+        Text.assemble((plain(frame.user), "bold"), ("  " + traits(frame), "dim")), no_wrap=True, overflow="ellipsis"
     )
-    console.print(Text(f"{figures(view)}; quit rule {rule_name(view)}"))
-    console.print(_budget(view, width))
-    if len(view.slates):
+    console.print(Text(f"{figures(frame)}; quit rule {rule_name(frame)}"))
+    console.print(_budget(frame, width))
+    if len(frame.slates):
         console.print()
-        console.print(_table(view, marks, width, slates))
-        console.print(_legend(view, marks, slates))
-    if view.ended:
-        style = "bold red" if view.ended == "left" else "bold yellow"
+        console.print(_table(frame, marks, width, slates))
+        console.print(_legend(frame, marks, slates))
+    if frame.ended:
+        style = "bold red" if frame.ended == "left" else "bold yellow"
         console.print()
-        console.print(Text(f"■ {plain(view.user)}: {ending(view)}", style=style))
+        console.print(Text(f"■ {plain(frame.user)}: {ending(frame)}", style=style))
     return out.getvalue()
 
 
-def _budget(view: SessionView, width: int) -> Text:
-    """A bar of three parts (left, extra, slates) and the same in words."""
-    spent = spending(view)
+def _budget(frame: SessionFrame, width: int) -> Text:
+    """A bar of three segments (left, extra, slates) and the same in words."""
+    spent = spending(frame)
     said = Text.assemble(
         (f"  {number(spent.left)} left", "green"),
-        (f", {number(spent.extra)} on {extra_name(view)}", "red") if spent.extra > 0 else "",
+        (f", {number(spent.extra)} on {extra_name(frame)}", "red") if spent.extra > 0 else "",
         (f", {number(spent.slates)} on slates", "dim"),
-        f" (of {number(view.start_budget)})",
+        f" (of {number(frame.start_budget)})",
     )
     columns = max(10, min(40, width - cell_len(said.plain) - len("budget ")))
     total = max(spent.left + spent.extra + spent.slates, 1e-9)
@@ -98,8 +98,8 @@ def _budget(view: SessionView, width: int) -> Text:
     return Text.assemble("budget ", bar, said)
 
 
-def _table(view: SessionView, marks: dict[str, str], width: int, slates: int) -> Table:
-    places = view.slates.shape[1]
+def _table(frame: SessionFrame, marks: dict[str, str], width: int, slates: int) -> Table:
+    places = frame.slates.shape[1]
     kept = min(places, max(1, (width - _SIDES) // _LEAST_PLACE))
     kept -= kept > 1 and kept < places
     columns = kept + (kept < places)
@@ -112,26 +112,26 @@ def _table(view: SessionView, marks: dict[str, str], width: int, slates: int) ->
         table.add_column("   others", width=cell, no_wrap=True)
     table.add_column("cost", justify="right", width=5)
     table.add_column("left", justify="right", width=6)
-    repeated, left = repeats(view.slates), view.start_budget - view.costs.cumsum()
-    least = spending(view).least
-    for step in range(max(0, len(view.slates) - slates), len(view.slates)):
-        cells = [_place(view, marks, (step, place), int(repeated[step, place]), cell) for place in range(kept)]
+    repeated, left = repeats(frame.slates), frame.start_budget - frame.costs.cumsum()
+    least = spending(frame).least
+    for step in range(max(0, len(frame.slates) - slates), len(frame.slates)):
+        cells = [_place(frame, marks, (step, place), int(repeated[step, place]), cell) for place in range(kept)]
         if kept < places:
-            hits = int((view.feedback[step, kept:, 0] > 0).sum())
-            cells.append(Text(f"   +{places - kept}: {hits} {marks[view.behaviours[0]]}", style="dim"))
-        cost = Text(cost_text(view.costs[step]), style="bold red" if view.costs[step] > least else "dim")
+            hits = int((frame.feedback[step, kept:, 0] > 0).sum())
+            cells.append(Text(f"   +{places - kept}: {hits} {marks[frame.behaviours[0]]}", style="dim"))
+        cost = Text(cost_text(frame.costs[step]), style="bold red" if frame.costs[step] > least else "dim")
         table.add_row(f"{step + 1:>4}", *cells, cost, number(max(left[step], 0.0)))
     return table
 
 
-def _place(view: SessionView, marks: dict[str, str], where: tuple[int, int], repeated: int, width: int) -> Text:
+def _place(frame: SessionFrame, marks: dict[str, str], where: tuple[int, int], repeated: int, width: int) -> Text:
     """One item: how it repeats, whether it was clicked, its category, and what else the user did."""
-    category, first = int(view.slates[where]), view.behaviours[0]
+    category, first = int(frame.slates[where]), frame.behaviours[0]
     if category < 0:
         return Text(" - empty", style="dim")
-    did = [name for name, done in zip(view.behaviours, view.feedback[where], strict=True) if done > 0]
+    did = [name for name, done in zip(frame.behaviours, frame.feedback[where], strict=True) if done > 0]
     clicked = first in did
-    lines = _wrapped(category_name(view, category), width - 3)
+    lines = _wrapped(category_name(frame, category), width - 3)
     others = "".join(marks[name] for name in did if name != first)
     fits = cell_len(lines[-1]) + 1 + len(others) <= width - 3
     return Text.assemble(
@@ -144,7 +144,7 @@ def _place(view: SessionView, marks: dict[str, str], where: tuple[int, int], rep
 
 
 def _wrapped(name: str, width: int) -> list[str]:
-    """A name in at most three lines; a word or a rest that is too long ends in an ellipsis."""
+    """A name in at most three lines; what is too long ends in an ellipsis."""
     lines: list[str] = []
     for word in name.split() or [""]:
         joined = f"{lines[-1]} {word}" if lines else word
@@ -155,14 +155,14 @@ def _wrapped(name: str, width: int) -> list[str]:
     return [line if cell_len(line) <= width else set_cell_size(line, width - 1).rstrip() + "…" for line in lines]
 
 
-def _legend(view: SessionView, marks: dict[str, str], slates: int) -> Text:
-    """What the marks in sight mean, in one line for what users did and one for repeats."""
-    first = max(0, len(view.slates) - slates)
-    feedback, repeated = view.feedback[first:], repeats(view.slates)[first:]
-    did = [f"· no {words(view.behaviours[0])}"]
+def _legend(frame: SessionFrame, marks: dict[str, str], slates: int) -> Text:
+    """Legend of the marks shown: a line for behaviours and one for repeats."""
+    first = max(0, len(frame.slates) - slates)
+    feedback, repeated = frame.feedback[first:], repeats(frame.slates)[first:]
+    did = [f"· no {words(frame.behaviours[0])}"]
     did += [
         f"{marks[name]} {words(name)}"
-        for column, name in enumerate(view.behaviours)
+        for column, name in enumerate(frame.behaviours)
         if column == 0 or (feedback[..., column] > 0).any()
     ]
     lines = ["   ".join(did)]

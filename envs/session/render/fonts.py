@@ -1,4 +1,4 @@
-"""Text in pictures: letters that are there, never boxes."""
+"""Text in images, in fonts that have its letters."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ _SYSTEM = (
     *("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc", "wqy-zenhei.ttc"),
     *("PingFang.ttc", "Hiragino Sans GB.ttc", "msyh.ttc", "simhei.ttf"),
 )
-"""Fonts that are looked for, in this order, once a text holds what Pillow's own font has no letter for."""
-_NOBODYS = "\U0010ffff"
-"""A character that no font has: what it is drawn as is what missing letters are drawn as."""
+"""Fonts that are tried in this order if a text has a letter that Pillow's own font lacks."""
+_MISSING = "\U0010ffff"
+"""A character that no font has: its glyph is the one drawn for missing letters."""
 
 
-class Written(NamedTuple):
-    """A text and the font that has all its letters."""
+class LegibleText(NamedTuple):
+    """A text and a font that has all its letters."""
 
     text: str
     font: Font
 
 
 @lru_cache(maxsize=4096)
-def legible(text: str, size: int, otherwise: str | None = None) -> Written:
+def legible(text: str, size: int, otherwise: str | None = None) -> LegibleText:
     """The text in the first font that has all its letters.
 
     Args:
         text: one line.
         size: in pixels.
-        otherwise: what to write, in ASCII, where no font has all letters; by default the text with a question mark in
-            the place of every missing letter.
+        otherwise: the text to use, in ASCII, if no font has all letters; by default the text with a question mark for
+            every missing letter.
     """
     own = _own(size)
     if covers(own, text):
-        return Written(text, own)
+        return LegibleText(text, own)
     for name in _SYSTEM:
         font = _system(name, size)
         if font is not None and covers(font, text):
-            return Written(text, font)
-    return Written(otherwise or "".join(c if covers(own, c) else "?" for c in text), own)
+            return LegibleText(text, font)
+    return LegibleText(otherwise or "".join(c if covers(own, c) else "?" for c in text), own)
 
 
 def covers(font: Font, text: str) -> bool:
@@ -53,7 +53,7 @@ def covers(font: Font, text: str) -> bool:
 
 @lru_cache(maxsize=8192)
 def cut(text: str, font: Font, width: float) -> str:
-    """The text, its end replaced by an ellipsis where it is wider than ``width`` pixels."""
+    """The text; if it is wider than ``width`` pixels, its end is replaced by an ellipsis."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:
@@ -63,7 +63,7 @@ def cut(text: str, font: Font, width: float) -> str:
 
 @lru_cache(maxsize=4096)
 def wrapped(text: str, font: Font, width: float, most: int) -> tuple[str, ...]:
-    """At most ``most`` lines of at most ``width`` pixels; what is too long ends in an ellipsis."""
+    """At most ``most`` lines of at most ``width`` pixels; lines that are too long end in an ellipsis."""
     lines: list[str] = []
     for word in text.split() or [""]:
         joined = f"{lines[-1]} {word}" if lines else word
@@ -92,4 +92,4 @@ def _system(name: str, size: int) -> Font | None:
 
 @lru_cache(maxsize=8192)
 def _has(font: Font, character: str) -> bool:
-    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask(_NOBODYS))
+    return character.isspace() or bytes(font.getmask(character)) != bytes(font.getmask(_MISSING))

@@ -1,4 +1,4 @@
-"""The small marks of a picture: what a user did with an item, drawn large and scaled down so that edges are smooth."""
+"""Marks for behaviours in an image, drawn large and scaled down so that edges are smooth."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def mark(behaviour: str, size: int) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def ring(size: int) -> Image.Image:
-    """An empty circle: shown, and nothing came of it."""
+    """An empty circle: the item was shown and not clicked."""
     large = Image.new("L", (size * _SCALE, size * _SCALE))
     s = float(size * _SCALE)
     ImageDraw.Draw(large).ellipse((0.1 * s, 0.1 * s, 0.9 * s, 0.9 * s), outline=255, width=round(0.09 * s))
@@ -88,7 +88,7 @@ def ring(size: int) -> Image.Image:
 
 @lru_cache(maxsize=64)
 def box(width: int, height: int, line: int = 0) -> Image.Image:
-    """A rectangle with round corners as a mask, filled, or an outline of ``line`` pixels."""
+    """A rectangle with rounded corners as a mask, filled, or an outline of ``line`` pixels."""
     scale = 4
     large = Image.new("L", (width * scale, height * scale))
     corners = (0, 0, width * scale - 1, height * scale - 1)

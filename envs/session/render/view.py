@@ -1,7 +1,6 @@
-"""One session as people would look at it: what was shown, what came of it, and why the user left, in words.
+"""A frame of one session to be rendered: what was shown, how the user responded, and why the user left, in words.
 
-Plain data and plain words, drawn by :mod:`rapport.envs.session.render.ansi` and by
-:mod:`rapport.envs.session.render.image`.
+:mod:`rapport.envs.session.render.ansi` and :mod:`rapport.envs.session.render.image` draw it.
 """
 
 from __future__ import annotations
@@ -13,33 +12,34 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport._deprecation import renamed
 from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 
 SAME_PLACE, OTHER_PLACE = 2, 1
-"""How an item repeats a category of the slate before: at the same place, or at another."""
+"""How an item repeats a category of the previous slate: at the same place, or at another."""
 
 _EXTRA = {"positional": "repeated categories", "set_overlap": "repeated categories", "satisfaction": "items not liked"}
-"""Rules under which a slate costs 1 when nothing is held against it, and what they take more for."""
+"""Rules under which a slate costs at least 1, and what they charge more for."""
 
 
 _MARKS = {"click": "●", "long_view": "▶", "like": "♥", "comment": "✎", "forward": "➜", "follow": "★", "hate": "✗"}
 
 
 @dataclass(frozen=True)
-class SessionView:
-    """All that a picture needs of one session so far: T slates of K places, F behaviours.
+class SessionFrame:
+    """The data of one rendered frame: a session so far, T slates of K places with F behaviours.
 
     Attributes:
         user: e.g. ``"user 1234"``.
-        traits: (feature, value), a few.
+        traits: a few pairs of (feature, value).
         category_names: C names.
         slates: shape (T, K), int32, category of each item shown; -1 for an empty place.
         items: shape (T, K), int32, the items.
         feedback: shape (T, K, F), int8: 1 did.
         behaviours: F names; the first is the one that is rewarded.
-        costs: shape (T,), float64, budget each slate cost; infinite where it made the user leave at once.
-        budget: what is left.
-        start_budget: what there was.
+        costs: shape (T,), float64, budget that each slate cost; infinite where it made the user leave at once.
+        budget: budget left.
+        start_budget: budget at the start.
         max_steps: the time limit in slates.
         quit_rule: its name.
         ended: how the session ended; empty while it runs.
@@ -73,14 +73,14 @@ class SessionView:
 
 
 class Spending(NamedTuple):
-    """Where the budget went.
+    """How the budget was spent.
 
     Attributes:
-        least: cost of a slate that nothing is held against.
-        slates: spent at that price.
+        least: the least cost of a slate.
+        slates: spent at that cost.
         extra: spent beyond it.
         left: not spent, at least 0.
-        at_once: the last slate took all that was left.
+        at_once: whether the last slate took all that was left.
     """
 
     least: float
@@ -90,23 +90,23 @@ class Spending(NamedTuple):
     at_once: bool
 
 
-def spending(view: SessionView) -> Spending:
-    """Split what was spent into what slates cost at the least and what was taken on top.
+def spending(frame: SessionFrame) -> Spending:
+    """Split the budget spent into the least cost of the slates and what they cost beyond it.
 
-    The least is 1 under the rules that say so and otherwise the cheapest slate so far.
+    The least cost is 1 under the rules in which it is fixed, and otherwise that of the cheapest slate so far.
     """
-    costs = np.where(np.isfinite(view.costs), view.costs, 0.0)
-    at_once = bool((costs != view.costs).any())
-    cheapest = float(view.costs.min(initial=np.inf))
-    least = min(1.0, cheapest) if view.quit_rule in _EXTRA else cheapest
+    costs = np.where(np.isfinite(frame.costs), frame.costs, 0.0)
+    at_once = bool((costs != frame.costs).any())
+    cheapest = float(frame.costs.min(initial=np.inf))
+    least = min(1.0, cheapest) if frame.quit_rule in _EXTRA else cheapest
     slates = least * len(costs) if np.isfinite(least) else 0.0
-    left = max(round(view.start_budget - float(costs.sum()), 6), 0.0)
+    left = max(round(frame.start_budget - float(costs.sum()), 6), 0.0)
     extra = round(float(costs.sum()) - slates, 6) + (left if at_once else 0.0)
     return Spending(least, slates, extra, 0.0 if at_once else left, at_once)
 
 
 def repeats(slates: Int32Array) -> IntArray:
-    """How each item repeats the slate before, shape (T, K): :data:`SAME_PLACE`, :data:`OTHER_PLACE` or 0."""
+    """How each item repeats the previous slate, shape (T, K): :data:`SAME_PLACE`, :data:`OTHER_PLACE` or 0."""
     before = np.full_like(slates, -1)
     before[1:] = slates[:-1]
     shown = slates >= 0
@@ -114,33 +114,33 @@ def repeats(slates: Int32Array) -> IntArray:
     return np.where((slates == before) & shown, SAME_PLACE, np.where(anywhere, OTHER_PLACE, 0))
 
 
-def figures(view: SessionView) -> str:
-    """How the session goes, in one line."""
-    shown = int((view.slates >= 0).sum())
-    rewarded = words(view.behaviours[0])
+def figures(frame: SessionFrame) -> str:
+    """The state of the session, in one line."""
+    shown = int((frame.slates >= 0).sum())
+    rewarded = words(frame.behaviours[0])
     if not shown:
-        return f"no slate yet, of at most {view.max_steps}"
-    hits = int((view.feedback[..., 0] > 0)[view.slates >= 0].sum())
+        return f"no slate yet, of at most {frame.max_steps}"
+    hits = int((frame.feedback[..., 0] > 0)[frame.slates >= 0].sum())
     return (
-        f"{counted(len(view.slates), 'slate')} of at most {view.max_steps}, "
+        f"{counted(len(frame.slates), 'slate')} of at most {frame.max_steps}, "
         f"{counted(shown, 'item')}, {counted(hits, rewarded)} ({hits / shown:.0%})"
     )
 
 
-def ending(view: SessionView) -> str:
+def ending(frame: SessionFrame) -> str:
     """Why the session ended, in words; empty while it runs."""
-    if not view.ended:
+    if not frame.ended:
         return ""
-    n, spent = counted(len(view.slates), "slate"), spending(view)
-    total = number(view.start_budget)
-    if view.ended == "time limit":
+    n, spent = counted(len(frame.slates), "slate"), spending(frame)
+    total = number(frame.start_budget)
+    if frame.ended == "time limit":
         return f"cut off at the time limit, after {n}, with {number(spent.left)} of a budget of {total} left"
     if spent.at_once:
-        return f"left at once after {n}: the last was more than the rule '{rule_name(view)}' lets pass"
+        return f"left at once after {n}: the last was more than the rule '{rule_name(frame)}' lets pass"
     parts = [f"{number(spent.slates)} went on slates"]
     if spent.extra > 0:
-        parts.append(f"{number(spent.extra)} on {extra_name(view)}")
-    over = round(spent.slates + spent.extra - view.start_budget, 6)
+        parts.append(f"{number(spent.extra)} on {extra_name(frame)}")
+    over = round(spent.slates + spent.extra - frame.start_budget, 6)
     if spent.left > 0:
         parts.append(f"{number(spent.left)} was too little for another")
     elif over > 0:
@@ -158,27 +158,27 @@ def behaviour_marks(behaviours: tuple[str, ...]) -> dict[str, str]:
     return marks
 
 
-def extra_name(view: SessionView) -> str:
-    """What costs beyond the least are called."""
-    if np.isinf(view.costs).any():
+def extra_name(frame: SessionFrame) -> str:
+    """Name of the costs beyond the least."""
+    if np.isinf(frame.costs).any():
         return "the last slate"
-    return _EXTRA.get(view.quit_rule, "extra costs")
+    return _EXTRA.get(frame.quit_rule, "extra costs")
 
 
-def rule_name(view: SessionView) -> str:
+def rule_name(frame: SessionFrame) -> str:
     """The quit rule's name as words."""
-    return words(view.quit_rule)
+    return words(frame.quit_rule)
 
 
-def category_name(view: SessionView, category: int) -> str:
-    """A category's name, or its number where it has none that can be shown."""
-    name = plain(view.category_names[category]) if 0 <= category < len(view.category_names) else ""
+def category_name(frame: SessionFrame, category: int) -> str:
+    """A category's name, or its number where its name cannot be shown."""
+    name = plain(frame.category_names[category]) if 0 <= category < len(frame.category_names) else ""
     return name or f"category {category}"
 
 
-def traits(view: SessionView) -> str:
+def traits(frame: SessionFrame) -> str:
     """The user's traits in one line."""
-    return " · ".join(f"{words(name)}: {words(value)}" for name, value in view.traits)
+    return " · ".join(f"{words(name)}: {words(value)}" for name, value in frame.traits)
 
 
 def cost_text(cost: float) -> str:
@@ -202,5 +202,8 @@ def words(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without line breaks and control characters, which would tear a picture or command a terminal."""
+    """Text without line breaks and control characters, which would break the layout or control a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+__getattr__ = renamed(__name__, {"SessionView": "SessionFrame"})

@@ -1,4 +1,4 @@
-"""Response models: what a user does with a slate."""
+"""How users respond to slates: the protocol, looked-up tables, and the user model fitted to a log."""
 
 from rapport._moved import moved
 

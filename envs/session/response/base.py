@@ -1,4 +1,4 @@
-"""What people do with a slate: the protocol of response models, and the simplest one, a looked-up matrix."""
+"""Response models: how users respond to a slate. The protocol, and the simplest model, a table that is looked up."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Profile = Literal["corrected", "official"]
 
 
 class ResponseModel(Protocol):
-    """How likely each behaviour is for each item of a slate, given all that happened to the user before.
+    """Probability of each behaviour for each item of a slate, given the user's history.
 
-    A user's past is carried in one row of floats, so that a step costs O(slate), not O(history), and sessions can be
-    copied, stored and reset by plain array operations. The engine writes into the states it is given: they must be
-    arrays of its own, not views of the model's.
+    The history is carried in a state, one row of floats per user, so that a step costs O(slate), not O(history), and
+    sessions are copied, stored and reset by array operations. The engine writes into the states that it is given: they
+    must be new arrays, not views of the model's.
     """
 
     behaviours: tuple[str, ...]
     """F names, those of the log."""
 
     def initial_state(self, users: IntArray) -> FloatArray:
-        """States after the users' logged histories, shape (B, D)."""
+        """States after the users' logged histories, shape (B, D), float32."""
         ...
 
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
@@ -33,20 +33,20 @@ class ResponseModel(Protocol):
         ...
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
-        """States, shape (B, D), after slates of shape (B, K) met with feedback of shape (B, K, F) in {0, 1}."""
+        """States, shape (B, D), after slates of shape (B, K) with feedback of shape (B, K, F) in {0, 1}."""
         ...
 
     def click_scores(self, state: FloatArray, users: IntArray) -> FloatArray:
         """Log-odds of the first behaviour for every item, shape (B, N): for oracle controls alone.
 
-        An item's own score: what depends on the slate it stands in, and satiation, are left out. The engine never asks
-        for it, so a model without it serves sessions all the same.
+        The score is the item's own: effects of the slate around it and of satiation are left out. The engine does not
+        call this method, so a model without it still serves sessions.
         """
         ...
 
 
 class ReadsHistories(ResponseModel, Protocol):
-    """A response model that can start from any history, not only from the users' own logged ones."""
+    """A response model that can start from any history, not only from the users' logged ones."""
 
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
         """States, shape (B, D), after histories as in
@@ -56,13 +56,13 @@ class ReadsHistories(ResponseModel, Protocol):
 
 
 class MatrixResponse:
-    """Behaviour probabilities read from a table: people without memory.
+    """Behaviour probabilities read from a table: users without memory.
 
     Args:
         matrix: shape (S, N) for one behaviour or (S, N, F), probabilities in [0, 1].
         behaviours: F names.
-        users: shape (S,), the users that the rows are of, increasing; by default 0, 1, ..., S - 1. Others must not be
-            asked about.
+        users: shape (S,), the users of the rows, increasing; by default 0, 1, ..., S - 1. No other user may be asked
+            about.
 
     Raises:
         ValueError: shapes do not fit or a probability lies outside [0, 1].
@@ -86,18 +86,18 @@ class MatrixResponse:
         self.behaviours = behaviours
         self.users = users
         self.certain = bool(((table == 0) | (table == 1)).all())
-        """Whether nothing is left to chance."""
+        """Whether every probability is 0 or 1."""
         self._flat = np.ascontiguousarray(table).reshape(-1, len(behaviours))
         self._flat = self._flat[:, 0] if len(behaviours) == 1 else self._flat
         self._first = self._first_entries(users)
         self._marks = (self._flat > 0).astype(np.int8) if self.certain else None
 
     def _first_entries(self, users: IntArray | None) -> IntArray:
-        """Where each user's row begins in the table laid flat, shape (U,)."""
+        """Index of each user's row in the flattened table, shape (U,)."""
         n_rows, n_items = self.matrix.shape[:2]
         if users is None:
             return np.arange(0, n_rows * n_items, n_items, dtype=np.int64)
-        first = np.full(int(users[-1]) + 1, np.iinfo(np.int64).max // 2, np.int64)  # nobody's row: an IndexError
+        first = np.full(int(users[-1]) + 1, np.iinfo(np.int64).max // 2, np.int64)  # users without a row: an IndexError
         first[users] = np.arange(n_rows) * n_items
         return first
 
@@ -116,21 +116,21 @@ class MatrixResponse:
         scores: FloatArray = np.log(chance / (1.0 - chance))
         return scores
 
-    def answers(self, users: IntArray, slates: Int32Array) -> Int8Array:
-        """What users do where nothing is left to chance, shape (B, K, F), int8 in {0, 1}.
+    def responses(self, users: IntArray, slates: Int32Array) -> Int8Array:
+        """Feedback where every probability is 0 or 1, shape (B, K, F), int8 in {0, 1}.
 
         Raises:
-            ValueError: something is left to chance.
+            ValueError: a probability lies between 0 and 1.
         """
         if self._marks is None:
-            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+            raise ValueError("matrix: holds probabilities between 0 and 1; responses must be drawn")
         marks: Int8Array = self._marks.take(self._first.take(users)[:, None] + slates, axis=0)
         return marks.reshape(*slates.shape, len(self.behaviours))
 
-    def answer_table(self) -> tuple[IntArray, Int8Array]:
-        """Where users' rows begin in the table of :meth:`answers`, shape (U,), and the table, shape (S * N * F,)."""
+    def response_table(self) -> tuple[IntArray, Int8Array]:
+        """Index of users' rows in the table of :meth:`responses`, shape (U,), and the table, shape (S * N * F,)."""
         if self._marks is None:
-            raise ValueError("matrix: holds probabilities between 0 and 1; answers must be drawn")
+            raise ValueError("matrix: holds probabilities between 0 and 1; responses must be drawn")
         return self._first, self._marks.reshape(-1)
 
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
@@ -138,5 +138,5 @@ class MatrixResponse:
         return self.initial_state(users)
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:
-        """The same state: nothing is remembered."""
+        """The same state: there is no memory."""
         return state

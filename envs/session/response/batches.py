@@ -37,9 +37,9 @@ def sequence_batches(
     batch_size: int,
     generator: np.random.Generator | None = None,
 ) -> Iterator[SequenceBatch]:
-    """Yield the last ``length`` rows before ``until_ms`` of each of the users that has any.
+    """Yield the last ``length`` rows before ``until_ms`` of each user that has any.
 
-    Users of like length share a batch, so that little is padded; with a generator the batches come in random order.
+    Users with sequences of similar length share a batch, which keeps padding small. A generator shuffles the batches.
     """
     first = np.searchsorted(log.user, users, side="left")
     early = np.concatenate([[0], np.cumsum(log.time_ms < until_ms)])

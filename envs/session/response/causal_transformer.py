@@ -1,4 +1,4 @@
-"""A transformer in the place of a recurrent unit: for comparison, since it has no state of fixed size."""
+"""A transformer instead of a recurrent unit, for comparison: it has no state of fixed size."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class CausalTransformer(nn.Module):
-    """Reads tokens as a recurrent unit would, from all tokens before: two layers, four heads.
+    """A causal transformer with the interface of a recurrent unit: two layers, four heads.
 
     Args:
         width: of tokens, W.
-        length: most tokens there can be.
+        length: maximum number of tokens.
     """
 
     def __init__(self, width: int, length: int = 512) -> None:
@@ -21,7 +21,7 @@ class CausalTransformer(nn.Module):
         self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, None]:
-        """What is known after each token, shape (B, T, W), and nothing to go on from."""
+        """Output at each token, shape (B, T, W), and None in place of a state."""
         length = tokens.shape[1]
         later = torch.ones(length, length, dtype=torch.bool, device=tokens.device).triu(1)
         return self.layers(tokens + self.position[:length], mask=later, is_causal=True), None

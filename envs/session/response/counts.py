@@ -1,4 +1,4 @@
-"""How often each behaviour was done, and how often it was recorded: with an item, or by a user."""
+"""Counts of how often each behaviour was done and recorded, by item and by user."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from rapport.datasets.splits import china_day
 
 
 def counts_before(log: InteractionLog, until_ms: int, n_items: int) -> FloatArray:
-    """Done, then recorded, in the rows before ``until_ms``, shape (N, 2 F)."""
+    """Counts of done, then of recorded behaviours by item in the rows before ``until_ms``, shape (N, 2 F)."""
     early = log.time_ms < until_ms
     item, marks = log.item[early], _marks(log.feedback[early])
     return np.stack([np.bincount(item, mark, n_items) for mark in marks], axis=1).astype(np.float32)
 
 
 def counts_on_earlier_days(log: InteractionLog) -> FloatArray:
-    """Done, then recorded, with each row's item on days before the row's own, shape (R, 2 F).
+    """Counts of done, then of recorded behaviours with each row's item on earlier days, shape (R, 2 F).
 
-    A row's own outcome is not in its counts, so that a model can learn from them without looking ahead.
+    A row's own outcome is not in its counts, so a model can learn from them without looking ahead.
     """
     rows = np.arange(len(log))
     order = np.lexsort((rows, china_day(log.time_ms), log.item))
@@ -33,7 +33,7 @@ def counts_on_earlier_days(log: InteractionLog) -> FloatArray:
 
 
 def counts_of_earlier_rows(log: InteractionLog) -> FloatArray:
-    """Done, then recorded, by each row's user in the rows before it, shape (R, 2 F)."""
+    """Counts of done, then of recorded behaviours by each row's user in earlier rows, shape (R, 2 F)."""
     first = _run_starts(log.user)
     counts = np.empty((len(log), 2 * log.feedback.shape[1]), np.float32)
     for column, mark in enumerate(_marks(log.feedback)):
@@ -47,6 +47,6 @@ def _marks(feedback: Int8Array) -> list[np.ndarray[tuple[int, ...], np.dtype[np.
 
 
 def _run_starts(values: np.ndarray[tuple[int, ...], np.dtype[np.integer]]) -> IntArray:
-    """Where the run of equal values that each place is in begins, shape (R,)."""
+    """Start of the run of equal values that each position belongs to, shape (R,)."""
     new = np.concatenate([[True], values[1:] != values[:-1]])[: len(values)]
     return np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))

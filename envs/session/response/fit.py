@@ -1,4 +1,4 @@
-"""Fitting the user model to a log, and what it then predicts for later days."""
+"""Fitting the user model to a log, and its predictions for later days."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rapport.envs.session.response.counts import counts_before, counts_on_earlie
 from rapport.envs.session.response.user_model import Encoder, UserModel, UserModelSize, new_user_model
 
 Report = Callable[[int, int, float], None]
-"""Called after each batch with (batches done, batches in all, loss)."""
+"""Called after each batch with (batches done, total batches, loss)."""
 
 ALL_TIME = 1 << 62
 
@@ -34,17 +34,18 @@ class FitSettings:
     epochs: int = 3
     """Passes over the log; the best on the validation days is kept."""
     length: int = 96
-    """Newest exposures of a user that are read."""
+    """Newest exposures of a user that are used."""
     batch_size: int = 32
     """Users in a batch."""
     learning_rate: float = 1e-3
     """Peak of a one-cycle schedule."""
     item_decay: float = 0.3
-    """Decoupled weight decay of the items' own embeddings: an item's features speak for it until the log knows it."""
+    """Decoupled weight decay of the items' own embeddings, so that an item with few exposures is judged by its
+    features."""
     encoder: Encoder = "gru"
-    """What reads the past; a transformer is for comparison only."""
+    """Encoder of the history; a transformer is for comparison only."""
     counting: bool = True
-    """Give the model counted rates of items, and of users by category; without, for comparison only."""
+    """Give the model counted rates of items, and of users by category; False is for comparison only."""
     seed: int = 0
     """Of weights, dropout and batch order."""
 
@@ -70,11 +71,11 @@ class Fitted:
 
 
 def fit_user_model(data: SessionData, settings: FitSettings, report: Report | None = None) -> Fitted:
-    """Fit a user model to the training days, stopping and calibrating on the validation days.
+    """Fit a user model to the training days, with early stopping and calibration on the validation days.
 
     Args:
-        data: the log; rows from ``data.test_from_ms`` on are never read.
-        settings: how.
+        data: the log; rows from ``data.test_from_ms`` on are never used.
+        settings: of the fit.
         report: called after each batch.
     """
     generator = np.random.default_rng(settings.seed)
@@ -101,14 +102,14 @@ def fit_user_model(data: SessionData, settings: FitSettings, report: Report | No
 
 
 def forget_unmet(model: UserModel) -> None:
-    """Let items that the training days do not hold speak by their features alone: their ids are still as drawn."""
+    """Set the id embeddings of items without training rows to zero: they are still as initialised."""
     _, recorded = model.item_counts.chunk(2, dim=1)
     with torch.no_grad():
         model.item_id.weight[recorded.sum(dim=1) == 0] = 0
 
 
 def count_items(model: UserModel, data: SessionData, until_ms: int) -> None:
-    """Let the model know how items were met with before ``until_ms``."""
+    """Set the model's item counts to those of the rows before ``until_ms``."""
     counts = counts_before(data.log, until_ms, data.catalog.n_items)
     model.item_counts.copy_(torch.from_numpy(counts))
 
@@ -116,9 +117,9 @@ def count_items(model: UserModel, data: SessionData, until_ms: int) -> None:
 def predict(
     model: UserModel, data: SessionData, from_ms: int, until_ms: int, length: int
 ) -> tuple[IntArray, FloatArray]:
-    """Rows of the log in [from_ms, until_ms), shape (R,), and their logits, (R, F), each given its user's rows before.
+    """Rows of the log in [from_ms, until_ms), shape (R,), and their logits, (R, F), given each user's earlier rows.
 
-    Of each user only the newest ``length`` rows before ``until_ms`` are read; older ones are neither given nor
+    Only the newest ``length`` rows of each user before ``until_ms`` are used; older ones are neither given nor
     predicted.
 
     Raises:
@@ -138,7 +139,7 @@ def predict(
 
 
 def states_after(model: UserModel, data: SessionData, until_ms: int, length: int) -> FloatArray:
-    """States, shape (U, D), after each user's rows before ``until_ms``; zeros where there is none."""
+    """States, shape (U, D), after each user's rows before ``until_ms``; zeros for users without rows."""
     states = np.zeros((data.population.n_users, model.size.state_width), np.float32)
     model.eval()
     with torch.no_grad():
@@ -150,14 +151,14 @@ def states_after(model: UserModel, data: SessionData, until_ms: int, length: int
 
 
 def states_of(model: UserModel, encoded: Tensor, items: Tensor, feedback: Tensor, count: IntArray) -> FloatArray:
-    """States, shape (B, D), after histories; zeros where there is none.
+    """States, shape (B, D), after histories; zeros after empty ones.
 
     Args:
         model: in evaluation mode.
         encoded: shape (N, W), encodings of all items.
         items: shape (B, T), int64, padded on the right.
         feedback: shape (B, T, F), in {-1, 0, 1}; -1 where padded.
-        count: shape (B,), how many exposures there are.
+        count: shape (B,), number of exposures.
     """
     if items.shape[1] == 0:
         return np.zeros((len(items), model.size.state_width), np.float32)
@@ -173,9 +174,9 @@ def states_of(model: UserModel, encoded: Tensor, items: Tensor, feedback: Tensor
 
 
 def one_cycle(optimiser: torch.optim.Optimizer, peak: float, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """A learning rate that rises to its peak over a tenth of the steps, at least two, and falls to nothing.
+    """A learning rate that rises to its peak over a tenth of the steps, at least two, and then falls to zero.
 
-    Torch's own divides by zero where the rise is exactly one step long.
+    Torch's schedule divides by zero where the rise is exactly one step long.
     """
     rise = min(max(0.1, 2 / steps), 0.45)
     return torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps, pct_start=rise)
@@ -222,7 +223,7 @@ def _train(
 
 
 def cross_entropy(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy summed over behaviours, averaged over the exposures where each was recorded; (B, T, F) inputs."""
+    """Cross-entropy summed over behaviours, each averaged over the exposures that recorded it; (B, T, F) inputs."""
     known = truth >= 0
     weight = torch.where(truth > 0, weights[0], weights[1]) * known
     entropy = F.binary_cross_entropy_with_logits(logits, truth.clamp(min=0).float(), reduction="none") * weight
@@ -243,14 +244,14 @@ def _loss_weights(data: SessionData, profile: Profile) -> Tensor:
 
 
 def balanced_weights(feedback: Int8Array) -> Tensor:
-    """LERL's weights of positives and of negatives, shape (2, F): 1 and (#positives / #negatives) of the rows given."""
+    """LERL's weights of positives and negatives, shape (2, F): 1, and (#positives / #negatives) of the given rows."""
     weights = torch.ones(2, feedback.shape[1])
     weights[1] = torch.tensor((feedback == 1).sum(axis=0) / np.maximum((feedback == 0).sum(axis=0), 1))
     return weights
 
 
 def calibrate(logits: FloatArray, truth: Int8Array) -> Tensor:
-    """Platt's two numbers per behaviour, shape (2, F): the scale only where there are enough positives to tell it."""
+    """Platt scaling, shape (2, F): scale and shift of each behaviour's logits; scale 1 below 200 positives."""
     scale, shift = torch.ones(truth.shape[1]), torch.zeros(truth.shape[1])
     for column in range(truth.shape[1]):
         known = truth[:, column] >= 0

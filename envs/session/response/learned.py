@@ -1,4 +1,4 @@
-"""The fitted user model as a response model that takes in a slate in O(slate)."""
+"""The fitted user model as a response model: a step costs O(slate)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rapport.envs.session.response.fit import Fitted, states_of
 class SequenceResponse:
     """Behaviour probabilities from a fitted :class:`~rapport.envs.session.response.user_model.UserModel`.
 
-    All that depends on an item or a user alone is computed once. States are the model's, shape (B, D).
+    Everything that depends on an item or a user alone is computed once. States are those of the model, shape (B, D).
 
     Args:
         fitted: the model and its calibration.
         start: shape (U, D), states after the users' logged histories.
         behaviours: F names.
-        device: where torch computes: ``"cpu"``, ``"cuda"``, ...; the arrays that come and go are NumPy's all the same.
+        device: where torch computes: ``"cpu"``, ``"cuda"``, ...; arguments and results are NumPy arrays on any device.
     """
 
     def __init__(self, fitted: Fitted, start: FloatArray, behaviours: tuple[str, ...], device: str = "cpu") -> None:
@@ -47,7 +47,7 @@ class SequenceResponse:
 
     def state_after(self, users: IntArray, items: Int32Array, feedback: Int8Array) -> FloatArray:
         """States, shape (B, D), after any histories: items (B, H), index + 1 or 0, and feedback (B, H, F)."""
-        # The model reads from the left: what is missing goes to the right end.
+        # The model reads from the left: missing items are moved to the right end.
         order = np.argsort(items == 0, axis=1, kind="stable")
         known = np.take_along_axis(items, order, axis=1).astype(np.int64)
         told = np.take_along_axis(feedback, order[..., None], axis=1)
@@ -90,7 +90,7 @@ class SequenceResponse:
         return np.asarray((self._scale[0] * logits + self._shift[0]).cpu().numpy())
 
     def _category_offsets(self, state: Tensor, categories: Tensor) -> Tensor:
-        """What the users' habits with categories, shape (B, K), add to the logits, (B, K, F)."""
+        """Contribution of the users' habits with categories, shape (B, K), to the logits, (B, K, F)."""
         done, recorded = self.model.by_category(state, categories)
         return self.model.category_offsets(state[:, None, : self.model.size.read_width], done, recorded)
 

@@ -1,10 +1,10 @@
-"""How people respond to what they are shown: a multi-behaviour sequence model of a log.
+"""The user model: a multi-behaviour sequence model of how users respond to what they are shown.
 
-The shape is that of KuaiSim's and LERL's user response model (item and user features embedded and summed, a sequence
-encoder over (item, behaviours) tokens, one scoring vector per behaviour), with two changes. A gated recurrent unit
-stands in the encoder's place: it takes in a slate in O(slate), where a transformer re-reads the history. And counting,
-which networks are slow to learn, is done for it: how often the user did each thing, also with items of each category,
-is part of the state, and how often an item was met with each behaviour is part of the item.
+The architecture is that of KuaiSim's and LERL's user response model (embedded item and user features, summed; a
+sequence encoder over (item, behaviours) tokens; one scoring vector per behaviour) with two changes. The encoder is a
+gated recurrent unit, which processes a slate in O(slate) where a transformer reads the history again. And counts, which
+networks are slow to learn, are given as features: the state holds how often the user did each behaviour, in all and by
+category; the item holds how often each behaviour was done with it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from rapport.envs.session.response.causal_transformer import CausalTransformer
 Encoder = Literal["gru", "transformer"]
 
 HABIT = 10.0
-"""Exposures that the overall rate of a behaviour is worth against a user's or an item's own."""
+"""Weight of the overall rate of a behaviour against a user's or an item's own, in exposures."""
 CATEGORY_HABIT = 5.0
-"""Exposures that a user's rate is worth against the same user's rate in one category."""
+"""Weight of a user's rate against the same user's rate in one category, in exposures."""
 BY_CATEGORY = 3
 """Behaviours, from the first, that are counted by category: the others are too rare."""
 
 
 @dataclass(frozen=True)
 class UserModelSize:
-    """What must be known to build a :class:`UserModel` before its weights are loaded."""
+    """Sizes that define a :class:`UserModel`, needed before its weights are loaded."""
 
     item_features: tuple[int, ...]
     """Cardinality of each item feature."""
@@ -45,7 +45,7 @@ class UserModelSize:
     n_categories: int
     """Categories, C."""
     encoder: Encoder = "gru"
-    """What reads the past; a transformer is for comparison only: the simulator has no use for it."""
+    """Encoder of the history; a transformer is for comparison only, the simulator cannot use it."""
     width: int = 64
     """Width of encodings and of the recurrent part of a state, W."""
     dropout: float = 0.4
@@ -58,12 +58,12 @@ class UserModelSize:
 
     @property
     def read_width(self) -> int:
-        """Width of what is read of a past, W + 2 F: the encoder's part, then how often each was done and recorded."""
+        """Width of an encoded history, W + 2 F: the encoder's output, then counts of done and recorded behaviours."""
         return self.width + 2 * self.n_behaviours
 
     @property
     def state_width(self) -> int:
-        """Width of a state, D = W + 2 F + 2 H C: what is read, then done and recorded (H C each) by category."""
+        """Width of a state, D = W + 2 F + 2 H C: the encoded history, then counts of done and recorded by category."""
         return self.read_width + 2 * self.by_category * self.n_categories
 
     @classmethod
@@ -80,7 +80,7 @@ class UserModelSize:
 
 
 def item_features(data: SessionData) -> Features:
-    """The catalogue's item features with the category as one more."""
+    """The catalogue's item features and, as the last one, the category."""
     catalog = data.catalog
     codes = torch.tensor(catalog.features.codes)
     both = torch.cat([codes, torch.tensor(catalog.category)[:, None]], dim=1).numpy()
@@ -89,7 +89,7 @@ def item_features(data: SessionData) -> Features:
 
 
 class UserModel(nn.Module):
-    """Logits of every behaviour, given what happened before.
+    """Logits of every behaviour, given the history.
 
     Args:
         size: numbers of items, features and behaviours.
@@ -127,9 +127,9 @@ class UserModel(nn.Module):
         self.item_bias = nn.Linear(width, n_behaviours)
         self.counted = nn.ModuleDict(
             {
-                "item": _nothing(2 * n_behaviours, width),
-                "item_bias": _nothing(2 * n_behaviours, n_behaviours),
-                "category": _nothing(size.by_category, n_behaviours),
+                "item": _zero_linear(2 * n_behaviours, width),
+                "item_bias": _zero_linear(2 * n_behaviours, n_behaviours),
+                "category": _zero_linear(size.by_category, n_behaviours),
             }
         )
         self.dropout = nn.Dropout(size.dropout)
@@ -140,7 +140,7 @@ class UserModel(nn.Module):
         return self.item_codes[:, -1]
 
     def items(self) -> Tensor:
-        """Encodings of all items, shape (N, W), from ids and features: what the past is read with."""
+        """Encodings of all items, shape (N, W), from ids and features: the encoder's input."""
         total = self.item_id.weight
         for column, embedding in enumerate(self.item_feature):
             total = total + embedding(self.item_codes[:, column])
@@ -148,11 +148,11 @@ class UserModel(nn.Module):
         return encoded
 
     def shown(self, encoded: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """What items are judged by, (..., W), and their own part of the logits, (..., F).
+        """Item vectors for scoring, (..., W), and the items' own offsets of the logits, (..., F).
 
         Args:
-            encoded: shape (..., W), their encodings.
-            counts: shape (..., 2 F), how they were met with, as ``item_counts``.
+            encoded: shape (..., W), encodings of items.
+            counts: shape (..., 2 F), as ``item_counts``.
         """
         done, recorded = counts.chunk(2, dim=-1)
         rates = torch.cat([self._log_odds(done, recorded), torch.log1p(recorded) / 3], dim=-1)
@@ -160,7 +160,7 @@ class UserModel(nn.Module):
         return judged, self.item_bias(judged) + self.counted["item_bias"](rates)
 
     def users(self, users: Tensor) -> Tensor:
-        """Encodings of users, shape (B, W), from their features alone: who was never seen is encoded all the same."""
+        """Encodings of users, shape (B, W), from their features alone, so that new users are encoded too."""
         codes = self.user_codes[users]
         total = sum(embedding(codes[:, column]) for column, embedding in enumerate(self.user_feature))
         encoded: Tensor = self.user_norm(total)
@@ -172,7 +172,7 @@ class UserModel(nn.Module):
         return torch.relu(self.token_item(encoded) + self.token_feedback(seen))
 
     def read(self, encoded: Tensor, feedback: Tensor) -> Tensor:
-        """What is known after each exposure, shape (B, T, W + 2 F), beginning with none seen.
+        """Encoded history after each exposure, shape (B, T, W + 2 F), starting from an empty one.
 
         Args:
             encoded: item encodings, shape (B, T, W).
@@ -190,12 +190,12 @@ class UserModel(nn.Module):
         return self.head(hidden).unflatten(-1, (self.size.n_behaviours, self.size.width + 1))  # type: ignore[no-any-return]
 
     def category_offsets(self, state: Tensor, done: Tensor, recorded: Tensor) -> Tensor:
-        """What the user's habit with an item's category adds to its logits, shape (..., F).
+        """Contribution of the user's habit with an item's category to its logits, shape (..., F).
 
         Args:
             state: shape (..., D) or wider than W + 2 F.
-            done: shape (..., H), how often each of the first H behaviours was done with items of that category.
-            recorded: shape (..., H), how often it was recorded there.
+            done: shape (..., H), counts of the first H behaviours with items of that category.
+            recorded: shape (..., H), counts of exposures that recorded them there.
         """
         own = self._smoothed(*self._habits(state))[..., : self.size.by_category]
         rate = (done + CATEGORY_HABIT * own) / (recorded + CATEGORY_HABIT)
@@ -214,7 +214,7 @@ class UserModel(nn.Module):
         Returns:
             shape (B, T, F).
         """
-        # Not indexing, whose gradient several threads sum in no fixed order.
+        # Not by indexing: threads sum its gradient in no fixed order.
         encoded = self.dropout(F.embedding(items, self.items()))
         judged, own = self.shown(encoded, self.item_counts[items] if counts is None else counts)
         after = self.read(encoded, feedback)
@@ -226,7 +226,7 @@ class UserModel(nn.Module):
         return logits
 
     def by_category(self, state: Tensor, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """How often each of the first H behaviours was done, and recorded, in categories (B, K): both (B, K, H)."""
+        """Counts of done and of recorded behaviours (the first H) in categories (B, K), each (B, K, H)."""
         kept = self._category_counts(state)
         who = torch.arange(len(state), device=state.device)[:, None]
         done, recorded = kept[who, categories].chunk(2, dim=-1)
@@ -244,13 +244,13 @@ class UserModel(nn.Module):
         return state[:, self.size.read_width :].view(len(state), self.size.n_categories, 2 * self.size.by_category)
 
     def _earlier_by_category(self, items: Tensor, feedback: Tensor) -> tuple[Tensor, Tensor]:
-        """Done and recorded, each (B, T, H), at earlier exposures to items of the same category."""
+        """Counts of done and of recorded behaviours, each (B, T, H), at earlier exposures of the same category."""
         category, some = self.category[items], feedback[..., : self.size.by_category]
         same = (category[:, :, None] == category[:, None, :]).to(self.rates.dtype).tril(-1)
         return same @ (some > 0).to(same.dtype), same @ (some >= 0).to(same.dtype)
 
     def _habits(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """How often the user did each thing, and how often it was recorded, each (..., F)."""
+        """The user's counts of done and of recorded behaviours, each (..., F)."""
         done, recorded = state[..., self.size.width : self.size.read_width].chunk(2, dim=-1)
         return done, recorded
 
@@ -258,7 +258,7 @@ class UserModel(nn.Module):
         return (done + HABIT * self.rates) / (recorded + HABIT)
 
     def _log_odds(self, done: Tensor, recorded: Tensor) -> Tensor:
-        """Log-odds of counted rates, less those of the overall rates: 0 where nothing was counted."""
+        """Log-odds of counted rates minus those of the overall rates; 0 where nothing was counted."""
         return torch.logit(self._smoothed(done, recorded)) - torch.logit(self.rates)
 
 
@@ -275,8 +275,8 @@ def _embedding(n: int, width: int, scale: float) -> nn.Embedding:
     return embedding
 
 
-def _nothing(inputs: int, outputs: int) -> nn.Linear:
-    """A linear map without offset that begins as zero."""
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    """A linear map without bias, initialised to zero."""
     linear = nn.Linear(inputs, outputs, bias=False)
     nn.init.zeros_(linear.weight)
     return linear

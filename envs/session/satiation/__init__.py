@@ -1,4 +1,4 @@
-"""User satiation: how a user tires of watching, and the parameters fitted to the log."""
+"""User satiation: a response model, a quit rule, and their parameters fitted to a log."""
 
 from rapport._moved import moved
 

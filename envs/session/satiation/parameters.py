@@ -1,6 +1,6 @@
-"""The satiation component's figures: what was measured in a log, shipped with the package as a table of aggregates.
+"""Parameters of user satiation: measured in a log, shipped with the package as a table of aggregates.
 
-``rapport satiation measure --fit FILE`` makes the table; no row of anybody's data is in it.
+``rapport satiation measure --fit FILE`` makes the table; it holds no row of a log.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ KINDS = ("same category", "all")
 
 @dataclass(frozen=True)
 class SatiationParameters:
-    """How people tire.
+    """Parameters of user satiation.
 
-    The recent past fades with time constant ``tau``. Its *fullness* is 1 after watching without pause for much longer
-    than that, 0 after a long rest; the *part* of a category is the share of it that was of this category.
+    Exposures decay with time constant ``tau``. The total load is 1 after watching without pause for much longer than
+    that, and 0 after a long break; the load of a category is the share of it that was of this category.
     """
 
     tau_minutes: float
-    """Time constant with which exposures fade, minutes."""
+    """Time constant of the decay of exposures, minutes."""
     seconds: float
     """How long an item is on the screen, seconds."""
     behaviours: tuple[str, ...]
-    """Those that boredom was measured on; the others are left alone."""
+    """Those on which satiation was measured; the others are unaffected."""
     category: tuple[float, ...]
-    """For each of them the log-odds lost where the past is full of the item's own category."""
+    """For each of them the log-odds lost at load 1 of the item's own category."""
     overall: tuple[float, ...]
-    """For each of them the log-odds lost where the past is full of anything."""
+    """For each of them the log-odds lost at total load 1."""
     spread: float
-    """Standard deviation over mean of what different people lose; 0: all the same."""
+    """Standard deviation of users' sensitivities, whose mean is 1; 0: all users are alike."""
 
     def __post_init__(self) -> None:
         for name in ("tau_minutes", "seconds"):
@@ -56,7 +56,7 @@ class SatiationParameters:
 
     @property
     def fade(self) -> float:
-        """What is left of the past after one more item, in (0, 1)."""
+        """Share of a load that is left after one more item, in (0, 1)."""
         return float(np.exp(-self.seconds / 60.0 / self.tau_minutes))
 
 
@@ -64,9 +64,9 @@ def parameters_from(figures: Mapping[str, Any], strength: Strength = "estimate")
     """Parameters from a table of figures.
 
     Args:
-        figures: as :func:`figures_of` makes them.
-        strength: which end of the 95 % intervals of the four effects: ``"estimate"``, the estimates; ``"low"``, the end
-            where people tire least; ``"high"``, where they tire most. What would be a gain counts as no loss.
+        figures: the table that ``rapport satiation measure --fit`` writes.
+        strength: which end of the 95 % intervals of the four effects: ``"estimate"``, the estimates; ``"low"``, the
+            weakest satiation; ``"high"``, the strongest. An effect that would be a gain counts as 0.
 
     Raises:
         ValueError: there is no such strength.

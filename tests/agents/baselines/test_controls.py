@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from rapport.agents.baselines.controls import OracleSlates, PopularSlates, RandomSlates
+from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.agents.baselines.oracles import OracleSlates
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
 from rapport.envs.session.env import SessionVectorEnv

@@ -9,7 +9,7 @@ from rapport.agents.baselines.controls import rested_scores
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.response.base import MatrixResponse
-from rapport.envs.session.satiation.model import Boredom, SatiatedResponse
+from rapport.envs.session.satiation.model import SatiatedResponse, SatiationState
 from rapport.envs.session.satiation.parameters import shipped
 
 
@@ -40,7 +40,7 @@ def test_scores_and_last_categories(small_data: SessionData, matrix_response: Ma
 
 
 def test_scores_and_satiation(small_data: SessionData, matrix_response: MatrixResponse) -> None:
-    response = SatiatedResponse(matrix_response, Boredom(small_data, shipped()))
+    response = SatiatedResponse(matrix_response, SatiationState(small_data, shipped()))
     core = session_core(small_data, response, 2)
     core.begin(np.arange(2))
     core.step(np.zeros((2, 6), np.int32))
@@ -52,7 +52,7 @@ def test_scores_and_satiation(small_data: SessionData, matrix_response: MatrixRe
 
 def test_a_model_without_scores_serves_sessions_and_is_named(small_data: SessionData) -> None:
     coin = Coin(small_data.log.behaviours)
-    for response in (coin, SatiatedResponse(coin, Boredom(small_data, shipped()))):
+    for response in (coin, SatiatedResponse(coin, SatiationState(small_data, shipped()))):
         core = session_core(small_data, response, 2)  # type: ignore[arg-type]
         core.begin(np.arange(2))
         core.step(np.zeros((2, 6), np.int32))

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
+import sqlite3
 import subprocess
 import sys
 import time
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rapport.agents.llm import CachedLLM, Sampling, ScriptedLLM
+from rapport.agents.llm import CachedLLM, Completion, Sampling, ScriptedLLM
 from rapport.agents.llm.sqlite import Store
 
 
@@ -132,5 +135,48 @@ def test_a_locked_cache_is_a_miss(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"file.*cache\.sqlite cannot be made"):
+    with pytest.raises(ValueError, match=r"file.*cache\.sqlite cannot be created"):
         CachedLLM(counting_llm(), tmp_path / "file" / "cache.sqlite")
+
+
+def test_files_and_keys_of_earlier_versions_stay_valid(tmp_path: Path) -> None:
+    """The key word for word, in a file with the one table that there was."""
+    settings = {
+        "model": "m",
+        "sampling": {"temperature": 0.8, "top_p": 0.9, "seed": 0},
+        "schema": None,
+        "max_tokens": 256,
+    }
+    key = hashlib.sha256(json.dumps([json.dumps(settings, sort_keys=True), "a"]).encode()).hexdigest()
+    with sqlite3.connect(tmp_path / "cache.sqlite") as db:
+        db.execute(
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, "
+            "completion_tokens INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        db.execute("INSERT INTO answers VALUES (?, 'from before', 3, 4)", (key,))
+    llm = CachedLLM(counting_llm(), tmp_path / "cache.sqlite")
+    assert llm.complete(["a"]) == [Completion("from before", 3, 4, cached=True)]
+    assert llm.complete(["a"], n=2)[0].text != "from before" and llm.complete(["a"])[0].text == "from before"
+
+
+def test_samples_system_messages_and_log_probabilities_are_cached(tmp_path: Path) -> None:
+    calls = iter(range(10**6))
+
+    def script(prompt: str) -> Completion:
+        number = next(calls)
+        return Completion(f"{prompt} {number}", 1, 2, logprobs=(-0.1 * number, -1 / 3))
+
+    llm = CachedLLM(ScriptedLLM(script), tmp_path / "cache.sqlite")
+    first = llm.complete(["a", "b", "a"], n=2)
+    assert [a.text for a in first] == ["a 0", "a 1", "b 2", "b 3", "a 0", "a 1"]
+    assert [a.text for a in llm.complete(["b", "c"], n=2)] == ["b 2", "b 3", "c 4", "c 5"]
+    assert [a.text for a in llm.complete(["a"])] == ["a 0"]
+    assert [a.text for a in llm.complete(["a"], system="s")] == ["a 6"]
+    assert [a.text for a in llm.complete(["a"], system="t")] == ["a 7"]
+    assert llm.complete(["a"], system="s", logprobs=True)[0].logprobs == (-0.1 * 8, -1 / 3)
+    llm.close()
+    again = CachedLLM(ScriptedLLM([]), tmp_path / "cache.sqlite")
+    (kept,) = again.complete(["a"], system="s", logprobs=True)
+    assert kept == Completion("a 8", 1, 2, cached=True, logprobs=(-0.1 * 8, -1 / 3))
+    assert again.complete(["a"], system="s")[0].logprobs is None
+    assert (again.meter.calls, again.meter.cache_hits) == (0, 2)

@@ -102,6 +102,6 @@ def test_a_cache_that_is_damaged_between_two_batches(
     with caplog.at_level(logging.WARNING):
         assert (planned(llm) == [True, False, True]).all()
     assert (llm.meter.calls, llm.meter.failures, llm.meter.fallbacks) == (6, 0, 0)
-    assert "set aside" in caplog.text and (tmp_path / "cache.sqlite.corrupt-1").exists()
+    assert "replaced by an empty file" in caplog.text and (tmp_path / "cache.sqlite.corrupt-1").exists()
     planned(llm)
     assert llm.meter.calls == 6

@@ -124,7 +124,7 @@ def test_a_hanging_server_times_out_and_is_left_alone(serve: Serve, caplog: pyte
     assert all(a.error for a in answers) and "APITimeoutError" in str(answers[0].error)
     assert answers[-1].error == "not sent: the server has not answered for some time"
     assert len(server.requests) <= 4 and llm.meter.calls == len(server.requests) == llm.meter.failures
-    assert "left alone for 5 s" in caplog.text
+    assert "no requests for 5 s" in caplog.text
 
 
 def test_a_server_that_comes_back_is_used_again(serve: Serve, answer: Answer) -> None:
@@ -188,3 +188,55 @@ def test_limits_are_checked(wrong: dict[str, Any]) -> None:
 def test_addresses_are_checked() -> None:
     with pytest.raises(ValueError, match="base_url must be an address"):
         OpenAILLM("localhost:8080", "m")
+
+
+def test_a_system_message_comes_before_the_prompt(serve: Serve, answer: Answer) -> None:
+    server = serve(lambda request: answer("ok"))
+    connect(server).complete(["p"], system="Be brief.\ud800")
+    assert server.requests[0]["messages"] == [
+        {"role": "system", "content": "Be brief.?"},
+        {"role": "user", "content": "p"},
+    ]
+
+
+def test_samples_are_requests_with_seeds_of_their_own(serve: Serve, answer: Answer) -> None:
+    server = serve(lambda request: answer(f"{last_words(request)} {request['seed']}"))
+    llm = connect(server, sampling=Sampling(seed=5), budget=Budget(calls=5))
+    answers = llm.complete(["p", "q"], n=3)
+    words = [a.text.split() for a in answers]
+    assert [word for word, *_ in words[:5]] == ["p", "p", "p", "q", "q"] and not answers[5].sent
+    seeds = [int(seed) for _, seed in words[:5]]
+    assert seeds[0] == seeds[3] == 5 and seeds[1] == seeds[4] and len(set(seeds)) == 3
+    assert all(0 <= seed < 2**32 for seed in seeds) and llm.meter.calls == 5
+    again = connect(server, sampling=Sampling(seed=6)).complete(["p"], n=3)
+    assert not {int(a.text.split()[1]) for a in again} & set(seeds)
+
+
+def test_log_probabilities_are_read_from_the_response(serve: Serve, answer: Answer) -> None:
+    def reply(request: dict[str, Any]) -> tuple[int, Any]:
+        status, body = answer("yes no")
+        if request.get("logprobs"):
+            tokens = [
+                {"token": t, "logprob": v, "bytes": None, "top_logprobs": []} for t, v in (("yes", -0.5), ("no", -2))
+            ]
+            body["choices"][0]["logprobs"] = {"content": tokens}
+        return status, body
+
+    server = serve(reply)
+    llm = connect(server)
+    assert llm.complete(["p"], logprobs=True)[0].logprobs == (-0.5, -2.0)
+    assert llm.complete(["p"])[0].logprobs is None
+    assert [request.get("logprobs") for request in server.requests] == [True, None]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"content": None}, {"content": [{"token": "a"}]}, "?"], ids=repr)
+def test_a_server_without_log_probabilities_is_an_error(serve: Serve, answer: Answer, given: Any) -> None:
+    def reply(request: dict[str, Any]) -> tuple[int, Any]:
+        status, body = answer("yes")
+        body["choices"][0]["logprobs"] = given
+        return status, body
+
+    llm = connect(serve(reply), parallel=1)
+    got = llm.complete(["p", "q"], logprobs=True)
+    assert all("logprobs=True: the server gives no log-probabilities" in str(a.error) and a.sent for a in got)
+    assert llm.complete(["p"])[0].error is None and llm.meter.failures == 2

@@ -45,7 +45,7 @@ class Server:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(model), "--port", str(port)]
-        command += ["--n_ctx", "4096", "--n_threads", "1", "--n_threads_batch", "1"]
+        command += ["--n_ctx", "4096", "--n_threads", "1", "--n_threads_batch", "1", "--logits_all", "true"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.url = f"http://127.0.0.1:{port}/v1"
 
@@ -114,6 +114,20 @@ def test_both_ways_to_a_model_give_the_same_answers(server: Server, chat_gguf: P
         *(llm.complete(prompts, plan_schema(NAMES, 1, 3), 300) for llm in (here, there)), strict=True
     ):
         assert (ours.text, ours.prompt_tokens, ours.error) == (theirs.text, theirs.prompt_tokens, theirs.error)
+
+
+@serves
+@pytest.mark.slow
+def test_both_ways_give_the_same_log_probabilities(server: Server, chat_gguf: Path) -> None:
+    greedy = Sampling(temperature=0)
+    here, there = LlamaCppLLM(chat_gguf, sampling=greedy), server.connect(sampling=greedy)
+    options: dict[str, Any] = {"max_tokens": 200, "system": "Be brief.", "logprobs": True}
+    for ours, theirs in zip(
+        *(llm.complete(["one", "two"], plan_schema(NAMES, 1, 3), **options) for llm in (here, there)), strict=True
+    ):
+        assert (ours.text, ours.prompt_tokens, ours.error) == (theirs.text, theirs.prompt_tokens, theirs.error)
+        assert ours.logprobs is not None and theirs.logprobs is not None
+        np.testing.assert_allclose(theirs.logprobs[: len(ours.logprobs)], ours.logprobs, atol=1e-3)
 
 
 def test_the_template_makes_the_tokens_that_the_server_reads(chat_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import sqlite3
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,15 +33,15 @@ SCHEMA = {"type": "object"}
 Asked = list[list[str]]
 
 
-def moody() -> Callable[[str], str]:
+def moody() -> Callable[[str], Completion]:
     """Answers otherwise each time, and every third time not at all."""
     turns = itertools.count(1)
 
-    def answer(prompt: str) -> str:
+    def answer(prompt: str) -> Completion:
         turn = next(turns)
         if turn % 3 == 0:
             raise TimeoutError(f"turn {turn}")
-        return f"{prompt} {turn}" if turn % 4 else ""
+        return Completion(f"{prompt} {turn}" if turn % 4 else "", len(prompt), 2, logprobs=(-1 / turn, -0.1))
 
     return answer
 
@@ -59,9 +62,15 @@ def ask(llm: LLM, batches: Asked, **options: Any) -> list[list[Completion]]:
     cached=st.booleans(),
     calls=st.sampled_from([None, 0, 3]),
     tokens=st.sampled_from([None, 4]),
+    options=st.sampled_from([{}, {"n": 3}, {"system": "s"}, {"system": "s", "n": 2, "logprobs": True}]),
 )
 def test_a_replay_gives_the_same_completions_and_the_same_meter(
-    tmp_path_factory: pytest.TempPathFactory, batches: Asked, cached: bool, calls: int | None, tokens: int | None
+    tmp_path_factory: pytest.TempPathFactory,
+    batches: Asked,
+    cached: bool,
+    calls: int | None,
+    tokens: int | None,
+    options: dict[str, Any],
 ) -> None:
     folder = tmp_path_factory.mktemp("transcript")
     model: LLM = ScriptedLLM(moody(), budget=Budget(calls, tokens), sampling=Sampling(seed=7), identity="moody")
@@ -69,10 +78,10 @@ def test_a_replay_gives_the_same_completions_and_the_same_meter(
         model = CachedLLM(model, folder / "cache.sqlite")
     recorded = RecordedLLM(model, folder / "t.sqlite")
     with conversation(recorded, "talk"):
-        said = ask(recorded, batches)
+        said = ask(recorded, batches, **options)
     replay = ReplayLLM(folder / "t.sqlite")
     with conversation(replay, "talk"):
-        assert ask(replay, batches) == said
+        assert ask(replay, batches, **options) == said
     assert replay.meter == recorded.meter  # its seconds too
     assert replay.meter.exhausted == recorded.meter.exhausted
     assert (replay.identity, replay.sampling) == ("moody", Sampling(seed=7))
@@ -181,3 +190,28 @@ def test_a_transcript_damaged_in_its_middle_answers_what_can_be_read(
     assert replay.meter.failures == 300 - answered > 0
     assert all(answer.text.startswith("P") for answer in answers if answer.error is None)
     assert "cannot be read" in caplog.text
+
+
+def test_a_transcript_without_the_later_arguments_is_what_it_was(tmp_path: Path) -> None:
+    """The content of a batch, and a file in that form that a replay reads."""
+    recorded = RecordedLLM(ScriptedLLM(str.upper), tmp_path / "t.sqlite")
+    recorded.complete(["a"], SCHEMA, 9)
+    recorded.close()
+    with sqlite3.connect(tmp_path / "t.sqlite") as db:
+        ((content,),) = db.execute("SELECT content FROM batches").fetchall()
+    answer = {"text": "A", "prompt_tokens": 1, "completion_tokens": 1, "cached": False, "error": None, "sent": True}
+    found = json.loads(zlib.decompress(content))
+    assert found["answers"] == [answer] and found["prompts"] == ["a"]
+    sampling = {"temperature": 0.8, "top_p": 0.9, "seed": 0}
+    assert found["settings"] == {"model": "scripted", "sampling": sampling, "schema": SCHEMA, "max_tokens": 9}
+    assert ReplayLLM(tmp_path / "t.sqlite").complete(["a"], SCHEMA, 9) == [Completion(**answer)]
+
+
+def test_other_arguments_than_the_recorded_ones_are_not_answered(tmp_path: Path) -> None:
+    recorded = RecordedLLM(ScriptedLLM(moody()), tmp_path / "t.sqlite")
+    recorded.complete(["a"], system="s")
+    recorded.close()
+    replay = ReplayLLM(tmp_path / "t.sqlite")
+    for options in ({}, {"system": "t"}, {"system": "s", "logprobs": True}):
+        assert "not in the transcript" in str(replay.complete(["a"], **options)[0].error)
+    assert [a.sent for a in replay.complete(["a"], system="s", n=2)] == [True, False]

@@ -73,7 +73,7 @@ def test_the_likeliest_continuation_is_the_same(tmp_path: Path, tokenizer: Token
     model = made(tokenizer)
     llama = opened(write_gguf(tmp_path / "model.gguf", model, tokenizer, name="test", precision="F32"))
     prompt = [tokenizer.bos, *tokenizer.encode('ab a b\n{"')]
-    logits, cache = model.start(torch.tensor([prompt]), torch.tensor([len(prompt)]), room=60)
+    logits, cache = model.prefill(torch.tensor([prompt]), torch.tensor([len(prompt)]), room=60)
     ours: list[int] = []
     for _ in range(60):
         ours.append(int(logits.argmax()))
@@ -150,7 +150,7 @@ def test_what_does_not_fit_is_refused(
     with pytest.raises(FileNotFoundError):
         read_gguf(tmp_path / "missing.gguf")
     path, model = tmp_path / "model.gguf", made(tokenizer)
-    with pytest.raises(ValueError, match=f"the vocabulary has {tokenizer.n_vocab - 1}: make the model with"):
+    with pytest.raises(ValueError, match=f"the tokenizer {tokenizer.n_vocab - 1}: create the model with"):
         write_gguf(path, model, Tokenizer(tokenizer.pieces()[:-1]), name="test")
 
     def twice(writer: gguf.GGUFWriter, length: int) -> None:

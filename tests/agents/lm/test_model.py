@@ -39,7 +39,7 @@ def test_a_token_sees_only_those_before_it(model: Llama) -> None:
 def test_a_prefix_is_as_good_as_the_whole_text(model: Llama) -> None:
     prefix, rest = tokens(9), tokens(4, 7, seed=1)
     whole = model(torch.cat([prefix.expand(4, -1), rest], dim=1))[:, 9:]
-    split = model(rest, model.read(prefix))
+    split = model(rest, model.read_prefix(prefix))
     torch.testing.assert_close(split, whole, atol=1e-5, rtol=1e-4)
     goal = torch.randn(split.shape, generator=torch.Generator().manual_seed(2))
     by_whole = torch.autograd.grad((whole * goal).sum(), list(model.parameters()))
@@ -49,12 +49,12 @@ def test_a_prefix_is_as_good_as_the_whole_text(model: Llama) -> None:
 
 @pytest.mark.parametrize("shared", [0, 9])
 def test_decoding_step_by_step_equals_reading_at_once(model: Llama, shared: int) -> None:
-    prefix = model.read(tokens(shared)) if shared else None
+    prefix = model.read_prefix(tokens(shared)) if shared else None
     lengths, steps = torch.tensor([5, 1, 8]), 6
     text = tokens(3, 8 + steps, seed=1)
     with torch.no_grad():
         whole = model(text, prefix)
-    first, cache = model.start(text[:, :8], lengths, steps, prefix)
+    first, cache = model.prefill(text[:, :8], lengths, steps, prefix)
     decoded = [first]
     for step in range(steps):
         decoded.append(model.decode_step(text[torch.arange(3), lengths + step], cache))
@@ -85,8 +85,8 @@ def test_what_does_not_fit_is_refused(model: Llama) -> None:
     with pytest.raises(ValueError, match="max_length=64"):
         model(tokens(1, 65))
     with pytest.raises(ValueError, match="max_length=64"):
-        model(tokens(1, 60), model.read(tokens(5)))
-    _, cache = model.start(tokens(2, 4), torch.tensor([4, 2]), room=1)
+        model(tokens(1, 60), model.read_prefix(tokens(5)))
+    _, cache = model.prefill(tokens(2, 4), torch.tensor([4, 2]), room=1)
     model.decode_step(torch.tensor([1, 2]), cache)
     with pytest.raises(ValueError, match="larger room"):
         model.decode_step(torch.tensor([1, 2]), cache)

@@ -288,6 +288,22 @@ def test_what_follows_the_first_session_is_neither_planned_for_nor_told_of(
     assert seen[True] == seen[False]
 
 
+def test_a_later_session_that_ends_beside_a_first_one_is_kept_from_the_critic(
+    make: Callable[..., PlannedVectorEnv], small_data: SessionData
+) -> None:
+    """A repeated category makes one user leave after two slates; the other sees variety and leaves after the sixth."""
+    first = [int(np.flatnonzero(small_data.catalog.category == c)[0]) for c in range(6)]
+    critic = Recorder()
+    env = make(2, critic=critic, once=True, quit_rule="windowed_count", window=12, threshold=7, max_steps=6)
+    env.reset(seed=0)
+    ended = []
+    for _ in range(6):
+        _, _, terminated, truncated, _ = env.step(np.array([[first[0]] * 6, first]))
+        ended.append((terminated | truncated).tolist())
+    assert ended == [[False, False], [True, False]] * 2 + [[False, False], [True, True]]
+    assert [len(session.clicks) for session in critic.heard] == [2, 6]
+
+
 # --- plans that cannot be served --------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rapport.datasets.custom import manifest as described
+from rapport.datasets.custom import manifest
 from rapport.datasets.custom.frames import Bins, Threshold, from_frames, row_ids
-from rapport.datasets.custom.manifest import describe, from_description
+from rapport.datasets.custom.manifest import from_manifest, read_manifest
 from rapport.datasets.schema import DataError
 
 TEXT = """
@@ -95,46 +95,46 @@ def rewrite(path: Path, old: str, new: str) -> None:
 
 
 def test_same_as_from_frames(shop: Path) -> None:
-    data = from_description(shop)
+    data = from_manifest(shop)
     assert data.name == "my-shop"
     assert data.fingerprint == expected().fingerprint
-    assert from_description(describe(shop), use_cache=False).fingerprint == data.fingerprint
+    assert from_manifest(read_manifest(shop), use_cache=False).fingerprint == data.fingerprint
 
 
 def test_second_time_from_the_cache(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = from_description(shop)
+    first = from_manifest(shop)
     read: list[Path] = []
-    tables = described._tables
-    monkeypatch.setattr(described, "_tables", lambda d: (read.append(d.file), tables(d))[1])
-    assert from_description(shop).fingerprint == first.fingerprint and not read
+    tables = manifest._tables
+    monkeypatch.setattr(manifest, "_tables", lambda d: (read.append(d.file), tables(d))[1])
+    assert from_manifest(shop).fingerprint == first.fingerprint and not read
     rewrite(shop, "seed = 3", "seed = 4")
-    assert from_description(shop).fingerprint != first.fingerprint and not read
+    assert from_manifest(shop).fingerprint != first.fingerprint and not read
     rewrite(shop, "at_least = 4", "at_least = 5")
-    from_description(shop)
+    from_manifest(shop)
     assert len(read) == 1
     path = shop.parent / "items.csv"
     path.write_text(path.read_text().replace("tea", "Tea"))
-    assert from_description(shop).catalog.category_names == ("Tea", "cup", "pot")
+    assert from_manifest(shop).catalog.category_names == ("Tea", "cup", "pot")
 
 
 def test_without_features_the_cache_holds_too(
     shop: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rewrite(shop, 'features = ["brand", { column = "price", bins = 3 }]', "")
-    first = from_description(shop)
+    first = from_manifest(shop)
     assert first.catalog.features.codes.shape == (12, 0)
-    assert from_description(shop).fingerprint == first.fingerprint
+    assert from_manifest(shop).fingerprint == first.fingerprint
     assert "damaged" not in caplog.text
 
 
 def test_environment_is_handed_on_as_it_stands(shop: Path) -> None:
-    assert describe(shop).environment == {"slate_size": 4, "quit_rule": "positional", "budget": 12}
+    assert read_manifest(shop).environment == {"slate_size": 4, "quit_rule": "positional", "budget": 12}
     rewrite(shop, TEXT[TEXT.index("[environment]") :], "")
-    assert describe(shop).environment == {}
+    assert read_manifest(shop).environment == {}
 
 
 def test_ids_lead_back_to_the_files(shop: Path) -> None:
-    found = describe(shop)
+    found = read_manifest(shop)
     assert found.item_ids().tolist() == [f"{i:03d}" for i in range(12)]
     assert found.user_ids().tolist() == list(range(10))
     assert found.files == [shop.parent / f"{name}.csv" for name in ("log", "items", "users")]
@@ -146,7 +146,7 @@ def test_other_kinds_of_file(shop: Path, ending: str) -> None:
         path = shop.parent / f"{name}.{ending}"
         frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
         rewrite(shop, f'"{name}.csv"', f'"{name}.{ending}"')
-    assert from_description(shop).fingerprint == expected().fingerprint
+    assert from_manifest(shop).fingerprint == expected().fingerprint
 
 
 def test_one_file_of_each_kind_and_ids_that_are_numbers(shop: Path) -> None:
@@ -154,10 +154,10 @@ def test_one_file_of_each_kind_and_ids_that_are_numbers(shop: Path) -> None:
     log.to_csv(shop.parent / "log.csv", index=False)
     items.to_parquet(shop.parent / "items.parquet")
     rewrite(shop, '"items.csv"', '"items.parquet"')
-    data = from_description(shop)
+    data = from_manifest(shop)
     assert data.catalog.item_ids.tolist() == list(range(12))
     np.testing.assert_array_equal(data.log.item, expected().log.item)
-    assert describe(shop).item_ids().equals(row_ids(items["code"]))
+    assert read_manifest(shop).item_ids().equals(row_ids(items["code"]))
     assert len(users)
 
 
@@ -166,14 +166,14 @@ def test_times_as_text_are_found_to_be_times(shop: Path) -> None:
     log.assign(at=pd.to_datetime(log["at"], unit="s").dt.strftime("%Y-%m-%d %H:%M:%S")).to_csv(
         shop.parent / "log.csv", index=False
     )
-    assert from_description(shop).fingerprint == expected().fingerprint
+    assert from_manifest(shop).fingerprint == expected().fingerprint
 
 
 def test_users_may_be_left_out(shop: Path) -> None:
     rewrite(shop, '[users]\npath = "users.csv"\nfeatures = ["plan"]\n', "")
-    data = from_description(shop)
+    data = from_manifest(shop)
     assert data.population.user_ids.tolist() == list(range(10))
-    assert describe(shop).user_ids().tolist() == list(range(10))
+    assert read_manifest(shop).user_ids().tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_users_may_be_left_out(shop: Path) -> None:
         ('name = "my-shop"', "", r"shop\.toml: no key 'name'; give text"),
         ('name = "my-shop"', 'name = "my/shop"', "name 'my/shop': use letters"),
         ('path = "log.csv"', "", r"\[interactions\]: no key 'path'; give text"),
-        ('path = "log.csv"', 'path = "lag.csv"', r"lag\.csv is not there; paths are relative to the description"),
+        ('path = "log.csv"', 'path = "lag.csv"', r"lag\.csv is not there; paths are relative to the manifest"),
         (
             'time = "at"',
             'time = "when"',
@@ -209,30 +209,36 @@ def test_users_may_be_left_out(shop: Path) -> None:
         ("bins = 3", "bins = 1", "bins=1 of feature 'price'"),
         ('["plan"]', "[1]", r"\[users\]: features holds 1; give columns"),
         ('["plan"]', '"plan"', r"\[users\]: features = 'plan'; give a list"),
-        ('name = "my-shop"', "name = my-shop", r"shop\.toml: Invalid value .*; descriptions are TOML"),
+        ('name = "my-shop"', "name = my-shop", r"shop\.toml: Invalid value .*; manifests are TOML"),
     ],
 )
 def test_errors_name_the_key(shop: Path, old: str, new: str, message: str) -> None:
     rewrite(shop, old, new)
     with pytest.raises(DataError, match=message):
-        from_description(shop)
+        from_manifest(shop)
 
 
 def test_no_behaviour_and_no_file(shop: Path) -> None:
-    with pytest.raises(DataError, match=r"shap\.toml: no such file; give the path of a description"):
-        describe(shop.parent / "shap.toml")
+    with pytest.raises(DataError, match=r"shap\.toml: no such file; give the path of a manifest"):
+        read_manifest(shop.parent / "shap.toml")
     (shop.parent / "log.csv").write_bytes(b"")
     with pytest.raises(DataError, match=r"log\.csv: .*; give a CSV"):
-        from_description(shop)
+        from_manifest(shop)
     rewrite(shop, 'click = "clicked"\nlike = { column = "rating", at_least = 4 }\n', "")
     with pytest.raises(DataError, match="empty; name at least one behaviour"):
-        describe(shop)
+        read_manifest(shop)
 
 
 def test_text_with_line_breaks_and_empty_cells(shop: Path) -> None:
     log, items, _ = frames()
     items["brand"] = ["first\nsecond", 'so "called"', ""] + ["a, b"] * 9
     items.to_csv(shop.parent / "items.csv", index=False)
-    values = from_description(shop).catalog.features.values[0]
+    values = from_manifest(shop).catalog.features.values[0]
     assert values == ("a, b", "first\nsecond", "missing", 'so "called"')
     assert len(log)
+
+
+def test_the_old_names_warn_and_work(shop: Path) -> None:
+    for old, new in (("describe", "read_manifest"), ("from_description", "from_manifest"), ("Description", "Manifest")):
+        with pytest.warns(DeprecationWarning, match=f"manifest.{old} is called {new} now"):
+            assert getattr(manifest, old) is getattr(manifest, new)

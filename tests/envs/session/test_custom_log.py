@@ -1,4 +1,4 @@
-"""A description of a log becomes an environment id."""
+"""A manifest of a log becomes an environment id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import rapport
 from rapport.datasets.schema import DataError
 from rapport.envs.session.response.base import MatrixResponse
 
-DESCRIPTION = """
+MANIFEST = """
 name = "corner-shop"
 [interactions]
 path = "log.csv"
@@ -38,7 +38,7 @@ def shop(tmp_path: Path) -> Path:
     log.to_csv(tmp_path / "log.csv", index=False)
     items = pd.DataFrame({"item_id": np.arange(30), "category": [f"aisle {i % 5}" for i in range(30)]})
     items.to_csv(tmp_path / "items.csv", index=False)
-    (tmp_path / "shop.toml").write_text(DESCRIPTION)
+    (tmp_path / "shop.toml").write_text(MANIFEST)
     return tmp_path / "shop.toml"
 
 
@@ -48,7 +48,7 @@ def _unregister() -> object:
     gym.registry.pop("rapport/corner-shop-v0", None)
 
 
-def test_a_description_becomes_an_id_with_its_arguments(shop: Path) -> None:
+def test_a_manifest_becomes_an_id_with_its_arguments(shop: Path) -> None:
     name = rapport.register_log(shop)
     assert name == "rapport/corner-shop-v0"
     response = MatrixResponse(np.ones((40, 30)))
@@ -62,19 +62,19 @@ def test_a_description_becomes_an_id_with_its_arguments(shop: Path) -> None:
     assert envs.action_space.shape == (4,)
 
 
-def test_registering_again_takes_the_new_description(shop: Path) -> None:
+def test_registering_again_takes_the_new_manifest(shop: Path) -> None:
     rapport.register_log(shop)
-    shop.write_text(DESCRIPTION.replace("budget = 7", "budget = 9"))
+    shop.write_text(MANIFEST.replace("budget = 7", "budget = 9"))
     assert gym.spec(rapport.register_log(shop)).kwargs["budget"] == 9
 
 
 def test_an_unknown_argument_is_named(shop: Path) -> None:
-    shop.write_text(DESCRIPTION.replace("budget", "bugdet"))
+    shop.write_text(MANIFEST.replace("budget", "bugdet"))
     with pytest.raises(DataError, match=r"\[environment\]: 'bugdet' is no argument .* budget, "):
         rapport.register_log(shop)
 
 
-def test_a_name_of_ours_is_refused(shop: Path) -> None:
-    shop.write_text(DESCRIPTION.replace("corner-shop", "KuaiRand"))
-    with pytest.raises(DataError, match="one of ours"):
+def test_the_name_of_a_built_in_environment_is_refused(shop: Path) -> None:
+    shop.write_text(MANIFEST.replace("corner-shop", "KuaiRand"))
+    with pytest.raises(DataError, match="is the name of a built-in environment"):
         rapport.register_log(shop)

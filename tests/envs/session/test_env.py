@@ -399,7 +399,7 @@ def test_a_user_who_is_not_there_is_refused(make: Callable[..., gym.Env[Any, Any
     [
         ({"budget": 0}, r"^budget=0; it must be at least 1$"),
         ({"budget": float("nan")}, r"^budget=nan; it must be at least 1$"),
-        ({"budget": float("inf")}, r"^budget=inf; nobody would ever leave"),
+        ({"budget": float("inf")}, r"^budget=inf; no user would ever leave"),
         ({"slate_size": 0}, r"^slate_size=0; it must be at least 1$"),
         ({"history": 0}, r"^history=0; it must be at least 1$"),
         ({"max_steps": 0}, r"^max_steps=0; it must be at least 1$"),

@@ -30,7 +30,7 @@ import rapport  # noqa: F401 - registers the environments
 FILE = Path(__file__).with_name("golden.json")
 # Logs that users describe themselves are not ours to keep.
 IDS = sorted(
-    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "description" not in spec.kwargs
+    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "manifest" not in spec.kwargs
 )
 N_ENVS, SEED, STEPS = 3, 7, 50
 Words = dict[str, Any]

@@ -75,7 +75,7 @@ class Person:
         self.key = int(np.random.default_rng(np.random.SeedSequence(seed)).integers(2**64, dtype=np.uint64))
         self.session = 0
 
-    def luck(self, step: int, place: int) -> float:
+    def uniform(self, step: int, place: int) -> float:
         """Of two numbers that each output of SplitMix64 makes, the low half comes first."""
         state = (self.key + 0x9E3779B97F4A7C15 * ((self.session << 32) + (step << 12) + place // 2)) & WORD
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & WORD
@@ -88,11 +88,11 @@ class Person:
         self.session += 1
         if self.how["start_at_log_rows"]:
             rows = [r for r in range(len(facts.rows)) if facts.before_test[r] and facts.rows[r][0] in facts.pool]
-            row = rows[int(self.luck(0, 0) * len(rows))]
+            row = rows[int(self.uniform(0, 0) * len(rows))]
             self.user = facts.rows[row][0]
             self.past = facts.history(self.user, until=row)
         else:
-            self.user = facts.pool[int(self.luck(0, 0) * len(facts.pool))]
+            self.user = facts.pool[int(self.uniform(0, 0) * len(facts.pool))]
             self.past = facts.history(self.user)
         self.before = self.past[-self.how["history"] :]
         self.budget = float(self.how["budget"])
@@ -130,8 +130,8 @@ class Person:
         session = self.past[len(self.past) - len(self.shown) :]
         ones = sum(mark == 1 for _, marks in self.before + session for mark in marks)
         factor = 0.5 if self.how["moods"] and ones % 2 else 1.0
-        lucks = [self.luck(self.steps, k * self.facts.n_behaviours + f) for f in behaviours]
-        return [int(lucks[f] < float(self.matrix[self.user, item, f]) * factor) for f in behaviours]
+        draws = [self.uniform(self.steps, k * self.facts.n_behaviours + f) for f in behaviours]
+        return [int(draws[f] < float(self.matrix[self.user, item, f]) * factor) for f in behaviours]
 
     def reward(self, slate: list[int], feedback: list[list[int]]) -> float:
         if self.how["own_reward"]:

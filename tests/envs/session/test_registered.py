@@ -29,7 +29,7 @@ from rapport.envs.session.satiation.parameters import shipped
 pytestmark = pytest.mark.filterwarnings("error")
 
 IDS = sorted(
-    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "description" not in spec.kwargs
+    name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "manifest" not in spec.kwargs
 )
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
 World = dict[str, Any]
@@ -253,7 +253,7 @@ def test_deep_copies_share_what_no_session_changes(env_id: str, small_world: Cal
         core, twin = env.unwrapped.core, copy.deepcopy(env.unwrapped).core
         for name in ("data", "response", "quit_rule", "histories", "log_rows", "_category"):
             assert getattr(twin, name) is getattr(core, name), name
-        for name in ("budget", "steps", "user", "memory", "state", "luck", "_items", "_feedback"):
+        for name in ("budget", "steps", "user", "memory", "state", "stream", "_items", "_feedback"):
             assert not np.shares_memory(getattr(twin, name), getattr(core, name)), name
 
 

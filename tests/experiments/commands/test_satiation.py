@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rapport.agents.baselines.oracles import LookAhead, OracleGreedy
 from rapport.datasets.kuairand import pure as kuairand
 from rapport.datasets.kuairand.surfaces import surfaces
 from rapport.datasets.schema import SessionData
@@ -21,7 +22,7 @@ from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core
 from rapport.envs.session.response.base import MatrixResponse
 from rapport.envs.session.response.fit import FitSettings
-from rapport.envs.session.satiation.model import Boredom
+from rapport.envs.session.satiation.model import SatiationState
 from rapport.envs.session.satiation.parameters import parameters_from, shipped
 from rapport.experiments.bench.timing import torch_threads
 from rapport.experiments.cli import parse
@@ -29,7 +30,7 @@ from rapport.experiments.commands import satiation as satiation_commands
 from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
 from rapport.experiments.lerl.evaluation import play
 from rapport.experiments.report.page import to_markdown
-from rapport.experiments.satiation.controls import METHODS, LookAhead, OracleGreedy, control
+from rapport.experiments.satiation.controls import METHODS, control
 from rapport.experiments.satiation.double_count import inside
 from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.panel import Effect
@@ -114,7 +115,7 @@ def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_
     table = np.full((150, 120, 7), 0.5)
     response = MatrixResponse(table, people.log.behaviours)
     parameters = replace(shipped(), category=(0.4, 0.0), overall=(0.2, 0.0), spread=0.0)
-    found = inside(people, response, Boredom(people, parameters), np.random.default_rng(0), users=60)
+    found = inside(people, response, SatiationState(people, parameters), np.random.default_rng(0), users=60)
     values = {(x.how, x.what): x.value for x in found}
     assert abs(values["inner simulator", "same category"]) < 1e-6
     assert values["with boredom", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds

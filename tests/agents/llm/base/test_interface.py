@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rapport.agents.llm import Budget, Meter, Sampling, ScriptedLLM, complete_json, open_llm
-from rapport.agents.llm.circuit_breaker import Circuit
+from rapport.agents.llm import Budget, Completion, Meter, Sampling, ScriptedLLM, complete_json, open_llm
+from rapport.agents.llm.base.interface import sample_seed
+from rapport.agents.llm.circuit_breaker import CircuitBreaker
 from rapport.agents.llm.structured import decode_json
 
 SCHEMA = {"type": "object"}
@@ -53,7 +54,7 @@ def test_a_spent_budget_stops_calls_and_says_so_once(caplog: pytest.LogCaptureFi
     assert [a.text for a in first + second + third] == ["A", "B", "C", "", "", ""]
     assert {a.error for a in [*second[1:], *third]} == {"not sent: the budget of 3 calls is spent"}
     assert llm.meter.calls == 3 and llm.meter.failures == 0 and llm.prompts == ["a", "b", "c"]
-    assert caplog.text.count("the run goes on without the model") == 1
+    assert caplog.text.count("the run continues without the model") == 1
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=2), Budget(seconds=0.0)])
@@ -91,8 +92,8 @@ def test_no_more_than_the_last_prompt_goes_beyond_the_budget(
 def test_a_batch_far_from_its_budget_is_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = ScriptedLLM(str.upper, budget=Budget(tokens=10_000))
     sizes: list[int] = []
-    answer = llm._answer
-    monkeypatch.setattr(llm, "_answer", lambda prompts, *rest: sizes.append(len(prompts)) or answer(prompts, *rest))
+    answer = llm._complete
+    monkeypatch.setattr(llm, "_complete", lambda prompts, *rest: sizes.append(len(prompts)) or answer(prompts, *rest))
     llm.complete(["a b"] * 64, None, 8)
     assert sizes == [64]
     llm.meter.prompt_tokens, llm.meter.completion_tokens = 9_700, 0
@@ -155,16 +156,16 @@ def test_failed_calls_are_not_repeated() -> None:
 
 def test_the_circuit_opens_waits_longer_each_time_and_closes() -> None:
     now = [0.0]
-    circuit = Circuit(tolerance=2, pause=5.0, clock=lambda: now[0])
+    circuit = CircuitBreaker(tolerance=2, pause=5.0, clock=lambda: now[0])
     assert circuit.failed() is None and not circuit.is_open
     assert circuit.failed() == 5.0 and circuit.is_open
     assert circuit.failed() is None  # one of the same wave
     now[0] = 6.0
-    assert not circuit.is_open and circuit.is_doubtful
+    assert not circuit.is_open and circuit.is_half_open
     assert circuit.failed() == 10.0
     now[0] = 20.0
     circuit.succeeded()
-    assert not circuit.is_open and not circuit.is_doubtful
+    assert not circuit.is_open and not circuit.is_half_open
 
 
 def test_what_is_no_model_is_named(tmp_path: Path) -> None:
@@ -177,3 +178,44 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"rapport-gym\[llm\]"):
         open_llm(source)
+
+
+@pytest.mark.parametrize(("wrong", "name"), [({"max_tokens": 0}, "max_tokens"), ({"n": 0}, "n")])
+def test_numbers_below_one_are_refused(wrong: dict[str, int], name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1; got 0"):
+        ScriptedLLM(str.upper).complete(["a"], **wrong)  # type: ignore[arg-type]
+
+
+def test_scripts_are_asked_once_for_each_sample() -> None:
+    llm = ScriptedLLM(["one", "two", Completion("three", logprobs=(-0.5,)), TimeoutError("late")])
+    assert [a.text for a in llm.complete(["a", "b"], n=2, system="be brief")] == ["one", "two", "three", ""]
+    assert llm.prompts == ["a", "a", "b", "b"] and llm.systems == ["be brief"] * 4
+    assert llm.meter.calls == 4 and llm.meter.prompt_tokens == 3 * 3
+
+
+def test_a_script_gives_the_log_probabilities_it_has() -> None:
+    answer = Completion("three", 1, 1, logprobs=(-0.5,))
+    llm = ScriptedLLM([answer, TimeoutError("late"), answer, "text"])
+    assert [a.logprobs for a in llm.complete(["a", "b"], logprobs=True)] == [(-0.5,), None]
+    assert llm.complete(["a"])[0].logprobs is None
+    with pytest.raises(ValueError, match=r"logprobs=True: the script of 'scripted'.*a Completion that has logprobs"):
+        llm.complete(["a"], logprobs=True)
+
+
+def test_a_system_message_counts_for_the_budget_and_goes_with_every_retry() -> None:
+    llm = ScriptedLLM(["3", "4"], budget=Budget(tokens=1_000))
+    assert complete_json(llm, ["p"], SCHEMA, even, system="numbers") == [4]
+    assert llm.systems == ["numbers"] * 2
+    sizes: list[int] = []
+    long = ScriptedLLM(str.upper, budget=Budget(tokens=1_000))
+    complete = long._complete
+    long._complete = lambda some, *rest: sizes.append(len(some)) or complete(some, *rest)  # type: ignore[assignment]
+    long.complete(["p"] * 50, None, 9, system="x" * 190)
+    assert sizes[0] == 1_000 // (190 + 1 + 9)
+
+
+def test_seeds_of_samples_are_independent_and_the_first_is_the_seed() -> None:
+    seeds = {(seed, number): sample_seed(seed, number) for seed in range(40) for number in range(40)}
+    assert all(seeds[seed, 0] == seed for seed in range(40))
+    later = [value for (_, number), value in seeds.items() if number]
+    assert len(set(later)) == len(later) and all(0 <= value < 2**32 for value in later)

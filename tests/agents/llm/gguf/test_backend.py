@@ -59,13 +59,13 @@ def test_a_seed_reproduces_answers_whatever_came_before(tiny_gguf: Path, llm: Ll
 def test_a_shared_prefix_is_read_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LlamaCppLLM(tiny_gguf, n_ctx=2048)
     read: list[int] = []
-    step = llm._context.read
+    step = llm._context.decode
 
     def counted(chunks: dict[int, Sequence[int]]) -> NDArray[np.float32]:
         read.extend(map(len, chunks.values()))
         return step(chunks)
 
-    monkeypatch.setattr(llm._context, "read", counted)
+    monkeypatch.setattr(llm._context, "decode", counted)
     llm.complete([letter + "b" * 1000 for letter in "aaa"], None, 1)
     assert sum(read) < 1100
 

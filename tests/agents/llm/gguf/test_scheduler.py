@@ -22,7 +22,7 @@ from rapport.agents.llm import Budget, Sampling
 from rapport.agents.llm.gguf.backend import LlamaCppLLM
 from rapport.agents.llm.gguf.context import common_length
 from rapport.agents.llm.gguf.grammar import decode, schema_to_gbnf
-from rapport.agents.llm.gguf.sampling import draw, nucleus
+from rapport.agents.llm.gguf.sampling import nucleus, sample
 from rapport.agents.planning.llm_planner import plan_schema
 
 NAMES = ["Comedy", "Sport & news", 'so-called "art"', "Küche"]
@@ -79,7 +79,7 @@ def test_drawing_first_and_asking_then_leaves_the_proportions(temperature: float
     (tokens,), (weights,) = nucleus(logits[None], sampling)
     fits = np.array([False, True, False, True, True, True, True])
     rng = np.random.default_rng(1)
-    drawn = [draw(logits, tokens, weights, lambda some: fits[some], sampling, rng) for _ in range(20_000)]
+    drawn = [sample(logits, tokens, weights, lambda some: fits[some], sampling, rng) for _ in range(20_000)]
     wanted = np.zeros(7)
     wanted[tokens] = weights
     wanted *= fits
@@ -95,7 +95,7 @@ def test_where_the_nucleus_holds_nothing_allowed_the_rest_is_drawn_from() -> Non
     rng = np.random.default_rng(1)
     for fits, wanted in (([0, 1, 1, 1], {1}), ([0, 0, 1, 1], {2}), ([0, 0, 0, 0], {None})):
         allowed = np.array(fits, np.bool_)
-        found = {draw(logits, tokens, weights, lambda some, a=allowed: a[some], sampling, rng) for _ in range(50)}
+        found = {sample(logits, tokens, weights, lambda some, a=allowed: a[some], sampling, rng) for _ in range(50)}
         assert found == wanted
 
 
@@ -137,14 +137,14 @@ def test_a_full_context_puts_answers_back(tiny_gguf: Path, capfd: pytest.Capture
 def test_alone_means_the_same_bits_whatever_came_before(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LlamaCppLLM(tiny_gguf, alone=True)
     seen: list[bytes] = []
-    read = llm._context.read
+    read = llm._context.decode
 
     def noted(chunks: dict[int, Any]) -> Logits:
         logits = read(chunks)
         seen.append(logits.tobytes())
         return logits
 
-    monkeypatch.setattr(llm._context, "read", noted)
+    monkeypatch.setattr(llm._context, "decode", noted)
     llm.complete(["b" * 300], None, 20)
     first = list(seen)
     llm.complete(["b" * 290 + "a", "b" * 300, "c"], None, 20)

@@ -1,4 +1,4 @@
-"""Lessons: prompts that the planner really writes, answers that it really reads, and the same ones every time."""
+"""Examples: prompts that the planner really writes, answers that it really reads, and the same ones every time."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rapport.agents.lerl import LowLevel, new_agent, slate_policy
-from rapport.agents.lm.example import Lesson, split_prompts
+from rapport.agents.lm.example import Example, split_prompts
 from rapport.agents.planning.controls import NoPlanner
+from rapport.agents.planning.lm.curriculum import COPYING_STEPS, Curriculum
 from rapport.agents.planning.lm.examples import (
-    FEWEST,
-    MOST,
-    SPELLING,
-    Curriculum,
-    InventedService,
-    invented_names,
-    invented_plans,
-    invented_reflections,
-    prompting_planner,
-    spelling,
+    MAX_CATEGORIES,
+    MIN_CATEGORIES,
+    is_plan,
+    prompt_planner,
     visible_counts,
 )
-from rapport.agents.planning.lm.lookahead import HeldPlans, best_of, plan_values
-from rapport.agents.planning.lm.rule_reflection import composed_reflection, verdict
-from rapport.agents.planning.lm.simulated_examples import LivedLessons
+from rapport.agents.planning.lm.lookahead import FixedPlanPolicy, best_plans, plan_values
+from rapport.agents.planning.lm.rule_reflection import rule_reflection, standout_categories
+from rapport.agents.planning.lm.simulated_examples import SimulatedExamples
+from rapport.agents.planning.lm.synthetic_examples import (
+    SyntheticService,
+    copying,
+    synthetic_names,
+    synthetic_plans,
+    synthetic_reflections,
+)
 from rapport.agents.planning.planner import FinishedSession
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings
@@ -40,33 +42,33 @@ from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.response.base import MatrixResponse
 
 
-def listed(lesson: Lesson) -> list[str]:
+def listed(example: Example) -> list[str]:
     """Names of the categories as they stand in a prompt's list."""
-    return re.findall(r"^- (.+) \d+$", lesson.start, re.MULTILINE)
+    return re.findall(r"^- (.+) \d+$", example.prefix, re.MULTILINE)
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_invented_answers_are_plans_of_listed_categories(seed: int) -> None:
-    lesson = invented_plans(np.random.default_rng(seed), 4)
-    names = listed(lesson)
+def test_synthetic_answers_are_plans_of_listed_categories(seed: int) -> None:
+    example = synthetic_plans(np.random.default_rng(seed), 4)
+    names = listed(example)
     assert len(set(names)) == len(names) >= 4
-    for rest, answer in zip(lesson.rests, lesson.answers, strict=True):
+    for rest, answer in zip(example.suffixes, example.completions, strict=True):
         chosen = json.loads(answer)["categories"]
         assert set(chosen) <= set(names) and len(set(chosen)) == len(chosen)
-        assert min(FEWEST, len(names)) <= len(chosen) <= MOST
+        assert min(MIN_CATEGORIES, len(names)) <= len(chosen) <= MAX_CATEGORIES
         assert chosen == [name for name in names if name in chosen]  # in the order of the list
         assert rest.endswith("Your choice:\n")
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=25, deadline=None)
-def test_what_a_prompt_tells_is_what_the_teacher_counts(seed: int) -> None:
+def test_what_a_prompt_tells_is_what_the_targets_count(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    service = InventedService(rng)
-    views = service.views(service.people(3))
+    service = SyntheticService(rng)
+    views = service.views(service.users(3))
     seen, clicked = visible_counts(views, len(service.names))
-    for row, prompt in enumerate(prompting_planner(service.names, service.rates).prompts_with(views, [])):
+    for row, prompt in enumerate(prompt_planner(service.names, service.rates).prompts_with(views, [])):
         told = prompt.split("before this session")[1]
         for category, name in enumerate(service.names):
             mentions = re.findall(rf"(?:^|- |, |: ){re.escape(name)} (\d+)/(\d+)(?=,|$)", told, re.MULTILINE)
@@ -74,19 +76,19 @@ def test_what_a_prompt_tells_is_what_the_teacher_counts(seed: int) -> None:
             assert sum(int(n) for _, n in mentions) == seen[row, category]
 
 
-def test_a_lesson_is_the_same_at_its_step_whatever_came_before() -> None:
-    lived = [invented_plans(np.random.default_rng(7), 30), invented_reflections(np.random.default_rng(8), 9)]
-    first, again = Curriculum(lived, 3), Curriculum(lived, 3)
-    for step in (SPELLING + 4, 0, SPELLING + 9):
+def test_an_example_is_the_same_at_its_step_whatever_came_before() -> None:
+    simulated = [synthetic_plans(np.random.default_rng(7), 30), synthetic_reflections(np.random.default_rng(8), 9)]
+    first, again = Curriculum(simulated, 3), Curriculum(simulated, 3)
+    for step in (COPYING_STEPS + 4, 0, COPYING_STEPS + 9):
         assert first(step) == again(step)
     assert first(1) != first(2)
-    assert [len(lesson.rests) for lesson in first(SPELLING)] == [4, 8, 8, 8, 8, 8, 24, 8, 6]
+    assert [len(example.suffixes) for example in first(COPYING_STEPS)] == [4, 8, 8, 8, 8, 8, 24, 8, 6]
 
 
-def test_spelling_repeats_the_list_in_its_order() -> None:
-    lesson = spelling(np.random.default_rng(2), 20)
-    for rest, answer in zip(lesson.rests, lesson.answers, strict=True):
-        names = re.findall(r"^- (.+) \d+$", lesson.start + rest, re.MULTILINE)
+def test_copying_repeats_the_list_in_its_order() -> None:
+    example = copying(np.random.default_rng(2), 20)
+    for rest, answer in zip(example.suffixes, example.completions, strict=True):
+        names = re.findall(r"^- (.+) \d+$", example.prefix + rest, re.MULTILINE)
         assert json.loads(answer)["categories"] == names[:8]
 
 
@@ -95,22 +97,22 @@ def test_reflections_name_what_was_liked_and_what_was_passed_over() -> None:
     categories = np.repeat(np.arange(4), 6).reshape(4, 6)
     clicks = (np.tile(np.arange(6), 4) < np.repeat([5, 4, 0, 1], 6)).astype(np.int8).reshape(4, 6)
     session = FinishedSession(0, categories, clicks)
-    assert verdict(session, 4).liked == (0, 1) and verdict(session, 4).passed == (2,)
-    assert composed_reflection(session, names) == "Show Comedy and Sport more, clicked most here; show News less."
+    assert standout_categories(session, 4).liked == (0, 1) and standout_categories(session, 4).passed_over == (2,)
+    assert rule_reflection(session, names) == "Show Comedy and Sport more, clicked most here; show News less."
     flat = FinishedSession(0, categories, np.tile([1, 1, 1, 0, 0, 0], (4, 1)).astype(np.int8))
-    assert composed_reflection(flat, names) == "No category stood out; vary the slates."
+    assert rule_reflection(flat, names) == "No category stood out; vary the slates."
 
 
 def test_names_are_told_apart_even_without_capitals() -> None:
-    names = invented_names(np.random.default_rng(0), 200)
+    names = synthetic_names(np.random.default_rng(0), 200)
     assert len({name.casefold() for name in names}) == 200
 
 
 @given(st.lists(st.text(alphabet="ab\n", min_size=1, max_size=8), min_size=1, max_size=5))
 def test_prompts_are_split_at_a_line_and_can_be_put_together(prompts: list[str]) -> None:
-    start, rests = split_prompts(prompts)
-    assert [start + rest for rest in rests] == prompts
-    assert all(rests) and (not start or start.endswith("\n"))
+    start, suffixes = split_prompts(prompts)
+    assert [start + rest for rest in suffixes] == prompts
+    assert all(suffixes) and (not start or start.endswith("\n"))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +127,8 @@ def low_level(small_data: SessionData, matrix_response: MatrixResponse) -> tuple
     return sessions(12), slate_policy(agent)
 
 
-def held(data: SessionData, policy: SlatePolicy) -> HeldPlans:
-    return HeldPlans(policy, data.catalog.category, data.catalog.category_sizes, 6)
+def held(data: SessionData, policy: SlatePolicy) -> FixedPlanPolicy:
+    return FixedPlanPolicy(policy, data.catalog.category, data.catalog.category_sizes, 6)
 
 
 def test_look_ahead_counts_what_a_real_session_would_bring(
@@ -155,7 +157,7 @@ def test_look_ahead_leaves_the_engine_as_it_is_and_takes_the_best(
     before = {key: value.copy() for key, value in env.core.observation().items()}
     rng = np.random.default_rng(0)
     tried = [rng.random((12, 37)) < 0.5 for _ in range(3)]
-    best, values = best_of(env.core, held(small_data, policy), tried, 3)
+    best, values = best_plans(env.core, held(small_data, policy), tried, 3)
     assert values.shape == (12, 3)
     for row, choice in enumerate(values.argmax(axis=1)):
         np.testing.assert_array_equal(best[row], tried[choice][row])
@@ -163,27 +165,27 @@ def test_look_ahead_leaves_the_engine_as_it_is_and_takes_the_best(
         np.testing.assert_array_equal(value, before[key])
 
 
-def test_lived_lessons_are_of_training_users_and_can_be_read(
+def test_simulated_examples_are_of_training_users_and_can_be_read(
     small_data: SessionData, low_level: tuple[SessionVectorEnv, SlatePolicy], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rapport.agents.planning.lm.simulated_examples.CANDIDATES", 2)
     monkeypatch.setattr("rapport.agents.planning.lm.simulated_examples.HORIZON", 2)
     env, policy = low_level
 
-    def lessons() -> list[Lesson]:
-        maker = LivedLessons(env, small_data, policy, np.random.default_rng(4))
+    def examples() -> list[Example]:
+        maker = SimulatedExamples(env, small_data, policy, np.random.default_rng(4))
         return list(maker.rounds(2))
 
-    made = lessons()
-    assert made == lessons()
+    made = examples()
+    assert made == examples()
     assert not small_data.held_out[env.core.user].any()
-    assert [lesson.is_plan for lesson in made] == [True, True, False] * 2
-    assert "(none yet)" in made[0].start and "- Show " in made[3].start + made[4].start
-    planner = prompting_planner(small_data.catalog.category_names, np.full(37, 0.5))
-    for lesson in made:
-        for answer in lesson.answers:
+    assert [is_plan(example) for example in made] == [True, True, False] * 2
+    assert "(none yet)" in made[0].prefix and "- Show " in made[3].prefix + made[4].prefix
+    planner = prompt_planner(small_data.catalog.category_names, np.full(37, 0.5))
+    for example in made:
+        for answer in example.completions:
             value = json.loads(answer)
-            if lesson.is_plan:
-                assert FEWEST <= len(planner.parse(value)) <= 37
+            if is_plan(example):
+                assert MIN_CATEGORIES <= len(planner.parse(value)) <= 37
             else:
                 assert len(value["reflection"].split()) <= 25

@@ -103,7 +103,7 @@ def same(a: Any, b: Any) -> None:
 
 
 def state(core: SessionCore) -> dict[str, Any]:
-    names = ("tick", "key", "luck", "episode", "user", "steps", "budget", "memory", "state", "previous")
+    names = ("tick", "key", "stream", "episode", "user", "steps", "budget", "memory", "state", "previous")
     return {name: getattr(core, name) for name in names}
 
 

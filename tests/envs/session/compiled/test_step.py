@@ -42,7 +42,7 @@ def test_clicks_are_read_off_worth_where_it_tells_them(worth: np.ndarray, click_
     if not told:  # two items are worth the same, and one of them is clicked
         worth[0, :2], clicks[0, :2] = 1, (True, False)
     core = made(worth, clicks)
-    assert (len(tables_of(core).answers) == 0) == told
+    assert (len(tables_of(core).responses) == 0) == told
     core.begin(np.arange(B))
     rows = np.searchsorted(SERVED, core.user)[:, None]
     slates = np.random.default_rng(0).integers(N_ITEMS, size=(B, 3)).astype(np.int32)

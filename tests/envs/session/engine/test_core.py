@@ -234,7 +234,7 @@ def test_a_response_model_that_knows_logged_histories_alone_cannot_start_from_ro
 
 def test_nobody_to_draw_from_is_refused(small_data: SessionData, matrix_response: MatrixResponse) -> None:
     trained = np.flatnonzero(~small_data.held_out)
-    with pytest.raises(ValueError, match=r"^users='held_out': nobody of them can be served; choose others of train"):
+    with pytest.raises(ValueError, match=r"^users='held_out': none of them can be served; choose another of train"):
         session_core(small_data, matrix_response, 1, users="held_out", among=trained)
     late = np.setdiff1d(np.arange(200), small_data.log.user[small_data.log.time_ms < small_data.test_from_ms])
     if len(late):

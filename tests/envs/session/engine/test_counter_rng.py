@@ -1,4 +1,4 @@
-"""The session noise: SplitMix64 by its definition, uniform, and independent of slot, session, step, place and batch."""
+"""The counter-based random numbers: SplitMix64 by its definition, uniform, independent along every axis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from rapport.envs.session.engine import counter_rng as noise
+from rapport.envs.session.engine import counter_rng
 
 WORD = (1 << 64) - 1
 
@@ -38,40 +38,40 @@ def halves(seed: int, first: int, n: int) -> list[float]:
     return [(output >> 32 if i % 2 else output & 0xFFFFFFFF) / 2**32 for i, output in enumerate(outputs)]
 
 
-def luck_at(key: int, episode: int, step: int) -> np.ndarray:
-    """The luck of one slot: a session begun, then moved on slate by slate."""
-    luck = noise.begin(np.array([key], np.uint64), np.array([episode]))
-    return luck + noise.STEP * np.array([step], np.uint64)
+def stream_at(key: int, episode: int, step: int) -> np.ndarray:
+    """The random stream of one slot: a session begun, then moved on slate by slate."""
+    stream = counter_rng.new_stream(np.array([key], np.uint64), np.array([episode]))
+    return stream + counter_rng.STEP * np.array([step], np.uint64)
 
 
 @given(
     key=st.integers(0, WORD),
     episode=st.integers(0, 2**32 - 1),
-    step=st.integers(0, noise.MAX_STEPS),
+    step=st.integers(0, counter_rng.MAX_STEPS),
     n=st.integers(1, 200),
     batch=st.sampled_from([1, 3]),
 )
 def test_numbers_are_those_of_splitmix64(key: int, episode: int, step: int, n: int, batch: int) -> None:
     """Output (episode, step, i // 2) of the slot's seed makes the numbers i = 0, 1, ..."""
     first = (episode << 32) + (step << 12)
-    drawn = noise.uniform(np.repeat(luck_at(key, episode, step), batch), n)
+    drawn = counter_rng.uniform(np.repeat(stream_at(key, episode, step), batch), n)
     assert drawn.shape == (batch, n) and drawn.dtype == np.float64
     assert drawn.tolist() == [halves(key, first, n)] * batch
 
 
-@given(luck=st.lists(st.integers(0, WORD), min_size=1, max_size=5), n=st.sampled_from([1, 2, 63, 64, 65, 4096]))
-def test_one_slot_and_many_draw_alike(luck: list[int], n: int) -> None:
+@given(stream=st.lists(st.integers(0, WORD), min_size=1, max_size=5), n=st.sampled_from([1, 2, 63, 64, 65, 4096]))
+def test_one_slot_and_many_draw_alike(stream: list[int], n: int) -> None:
     """A single slot's few numbers are made in Python's own arithmetic, all others by numpy."""
-    words = np.array(luck, np.uint64)
-    together = noise.uniform(np.concatenate([words, words]), n)
-    alone = [noise.uniform(words[[i]], n)[0] for i in range(len(words))]
+    words = np.array(stream, np.uint64)
+    together = counter_rng.uniform(np.concatenate([words, words]), n)
+    alone = [counter_rng.uniform(words[[i]], n)[0] for i in range(len(words))]
     np.testing.assert_array_equal(together, alone + alone)
 
 
 def test_counters_of_different_draws_differ() -> None:
     """(episode, step, place) is a number of its own up to the limits that the engine checks."""
-    edge = [0, 1, 2, 2**20 - 2, noise.MAX_STEPS]
-    places = [0, 1, noise.MAX_DRAWS // 2 - 1]
+    edge = [0, 1, 2, 2**20 - 2, counter_rng.MAX_STEPS]
+    places = [0, 1, counter_rng.MAX_DRAWS // 2 - 1]
     counters = [(e << 32) + (s << 12) + p for e, s, p in itertools.product([0, 1, 7, 2**32 - 1], edge, places)]
     assert len(set(counters)) == len(counters)
 
@@ -79,13 +79,13 @@ def test_counters_of_different_draws_differ() -> None:
 @pytest.fixture(scope="module")
 def sample() -> np.ndarray:
     """Shape (64 slots, 20 sessions, 10 steps, 42 numbers), the layout that 64 real environments use."""
-    keys = np.array([noise.new_key(np.random.default_rng(s)) for s in range(64)])
+    keys = np.array([counter_rng.new_key(np.random.default_rng(s)) for s in range(64)])
     out = np.empty((64, 20, 10, 42))
     for episode in range(20):
-        luck = noise.begin(keys, np.full(64, episode + 1))
+        stream = counter_rng.new_stream(keys, np.full(64, episode + 1))
         for step in range(10):
-            luck += noise.STEP
-            out[:, episode, step] = noise.uniform(luck, 42)
+            stream += counter_rng.STEP
+            out[:, episode, step] = counter_rng.uniform(stream, 42)
     return out
 
 
@@ -109,15 +109,15 @@ def test_neighbours_are_independent(sample: np.ndarray, axis: int) -> None:
 
 
 def test_a_slot_draws_the_same_in_any_batch() -> None:
-    luck = np.random.default_rng(0).integers(2**64, size=100, dtype=np.uint64)
-    together = noise.uniform(luck, 7)
+    stream = np.random.default_rng(0).integers(2**64, size=100, dtype=np.uint64)
+    together = counter_rng.uniform(stream, 7)
     for i in (0, 1, 50, 99):
-        np.testing.assert_array_equal(noise.uniform(luck[[i]], 7)[0], together[i])
-    np.testing.assert_array_equal(noise.uniform(luck, 3), together[:, :3])
+        np.testing.assert_array_equal(counter_rng.uniform(stream[[i]], 7)[0], together[i])
+    np.testing.assert_array_equal(counter_rng.uniform(stream, 3), together[:, :3])
 
 
 def test_drawing_leaves_the_luck_as_it_was() -> None:
-    luck = np.array([5, 6], np.uint64)
-    noise.uniform(luck, 9)
-    noise.begin(luck, np.array([1, 2]))
-    assert luck.tolist() == [5, 6]
+    stream = np.array([5, 6], np.uint64)
+    counter_rng.uniform(stream, 9)
+    counter_rng.new_stream(stream, np.array([1, 2]))
+    assert stream.tolist() == [5, 6]

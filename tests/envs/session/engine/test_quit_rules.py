@@ -39,7 +39,7 @@ def slate(tick: int, categories: np.ndarray, items: Any = None, feedback: Any = 
 def costs(rule: QuitRule, slates: Any, first_tick: int = 0) -> list[list[float]]:
     """What each of the slates, shape (T, B, K), costs each user of a fresh batch."""
     slates = np.asarray(slates, np.int32)
-    memory = rule.blank(np.arange(slates.shape[1]))
+    memory = rule.initial_memory(np.arange(slates.shape[1]))
     return [rule.cost(memory, slate(first_tick + t, shown)).tolist() for t, shown in enumerate(slates)]
 
 
@@ -179,7 +179,7 @@ def test_satisfaction_is_kuaisims_leave_signal(data: st.DataObject) -> None:
     weights = data.draw(hnp.arrays(np.float64, n_behaviours, elements=st.floats(-3, 3)))
     feedback = data.draw(hnp.arrays(np.int8, (n, k, n_behaviours), elements=st.integers(0, 1)))
     rule = Satisfaction(weights)
-    got = rule.cost(rule.blank(np.arange(n)), slate(0, np.zeros((n, k), np.int32), feedback=feedback))
+    got = rule.cost(rule.initial_memory(np.arange(n)), slate(0, np.zeros((n, k), np.int32), feedback=feedback))
     for user in range(n):
         liked = [sum(w * mark for w, mark in zip(weights, marks, strict=True)) for marks in feedback[user].tolist()]
         assert got[user] == pytest.approx(-min(max(sum(liked) / k - 2, -2), 0))

@@ -17,11 +17,11 @@ WORD = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15
 Token = tuple[int, list[int]]
 """Item index + 1 (0: none) and what was done with it, each of F behaviours 0 or 1."""
-Answers = Callable[[int, list[Token], list[int]], list[list[float]]]
+Responses = Callable[[int, list[Token], list[int]], list[list[float]]]
 """(user, history, slate) -> chance of each behaviour for each item."""
 
 
-class Luck:
+class Uniform:
     """The numbers of one slot: SplitMix64, each output making two of 32 bits, the lower half first."""
 
     def __init__(self, seed: int) -> None:
@@ -41,7 +41,7 @@ class Person:
     def __init__(
         self,
         data: SessionData,
-        answers: Answers,
+        responses: Responses,
         seed: int,
         *,
         faults: frozenset[str],
@@ -50,7 +50,7 @@ class Person:
         length: int = 100,
         max_steps: int = 50,
     ) -> None:
-        self.data, self.answers, self.luck, self.faults = data, answers, Luck(seed), faults
+        self.data, self.responses, self.uniform, self.faults = data, responses, Uniform(seed), faults
         self.rule, self.first_temper, self.length, self.max_steps = rule, temper, length, max_steps
         self.category = released_categories(data) if "misaligned_categories" in faults else list(data.catalog.category)
         self.rows = [
@@ -64,7 +64,7 @@ class Person:
 
     def begin(self) -> None:
         self.session += 1
-        draw = self.luck(self.session, 0, 0)
+        draw = self.uniform(self.session, 0, 0)
         if "log_row_start" in self.faults:
             everything = "trained_on_everything" in self.faults
             usable = [r for r, row in enumerate(self.rows) if everything or row[3] < self.data.test_from_ms]
@@ -81,12 +81,12 @@ class Person:
         self.steps = 0
 
     def chances(self, slate: list[int]) -> list[list[float]]:
-        return self.answers(self.user, [(item, [max(f, 0) for f in done]) for item, done in self.history], slate)
+        return self.responses(self.user, [(item, [max(f, 0) for f in done]) for item, done in self.history], slate)
 
     def show(self, slate: list[int], all_chances: list[list[float]], engines: list[list[int]]) -> dict[str, Any]:
         """One slate, given its chances.
 
-        ``engines`` is what the engine saw happen: its word counts where luck and chance are as good as equal, as
+        ``engines`` is what the engine saw happen: its word counts where draw and chance are as good as equal, as
         floating point then decides.
         """
         self.steps += 1
@@ -94,8 +94,8 @@ class Person:
         for k, chances in enumerate(all_chances):
             feedback.append([])
             for f, chance in enumerate(chances):
-                luck = self.luck(self.session, self.steps, k * len(chances) + f)
-                feedback[k].append(engines[k][f] if abs(luck - chance) < 1e-4 else int(luck < chance))
+                draw = self.uniform(self.session, self.steps, k * len(chances) + f)
+                feedback[k].append(engines[k][f] if abs(draw - chance) < 1e-4 else int(draw < chance))
         categories = [int(self.category[item]) for item in slate]
         before = self.temper
         self.lose_temper(categories, feedback)
@@ -151,8 +151,8 @@ def released_categories(data: SessionData) -> list[int]:
     return found
 
 
-def looked_up(matrix: np.ndarray) -> Answers:
-    """Answers of people without memory."""
+def looked_up(matrix: np.ndarray) -> Responses:
+    """Responses of people without memory."""
     return lambda user, history, slate: [[float(p) for p in matrix[user, item]] for item in slate]
 
 
@@ -161,7 +161,7 @@ class Model:
 
     Args:
         model: whose weights are used, a HistoryModel.
-        faults: which faults the answers have.
+        faults: which faults the responses have.
         weights: of negatives, of each behaviour.
         masks: (user, history) -> dropout's masks of each layer, from the engine.
     """

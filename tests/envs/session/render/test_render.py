@@ -19,7 +19,7 @@ from rapport.envs.session.render.image import Layout, rgb_array
 from rapport.envs.session.render.view import (
     OTHER_PLACE,
     SAME_PLACE,
-    SessionView,
+    SessionFrame,
     behaviour_marks,
     ending,
     repeats,
@@ -31,11 +31,11 @@ BEHAVIOURS = ("click", "long_view", "like", "rated")
 CODES = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def a_view(slates=((0, 1), (0, 2)), feedback=None, costs=None, names=NAMES, rule="positional", ended="", budget=20.0):
+def a_frame(slates=((0, 1), (0, 2)), feedback=None, costs=None, names=NAMES, rule="positional", ended="", budget=20.0):
     shown = np.array(slates, np.int32).reshape(len(slates), -1)
     told = np.zeros((*shown.shape, len(BEHAVIOURS)), np.int8) if feedback is None else np.array(feedback, np.int8)
     paid = np.ones(len(shown)) if costs is None else np.array(costs, float)
-    return SessionView(
+    return SessionFrame(
         user="user 7",
         traits=(("fans_range", "[10,100)"), ("live", "no")),
         category_names=names,
@@ -59,13 +59,13 @@ def views(draw):
     shown = rng.integers(-1, len(NAMES), (length, places)).astype(np.int32)
     feedback = rng.integers(0, 2, (length, places, len(BEHAVIOURS))).astype(np.int8)
     costs = rng.choice([0.0, 1.0, 1.25, 2.0, np.inf], length, p=[0.1, 0.4, 0.2, 0.25, 0.05])
-    view = a_view(np.zeros((1, places)), ended=draw(st.sampled_from(["", "left", "time limit"])))
+    frame = a_frame(np.zeros((1, places)), ended=draw(st.sampled_from(["", "left", "time limit"])))
     rule = draw(st.sampled_from(["positional", "set_overlap", "satisfaction", "windowed_count", "never", "own_rule"]))
-    return replace(view, slates=shown, items=shown, feedback=feedback, costs=costs, quit_rule=rule)
+    return replace(frame, slates=shown, items=shown, feedback=feedback, costs=costs, quit_rule=rule)
 
 
-def text_of(view, **options):
-    return CODES.sub("", ansi(view, **options))
+def text_of(frame, **options):
+    return CODES.sub("", ansi(frame, **options))
 
 
 # --- in words
@@ -97,25 +97,25 @@ def test_repeats_against_a_slow_count():
     ],
 )
 def test_why_a_user_left(rule, costs, budget, said):
-    view = a_view([[0]] * len(costs), costs=costs, rule=rule, ended="left", budget=budget)
-    assert said in ending(view)
-    assert said in " ".join(text_of(view).split())
+    frame = a_frame([[0]] * len(costs), costs=costs, rule=rule, ended="left", budget=budget)
+    assert said in ending(frame)
+    assert said in " ".join(text_of(frame).split())
 
 
 def test_a_session_cut_off_is_not_one_that_was_left():
-    said = ending(a_view([[0]] * 3, ended="time limit"))
+    said = ending(a_frame([[0]] * 3, ended="time limit"))
     assert "time limit, after 3 slates, with 17 of a budget of 20 left" in said
-    assert ending(a_view()) == ""
+    assert ending(a_frame()) == ""
 
 
 @given(views())
-def test_the_budget_is_accounted_for(view):
-    spent = spending(view)
+def test_the_budget_is_accounted_for(frame):
+    spent = spending(frame)
     assert spent.left >= 0 and spent.extra >= -1e-6
-    paid = np.where(np.isfinite(view.costs), view.costs, 0).sum()
+    paid = np.where(np.isfinite(frame.costs), frame.costs, 0).sum()
     if not spent.at_once:
         assert spent.slates + spent.extra == pytest.approx(paid)
-        assert spent.left == pytest.approx(max(view.start_budget - paid, 0))
+        assert spent.left == pytest.approx(max(frame.start_budget - paid, 0))
 
 
 def test_every_behaviour_has_a_mark_of_its_own():
@@ -127,7 +127,7 @@ def test_every_behaviour_has_a_mark_of_its_own():
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"costs: shape \(1,\) where \(2,\) is needed"):
-        a_view(costs=[1])
+        a_frame(costs=[1])
 
 
 # --- in text
@@ -135,18 +135,18 @@ def test_shapes_that_do_not_fit_are_refused():
 
 @settings(deadline=None, max_examples=50)
 @given(views(), st.integers(60, 160), st.integers(1, 20))
-def test_text_stays_within_its_width(view, width, slates):
-    text = text_of(view, width=width, slates=slates)
+def test_text_stays_within_its_width(frame, width, slates):
+    text = text_of(frame, width=width, slates=slates)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    assert ansi(view, width=width, slates=slates, colour=False) == text
+    assert ansi(frame, width=width, slates=slates, colour=False) == text
 
 
 @settings(deadline=None, max_examples=50)
 @given(views())
-def test_every_category_in_sight_is_named(view):
-    text = text_of(view, width=160, slates=20)
+def test_every_category_in_sight_is_named(frame):
+    text = text_of(frame, width=160, slates=20)
     named = set(re.findall(r"\w+", text))
-    for category in np.unique(view.slates[view.slates >= 0]):
+    for category in np.unique(frame.slates[frame.slates >= 0]):
         assert set(NAMES[category].split()) <= named
 
 
@@ -154,22 +154,22 @@ def test_marks_alone_tell_what_colours_tell():
     feedback = np.zeros((2, 2, 4), np.int8)
     feedback[0, 0] = [1, 1, 0, 0]
     feedback[1, 1] = [0, 0, 1, 1]
-    text = ansi(a_view(((0, 1), (0, 3)), feedback), colour=False)
+    text = ansi(a_frame(((0, 1), (0, 3)), feedback), colour=False)
     assert "\x1b" not in text
     assert "● Dance ▶" in text and "· Music" in text
     assert "=· Dance" in text and "· Pets ♥r" in text
     assert all(word in text for word in ("● click", "▶ long view", "♥ like", "r rated", "at the same place"))
-    assert "~● Dance" in ansi(a_view(((0, 1), (3, 0)), np.ones((2, 2, 4))), colour=False)
+    assert "~● Dance" in ansi(a_frame(((0, 1), (3, 0)), np.ones((2, 2, 4))), colour=False)
 
 
 def test_colours_are_there_unless_switched_off():
-    view = a_view()
-    assert CODES.search(ansi(view))
-    assert not CODES.search(ansi(view, colour=False))
+    frame = a_frame()
+    assert CODES.search(ansi(frame))
+    assert not CODES.search(ansi(frame, colour=False))
 
 
 def test_old_slates_scroll_off_and_are_counted():
-    text = text_of(a_view([[i % 7] for i in range(15)]), slates=4)
+    text = text_of(a_frame([[i % 7] for i in range(15)]), slates=4)
     assert "11 earlier slates not shown" in text
     assert re.findall(r"^ +(\d+) ", text, re.MULTILINE) == ["12", "13", "14", "15"]
 
@@ -177,13 +177,13 @@ def test_old_slates_scroll_off_and_are_counted():
 def test_places_that_do_not_fit_are_counted():
     feedback = np.zeros((1, 40, 4), np.int8)
     feedback[0, -3:, 0] = 1
-    text = text_of(a_view([np.arange(40) % 7], feedback))
+    text = text_of(a_frame([np.arange(40) % 7], feedback))
     assert re.search(r"\+\d+: 3 ●", text)
 
 
 def test_names_cannot_command_the_terminal():
-    view = a_view(names=("Da\x1b[31mnce", "Mu\nsic", "音乐", *NAMES[3:]))
-    text = ansi(view, colour=False)
+    frame = a_frame(names=("Da\x1b[31mnce", "Mu\nsic", "音乐", *NAMES[3:]))
+    text = ansi(frame, colour=False)
     assert "\x1b" not in text and "Da" in text
     assert "Mu sic" in text and "音乐" in text
 
@@ -191,7 +191,7 @@ def test_names_cannot_command_the_terminal():
 @pytest.mark.parametrize(("options", "name"), [({"width": 20}, "width=20"), ({"slates": 0}, "slates=0")])
 def test_text_too_small_is_refused(options, name):
     with pytest.raises(ValueError, match=name):
-        ansi(a_view(), **options)
+        ansi(a_frame(), **options)
 
 
 # --- in pixels
@@ -199,16 +199,16 @@ def test_text_too_small_is_refused(options, name):
 
 @settings(deadline=None, max_examples=25)
 @given(views())
-def test_pictures_have_one_size_and_are_reproducible(view):
-    picture = rgb_array(view)
+def test_pictures_have_one_size_and_are_reproducible(frame):
+    picture = rgb_array(frame)
     assert picture.shape == (640, 960, 3) and picture.dtype == np.uint8
-    np.testing.assert_array_equal(picture, rgb_array(view))
+    np.testing.assert_array_equal(picture, rgb_array(frame))
 
 
 def test_a_picture_takes_the_size_it_is_given():
-    assert rgb_array(a_view(), width=640, height=400).shape == (400, 640, 3)
+    assert rgb_array(a_frame(), width=640, height=400).shape == (400, 640, 3)
     with pytest.raises(ValueError, match="height=100"):
-        rgb_array(a_view(), height=100)
+        rgb_array(a_frame(), height=100)
 
 
 @pytest.mark.parametrize("places", [1, 2, 3, 6, 10, 100])
@@ -226,20 +226,20 @@ def colours(picture, colour):
 
 
 def test_clicks_repeats_and_extra_costs_are_seen():
-    quiet = rgb_array(a_view(((0, 1), (2, 3))))
+    quiet = rgb_array(a_frame(((0, 1), (2, 3))))
     told = np.zeros((2, 2, 4), np.int8)
     told[0, 0, 0] = 1
-    clicked = rgb_array(a_view(((0, 1), (2, 3)), told))
-    repeated = rgb_array(a_view(((0, 1), (0, 3)), costs=[1, 2]))
+    clicked = rgb_array(a_frame(((0, 1), (2, 3)), told))
+    repeated = rgb_array(a_frame(((0, 1), (0, 3)), costs=[1, 2]))
     assert colours(clicked, render_image.CLICKED) > colours(quiet, render_image.CLICKED) + 1000
     assert colours(repeated, render_image.REPEATED) > colours(quiet, render_image.REPEATED) + 100
     assert colours(quiet, render_image.EXTRA) < colours(repeated, render_image.EXTRA) - 100
-    left = rgb_array(a_view(((0, 1), (0, 3)), costs=[1, 2], budget=3, ended="left"))
+    left = rgb_array(a_frame(((0, 1), (0, 3)), costs=[1, 2], budget=3, ended="left"))
     assert colours(left, render_image.EXTRA) > 20_000
 
 
 def test_another_category_is_another_picture():
-    assert (rgb_array(a_view(((0, 1), (2, 3)))) != rgb_array(a_view(((0, 1), (2, 5))))).any()
+    assert (rgb_array(a_frame(((0, 1), (2, 3)))) != rgb_array(a_frame(((0, 1), (2, 5))))).any()
 
 
 def test_letters_that_no_font_has_are_not_drawn_as_boxes(monkeypatch):

@@ -10,7 +10,7 @@ from rapport.envs.session.official.profile import PlainPrior
 from rapport.envs.session.official.similarity import SimilarityPenalty
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
 from rapport.envs.session.response.learned import SequenceResponse
-from rapport.envs.session.satiation.model import Boredom, SatiatedResponse
+from rapport.envs.session.satiation.model import SatiatedResponse, SatiationState
 from rapport.envs.session.satiation.parameters import shipped
 
 USERS = np.array([3, 9, 150])
@@ -36,7 +36,7 @@ def test_scores_are_the_log_odds_of_single_items(inner: ResponseModel, small_dat
 
 
 def test_satiation_is_left_out(inner: ResponseModel, small_data: SessionData) -> None:
-    model = SatiatedResponse(inner, Boredom(small_data, shipped("high")))
+    model = SatiatedResponse(inner, SatiationState(small_data, shipped("high")))
     fresh = log_odds_of_single_items(model, small_data.catalog.n_items)
     state = model.initial_state(USERS)
     np.testing.assert_allclose(model.click_scores(state, USERS), fresh, atol=2e-3)

@@ -1,4 +1,4 @@
-"""People who tire: against item-by-item definitions, and what it does to sessions."""
+"""User satiation: against item-by-item definitions, and what it does to sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rapport.envs.session.engine.quit_rules import Slate
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.kuairand_satiation import satiation_core
 from rapport.envs.session.response.base import MatrixResponse
-from rapport.envs.session.satiation.model import Boredom, SatiatedResponse, SatiationQuit, sensitivity
+from rapport.envs.session.satiation.model import SatiatedResponse, SatiationQuit, SatiationState, sensitivity
 from rapport.envs.session.satiation.parameters import (
     FIGURES_FILE,
     SatiationParameters,
@@ -36,13 +36,13 @@ PARAMETERS = SatiationParameters(10.0, 60.0, ("click", "long_view"), (2.0, 1.0),
 
 
 @pytest.fixture(scope="module")
-def boredom(small_data: SessionData) -> Boredom:
-    return Boredom(small_data, PARAMETERS)
+def satiation(small_data: SessionData) -> SatiationState:
+    return SatiationState(small_data, PARAMETERS)
 
 
 @pytest.fixture(scope="module")
-def tiring(matrix_response: MatrixResponse, boredom: Boredom) -> SatiatedResponse:
-    return SatiatedResponse(matrix_response, boredom)
+def satiated(matrix_response: MatrixResponse, satiation: SatiationState) -> SatiatedResponse:
+    return SatiatedResponse(matrix_response, satiation)
 
 
 def slate(users: np.ndarray, items: np.ndarray, categories: np.ndarray) -> Slate:
@@ -53,23 +53,23 @@ def slate(users: np.ndarray, items: np.ndarray, categories: np.ndarray) -> Slate
 
 @settings(max_examples=30, deadline=None)
 @given(shown=hnp.arrays(np.int32, (3, 7), elements=st.integers(0, 4)))
-def test_parts_are_what_fading_item_by_item_gives(boredom: Boredom, shown: np.ndarray) -> None:
-    expected = np.zeros((3, boredom.n_categories))
+def test_loads_are_what_fading_item_by_item_gives(satiation: SatiationState, shown: np.ndarray) -> None:
+    expected = np.zeros((3, satiation.n_categories))
     for place in range(7):
         expected *= math.exp(-0.1)
         expected[np.arange(3), shown[:, place]] += 1 - math.exp(-0.1)
-    parts = boredom.after(boredom.after(boredom.rested(3), shown[:, :4]), shown[:, 4:])
-    np.testing.assert_allclose(parts, expected, atol=1e-6)
-    assert (parts >= 0).all() and (parts.sum(axis=1) < 1).all()
+    loads = satiation.after(satiation.after(satiation.initial(3), shown[:, :4]), shown[:, 4:])
+    np.testing.assert_allclose(loads, expected, atol=1e-6)
+    assert (loads >= 0).all() and (loads.sum(axis=1) < 1).all()
 
 
-def test_boredom_passes_while_others_are_shown(boredom: Boredom) -> None:
+def test_satiation_decays_while_others_are_shown(satiation: SatiationState) -> None:
     one, other = np.zeros((1, 6), np.int32), np.ones((1, 6), np.int32)
-    bored = boredom.after(boredom.rested(1), one)
-    recovering = boredom.after(bored, other)
+    bored = satiation.after(satiation.initial(1), one)
+    recovering = satiation.after(bored, other)
     assert 0 < recovering[0, 0] < bored[0, 0]
     for _ in range(60):
-        recovering = boredom.after(recovering, other)
+        recovering = satiation.after(recovering, other)
     assert recovering[0, 0] < 1e-6 and recovering[0, 1] > 0.99
 
 
@@ -84,63 +84,63 @@ def test_sensitivity_is_a_trait_of_the_user() -> None:
     np.testing.assert_array_equal(sensitivity(users[:3], 0.0), 1.0)
 
 
-def test_who_is_rested_responds_as_inside(
-    tiring: SatiatedResponse, matrix_response: MatrixResponse, small_data: SessionData
+def test_without_load_users_respond_as_inside(
+    satiated: SatiatedResponse, matrix_response: MatrixResponse, small_data: SessionData
 ) -> None:
     users, items = np.array([3, 9]), np.array([[0, 1, 2], [3, 4, 5]], np.int32)
-    state = tiring.initial_state(users)
+    state = satiated.initial_state(users)
     assert state.shape == (2, small_data.catalog.n_categories)
     inner = matrix_response.probabilities(matrix_response.initial_state(users), users, items)
-    np.testing.assert_allclose(tiring.probabilities(state, users, items), inner, atol=1e-6)
-    assert tiring.state_after(users, items, np.zeros((2, 3, 7), np.int8)).shape == state.shape
+    np.testing.assert_allclose(satiated.probabilities(state, users, items), inner, atol=1e-6)
+    assert satiated.state_after(users, items, np.zeros((2, 3, 7), np.int8)).shape == state.shape
 
 
 def test_the_loss_of_log_odds_is_the_documented_one(
-    tiring: SatiatedResponse, matrix_response: MatrixResponse, small_data: SessionData
+    satiated: SatiatedResponse, matrix_response: MatrixResponse, small_data: SessionData
 ) -> None:
     users, items = np.array([3, 9]), np.array([[0, 1, 2], [3, 4, 5]], np.int32)
-    state = tiring.initial_state(users)
+    state = satiated.initial_state(users)
     for _ in range(3):
-        state = tiring.advance(state, users, items, np.zeros((2, 3, 7), np.int8))
+        state = satiated.advance(state, users, items, np.zeros((2, 3, 7), np.int8))
     inner = matrix_response.probabilities(state[:, :0], users, items).astype(np.float64)
-    tired = tiring.probabilities(state, users, items).astype(np.float64)
-    parts = state.astype(np.float64)
+    tired = satiated.probabilities(state, users, items).astype(np.float64)
+    loads = state.astype(np.float64)
     for b, (category_loss, overall_loss) in enumerate(((2.0, 0.5), (1.0, 0.25))):
         for row, user in enumerate(users):
             for place in range(3):
-                part = parts[row, small_data.catalog.category[items[row, place]]]
+                part = loads[row, small_data.catalog.category[items[row, place]]]
                 trait = sensitivity(np.array([user]), 0.6)[0]
-                loss = trait * (category_loss * part + overall_loss * parts[row].sum())
+                loss = trait * (category_loss * part + overall_loss * loads[row].sum())
                 p = inner[row, place, b]
                 expected = 1 / (1 + math.exp(-(math.log(p / (1 - p)) - loss)))
                 assert tired[row, place, b] == pytest.approx(expected, abs=1e-5)
     np.testing.assert_allclose(tired[:, :, 2:], inner[:, :, 2:], atol=1e-6)
 
 
-def test_inner_memory_goes_on_as_without_boredom(sequence_response, boredom: Boredom) -> None:
-    tiring = SatiatedResponse(sequence_response, boredom)
+def test_inner_memory_goes_on_as_without_satiation(sequence_response, satiation: SatiationState) -> None:
+    satiated = SatiatedResponse(sequence_response, satiation)
     users, items = np.array([1, 2]), np.array([[5, 6], [7, 8]], np.int32)
     feedback = np.ones((2, 2, 7), np.int8)
-    state = tiring.advance(tiring.initial_state(users), users, items, feedback)
+    state = satiated.advance(satiated.initial_state(users), users, items, feedback)
     inner = sequence_response.advance(sequence_response.initial_state(users), users, items, feedback)
-    np.testing.assert_allclose(tiring.split(state)[0], inner, atol=1e-6)
+    np.testing.assert_allclose(satiated.split(state)[0], inner, atol=1e-6)
 
 
-def test_certain_behaviour_stays_certain(small_data: SessionData, boredom: Boredom) -> None:
+def test_certain_behaviour_stays_certain(small_data: SessionData, satiation: SatiationState) -> None:
     table = np.zeros((200, small_data.catalog.n_items, 7))
     table[:, ::2] = 1.0
-    tiring = SatiatedResponse(MatrixResponse(table, small_data.log.behaviours), boredom)
+    satiated = SatiatedResponse(MatrixResponse(table, small_data.log.behaviours), satiation)
     users, items = np.array([0]), np.array([[0, 1]], np.int32)
-    state = tiring.advance(tiring.initial_state(users), users, items, np.ones((1, 2, 7), np.int8))
-    np.testing.assert_array_equal(tiring.probabilities(state, users, items)[0, :, 0], [1.0, 0.0])
+    state = satiated.advance(satiated.initial_state(users), users, items, np.ones((1, 2, 7), np.int8))
+    np.testing.assert_array_equal(satiated.probabilities(state, users, items)[0, :, 0], [1.0, 0.0])
 
 
-def test_a_slate_costs_more_the_more_it_repeats(small_data: SessionData, boredom: Boredom) -> None:
-    rule = SatiationQuit(boredom, tolerance=0.25)
+def test_a_slate_costs_more_the_more_it_repeats(small_data: SessionData, satiation: SatiationState) -> None:
+    rule = SatiationQuit(satiation, tolerance=0.25)
     users = np.array([4, 5])
     items = np.array([[0, 1], [2, 3]], np.int32)
     categories = np.array([[0, 0], [1, 2]], np.int32)
-    memory = rule.blank(users)
+    memory = rule.initial_memory(users)
     np.testing.assert_array_equal(rule.cost(memory, slate(users, items, categories)), [1.0, 1.0])
     before = memory.copy()
     cost = rule.cost(memory, slate(users, items, categories))
@@ -151,20 +151,20 @@ def test_a_slate_costs_more_the_more_it_repeats(small_data: SessionData, boredom
     np.testing.assert_array_equal(fresh, [1.0, 1.0])
 
 
-def test_infinite_tolerance_never_costs_more_than_one(boredom: Boredom) -> None:
-    rule = SatiationQuit(boredom, tolerance=math.inf)
+def test_infinite_tolerance_never_costs_more_than_one(satiation: SatiationState) -> None:
+    rule = SatiationQuit(satiation, tolerance=math.inf)
     users, same = np.array([4]), np.zeros((1, 6), np.int32)
-    memory = rule.blank(users)
+    memory = rule.initial_memory(users)
     assert [float(rule.cost(memory, slate(users, same, same))[0]) for _ in range(5)] == [1.0] * 5
 
 
 @pytest.mark.parametrize("tolerance", [0.0, -1.0, math.nan])
-def test_a_tolerance_that_is_none_is_refused(boredom: Boredom, tolerance: float) -> None:
+def test_a_tolerance_that_is_none_is_refused(satiation: SatiationState, tolerance: float) -> None:
     with pytest.raises(ValueError, match=r"tolerance=.*must be above 0"):
-        SatiationQuit(boredom, tolerance)
+        SatiationQuit(satiation, tolerance)
 
 
-def test_variety_keeps_people_longer(small_data: SessionData, matrix_response: MatrixResponse) -> None:
+def test_variety_makes_sessions_longer(small_data: SessionData, matrix_response: MatrixResponse) -> None:
     def lengths(varied: bool) -> np.ndarray:
         core = satiation_core(64, data=small_data, response=matrix_response, users="all", strength="high")
         env = SessionVectorEnv(core, AutoresetMode.NEXT_STEP)
@@ -234,7 +234,7 @@ def test_the_environment_passes_the_checkers(
     sb3_check_env(env)
 
 
-def test_many_people_are_as_one(small_data: SessionData, matrix_response: MatrixResponse) -> None:
+def test_a_batch_is_as_single_sessions(small_data: SessionData, matrix_response: MatrixResponse) -> None:
     envs = gym.make_vec(ID, num_envs=3, data=small_data, response=matrix_response)
     single = SessionEnv(satiation_core(1, data=small_data, response=matrix_response))
     envs.reset(seed=5)

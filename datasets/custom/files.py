@@ -1,4 +1,4 @@
-"""Columns of anybody's CSV and Parquet files as frames."""
+"""Columns of a user's CSV and Parquet files as frames."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WHOLE_NUMBER = r"-?(0|[1-9][0-9]{0,17})"
 
 
 def read_columns(path: Path, columns: list[str], ids: tuple[str, ...]) -> pd.DataFrame:
-    """Read columns of a CSV file (also compressed) or, where its name ends so, of a Parquet file.
+    """Read columns of a CSV file (also compressed) or, if its name ends in ``.parquet``, of a Parquet file.
 
     Args:
         path: the file.
-        columns: the columns wanted, with or without repetition.
-        ids: those of them that a CSV file holds ids in: they are read as text, so that ``007`` is not 7.
+        columns: the columns to read; repetitions are ignored.
+        ids: columns of ids, which are read as text from CSV files, so that ``007`` is not 7.
 
     Raises:
         DataError: the file cannot be read or lacks a column.
@@ -32,7 +32,7 @@ def read_columns(path: Path, columns: list[str], ids: tuple[str, ...]) -> pd.Dat
         if missing := [name for name in columns if name not in there]:
             raise DataError(
                 f"{path}: no column {missing[0]!r} ({len(missing)} missing); found {', '.join(there)}; "
-                "name the right one in the description"
+                "name the right one in the manifest"
             )
         table = pq.read_table(path, columns=columns) if parquet else _read_csv(path, columns, ids)
     except (pa.ArrowException, OSError) as error:
@@ -42,9 +42,9 @@ def read_columns(path: Path, columns: list[str], ids: tuple[str, ...]) -> pd.Dat
 
 
 def whole_numbers(column: str, *frames: pd.DataFrame) -> None:
-    """Turn ids that were read as text into whole numbers, in place, if all of all frames are written as such.
+    """Convert ids that were read as text to whole numbers, in place, if all ids of all frames are written as such.
 
-    Ids such as ``007`` stay text in every frame.
+    With an id such as ``007`` they stay text in every frame.
     """
     texts = [frame for frame in frames if not pd.api.types.is_integer_dtype(frame[column])]
     distinct = [pd.Series(frame[column].unique()) for frame in texts]
