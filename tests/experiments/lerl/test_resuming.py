@@ -132,14 +132,14 @@ def test_checkpoints_pools_and_answers_of_a_moved_folder_are_taken(twin_env, sma
 def as_before(checkpoint, run_folder):
     """Rewrite a checkpoint's note as an earlier version wrote it; its planner."""
     arrays, note = load_arrays(checkpoint)
-    planner = {k: v for k, v in note["planner"].items() if k not in ("type", "cooldown", "replan_trigger")}
+    planner = {k: v for k, v in note["planner"].items() if k not in ("type", "cooldown", "replan_threshold")}
     note["planner"] = {
         **planner,
         "llm_seconds": 300.0,
         "cache": f"{run_folder}/llm-cache.sqlite",
         "pool": f"{run_folder}/reflections-seed0.sqlite",
         "rest": note["planner"]["cooldown"],
-        "surprise": note["planner"]["replan_trigger"],
+        "surprise": note["planner"]["replan_threshold"],
         "record": None,
     }
     save_arrays(checkpoint, arrays, note)
@@ -198,7 +198,7 @@ def test_an_old_note_is_read_name_by_name():
         HEURISTIC,
         period=20,
         cooldown=False,
-        replan_trigger=2.5,
+        replan_threshold=2.5,
         llm_calls=7,
         llm_seconds=300.0,
         most=6,
@@ -249,16 +249,28 @@ def test_old_results_are_named_left_alone_and_their_rows_run_anew(twin_env, smal
     old = {tmp_path / "results" / f"{row}-seed0.json": of_format_two(row, 0) for row in ("no-rl", "random")}
     for path, text in old.items():
         path.write_text(text)
+    out = io.StringIO()
+    tell_problems(done, Console(file=out, width=80), tmp_path / "elsewhere")
+    assert out.getvalue().strip() == (
+        f"2 results of an earlier version of Rapport are in {tmp_path / 'results'}, e.g. no-rl-seed0.json: they are "
+        "left alone and not read; their rows are run anew."
+    )
     assert done.results() == {}
     found = run(done)
     assert {name: result.episodes for name, result in found.items()} == {"no-rl": 8, "random": 8}
     assert {path: path.read_text() for path in old} == old
-    out = io.StringIO()
-    tell_problems(done.store, Console(file=out, width=80))
-    assert out.getvalue().strip() == (
-        f"2 results of an earlier version of Rapport are in {tmp_path / 'results'}, e.g. no-rl-seed0.json: they are "
-        "left alone and not read; their rows were run anew."
-    )
+
+
+def test_damaged_results_are_told_before_they_are_run_again(twin_env, small, tmp_path):
+    done = experiment(twin_env, small, tmp_path, ("random",))
+    first = run(done)["random"]
+    path = done.store.path("random", 0, done.key(done.rows[0]))
+    path.write_text("{")
+    fresh, out = experiment(twin_env, small, tmp_path, ("random",)), io.StringIO()
+    tell_problems(fresh, Console(file=out, width=80))
+    assert out.getvalue().startswith(f"A damaged result was set aside: {path}: JSONDecodeError")
+    assert path.with_name(f"{path.name}.broken").exists() and not path.exists()
+    np.testing.assert_array_equal(run(fresh)["random"].arrays["return"], first.arrays["return"])
 
 
 def test_a_training_that_an_earlier_version_began_is_set_aside(twin_env, small, asked, tmp_path, caplog):
