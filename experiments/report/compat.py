@@ -26,7 +26,8 @@ from rapport.experiments.results.llm_cost import COST_COLUMNS
 from rapport.experiments.results.store import MethodResult, write_atomically
 
 LICENCE = licence_note("kuairand-pure")
-Card = TableBlock = Table
+Card = Table
+TableBlock = Table
 _METRICS = {"t_int": "T_int [slates]", "r_cum": "R_cum [summed click rate]", "r_sin": "R_sin [click rate]"}
 _TERMS = (
     "T_int: mean number of slates a user stays for, from the first to the one after which the user leaves.",

@@ -100,8 +100,8 @@ def separation_page(data: str, tables: Sequence[Table], rows: Sequence[Row]) -> 
     found = []
     for environment in dict.fromkeys(row.environment for row in rows):
         best = max((row for row in rows if row.environment == environment), key=lambda row: row.total.point)
-        above = f", {best.against.shown(3, signed=True)} above rotation" if best.against else ""
-        found.append(f"in {environment} {best.method} ({best.total.shown(3)}{above})")
+        against = f", {best.against.shown(3, signed=True)} against rotation" if best.against else ""
+        found.append(f"{best.method} in {environment} ({best.total.shown(3)}{against})")
     return Page(
         title=f"Methods under satiation: {data}",
         finding=f"Highest R_cum: {'; '.join(found)}.",
