@@ -126,7 +126,7 @@ class SatiationInside:
             effects_table(logged, f"Per logged exposure, in the log; {data.name}"),
             effects_table(found, f"What a full recent past takes in the simulator; {data.name}"),
         ):
-            console.print(table.to_rich())
+            console.print(table)
         return 0
 
 
