@@ -14,7 +14,7 @@ from rapport.agents.planning.lm.embedded import embedded_model
 from rapport.agents.planning.lm.policy_gradient import Improving
 from rapport.experiments.commands.run import fit_simulator
 from rapport.experiments.commands.simulator import DataName
-from rapport.experiments.jobs.local import run_jobs, shown
+from rapport.experiments.jobs.local import ProgressDisplay, run_jobs
 from rapport.experiments.lerl.config import Setup
 from rapport.experiments.planner_lm.build import School
 from rapport.experiments.planner_lm.card import COLUMNS as COLUMNS_OF_CARD
@@ -59,7 +59,7 @@ class LmTrain:
         school = School(
             setup, self.out.resolve(), self.rounds, seed=self.seed, teaching=replace(Teaching(), steps=self.steps)
         )
-        with shown(console, 1) as board:
+        with ProgressDisplay(console, 1) as board:
             path = school.graduate(board.show)
             board.finish("embedded planner model")
         console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)

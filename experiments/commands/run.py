@@ -26,7 +26,7 @@ from rapport.datasets.registry.fetch import fetch
 from rapport.datasets.registry.load import available
 from rapport.datasets.schema import DataError
 from rapport.envs.session.response.fit import Profile
-from rapport.experiments.jobs.local import Named, run_jobs
+from rapport.experiments.jobs.local import Job, run_jobs
 from rapport.experiments.lerl.baseline_training import learn_baseline
 from rapport.experiments.lerl.config import PlannerChoice, Setup, model_label, with_language_model
 from rapport.experiments.lerl.grid import tuned_settings
@@ -193,14 +193,12 @@ class Plan:
         """Methods that are trained."""
         return ("lerl", "ppo", *CLICK_LEARNERS, *(("no-reflection",) if self.planner.llm is not None else ()))
 
-    def jobs(self) -> list[Named]:
+    def jobs(self) -> list[Job]:
         """Per seed: the first policy, then all that is trained and played from it."""
         jobs = []
         for seed in range(self.seeds):
-            later = tuple(
-                Named(f"{method}, seed {seed}", TrainAndPlay(self, method, seed)) for method in self.learners()
-            )
-            jobs.append(Named(f"first policy, seed {seed}", FirstAndControls(self, seed), later))
+            later = tuple(Job(f"{method}, seed {seed}", TrainAndPlay(self, method, seed)) for method in self.learners())
+            jobs.append(Job(f"first policy, seed {seed}", FirstAndControls(self, seed), later))
         return jobs
 
     def say(self, console: Console) -> None:
@@ -325,10 +323,10 @@ def fit_simulator(setup: Setup, console: Console) -> None:
     """Fit the simulator, once for all processes, on all cores."""
     from rapport.envs.session.official.profile import FAULTS, official_settings
     from rapport.envs.session.simulator_cache import load_official, load_simulator
-    from rapport.experiments.jobs.local import shown
+    from rapport.experiments.jobs.local import ProgressDisplay
 
     torch.set_num_threads(os.cpu_count() or 1)
-    with shown(console, 1) as board:
+    with ProgressDisplay(console, 1) as board:
 
         def report(done: int, total: int, loss: float) -> None:
             board.show("fitting the simulator", done / total)

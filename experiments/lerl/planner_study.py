@@ -13,7 +13,7 @@ from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import HEURISTIC
 from rapport.experiments.commands.evaluate import load_agent
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.config import SHUFFLED, WORST, PlannerChoice, Setup, planned
 from rapport.experiments.lerl.evaluation import play
 from rapport.experiments.lerl.play import Evaluation, play_agent
@@ -108,15 +108,15 @@ class Study:
         found = [store.load(name, seed) for name, seed in names]
         return [result for result in found if result is not None]
 
-    def jobs(self) -> list[Named]:
+    def jobs(self) -> list[Job]:
         """Per seed: a low level and a pool, then all variants that have not been played."""
         done = {(result.method, result.seed) for result in self.results()}
         jobs = []
         for seed in range(self.seeds):
             missing = [variant for variant in self.variants if (variant.name, seed) not in done]
-            later = tuple(Named(f"{v.name}, seed {seed}", PlayVariant(self, v, seed)) for v in missing)
+            later = tuple(Job(f"{v.name}, seed {seed}", PlayVariant(self, v, seed)) for v in missing)
             if missing:
-                jobs.append(Named(f"preparing, seed {seed}", Prepare(self, seed), later))
+                jobs.append(Job(f"preparing, seed {seed}", Prepare(self, seed), later))
         return jobs
 
     def agent(self, seed: int, progress: Progress = lambda _: None) -> PPO:

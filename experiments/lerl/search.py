@@ -26,7 +26,7 @@ from rapport.agents.baselines import (
 )
 from rapport.agents.baselines.task import Act
 from rapport.agents.lerl import LowLevel, served_slates
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.baseline_training import learn_baseline
 from rapport.experiments.lerl.config import PlannerChoice, Setup, planned
 from rapport.experiments.lerl.evaluation import play
@@ -90,10 +90,10 @@ class Search:
     sessions: int
     folder: str
 
-    def jobs(self, methods: tuple[str, ...]) -> list[Named]:
+    def jobs(self, methods: tuple[str, ...]) -> list[Job]:
         """The first policy, then one job per method."""
-        later = tuple(Named(f"search: {method}", SearchMethod(self, method)) for method in methods)
-        return [Named("first policy", Prepare(self), later)]
+        later = tuple(Job(f"search: {method}", SearchMethod(self, method)) for method in methods)
+        return [Job("first policy", Prepare(self), later)]
 
     def training(self, method: str, low_level: LowLevel, folder: Path) -> Training:
         """One trial's training of LERL's kind."""

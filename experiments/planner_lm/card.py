@@ -24,7 +24,7 @@ from rapport.agents.planning.planner import Planner, session_views
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.kuairec.load import synthetic_kuairec
 from rapport.datasets.schema import SessionData
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.config import PlannerChoice, Setup
 from rapport.experiments.lerl.evaluation import evaluation_users, play
 from rapport.experiments.lerl.training import Progress, Training, first_agent
@@ -123,14 +123,14 @@ class CardStudy:
         config = config_hash({**known, **model, "low_level": asdict(self.low_level)})
         return ResultStore(Path(self.folder) / "results" / service.name, config)
 
-    def jobs(self) -> list[Named]:
+    def jobs(self) -> list[Job]:
         """Per data set and seed a first policy, then whatever was not played."""
         jobs = []
         for seed in range(self.seeds):
             for service in self.services:
                 store = self.store(service)
                 if any(store.load(row_name(planner), seed) is None for planner in PLANNERS):
-                    jobs.append(Named(f"{service.name}, seed {seed}", PlayService(self, service, seed)))
+                    jobs.append(Job(f"{service.name}, seed {seed}", PlayService(self, service, seed)))
         return jobs
 
     def results(self, service: Service, planner: str) -> list[MethodResult]:

@@ -18,7 +18,7 @@ from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planne
 from rapport.agents.planning.lm.lookahead import HeldPlans
 from rapport.agents.planning.lm.policy_gradient import Improving, PlannerLearner, Round
 from rapport.agents.planning.wrapper import PlannedVectorEnv
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.config import PlannerChoice, Setup
 from rapport.experiments.lerl.evaluation import evaluation_users, play
 from rapport.experiments.lerl.training import Progress, Training, first_agent
@@ -79,11 +79,11 @@ class ImprovingStudy:
         found = [store.load(point_name(n), seed) for n in self.points() for seed in range(self.seeds)]
         return [result for result in found if result is not None]
 
-    def jobs(self) -> list[Named]:
+    def jobs(self) -> list[Job]:
         """One per seed that is not done."""
         store, last = self.store(), point_name(self.settings.rounds)
         missing = [seed for seed in range(self.seeds) if store.load(last, seed) is None]
-        return [Named(f"seed {seed}", ImproveSeed(self, seed)) for seed in missing]
+        return [Job(f"seed {seed}", ImproveSeed(self, seed)) for seed in missing]
 
     def improved(self, seed: int) -> Path:
         """Where the improved model of a seed is written."""
