@@ -149,10 +149,10 @@ class BenchStreaming:
                 streaming.measure(rows, self.folder, self.max_items, status.update, self.videos) for rows in self.rows
             ]
         console.print(streaming_table(found))
-        for log in found:
+        for log in (measurement.conversion for measurement in found):
             console.print(
-                f"{log.conversion.rows_read:,} rows: {log.conversion.videos:,} of {log.conversion.videos_read:,} videos kept, "
-                f"{log.conversion.rows_dropped:,} rows of others dropped, {log.conversion.rows_repeated:,} repeated",
+                f"{log.rows_read:,} rows: {log.videos:,} of {log.videos_read:,} videos kept, "
+                f"{log.rows_dropped:,} rows of others dropped, {log.rows_repeated:,} repeated",
                 highlight=False,
             )
         return 0
