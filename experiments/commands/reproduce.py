@@ -24,7 +24,7 @@ from rapport.experiments.commands.options import (
 )
 from rapport.experiments.commands.run import fills_the_machine, find_run_data, planner_of, tell_problems
 from rapport.experiments.core import EnvConfig, Experiment, jobs_of
-from rapport.experiments.core.preparation import prepare
+from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.environments import TITLES, data_of, session_env
 from rapport.experiments.lerl.paper import PAPER
 from rapport.experiments.lerl.protocol import HeldOutSessions

@@ -28,7 +28,7 @@ from rapport.experiments.commands.options import (
     at_least_one,
 )
 from rapport.experiments.core import EnvConfig, Experiment
-from rapport.experiments.core.preparation import prepare
+from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
 from rapport.experiments.lerl.protocol import HeldOutSessions

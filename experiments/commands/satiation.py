@@ -17,7 +17,7 @@ from rapport.envs.session.satiation.parameters import shipped
 from rapport.experiments.commands.options import LocalData, Workers
 from rapport.experiments.commands.simulator import DataName, fitted_simulator
 from rapport.experiments.core import jobs_of
-from rapport.experiments.core.preparation import prepare
+from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.results.store import wrote

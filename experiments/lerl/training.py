@@ -29,7 +29,7 @@ from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.warm_start import WarmStart
 from rapport.datasets.schema import SessionData
 from rapport.experiments.core import EnvConfig, EpisodeStatistics, identity
-from rapport.experiments.core.episode_statistics import CurvePoint
+from rapport.experiments.core.rollout import CurvePoint
 from rapport.experiments.core.row import Progress
 from rapport.experiments.lerl.config import PlannerConfig, planned
 from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of

@@ -218,4 +218,4 @@ def moved(package: str) -> Callable[[str], Any]:
     return __getattr__
 
 
-sys.meta_path.insert(0, _Finder())
+sys.meta_path.append(_Finder())
