@@ -1,1 +1,1 @@
-"""Files: archives, downloads, caches, atomic writes."""
+"""Files: archives, downloads, CSV tables, caches, atomic writes."""

@@ -1,1 +1,1 @@
-"""KuaiRec, and a synthetic stand-in."""
+"""KuaiRec, and synthetic data of the same form."""
