@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rapport.envs.preparation import prepare, prepared_by
+    from rapport.envs.common.preparation import prepare, prepared_by
     from rapport.envs.registration import register_environments
     from rapport.envs.session.arguments import SessionArguments
     from rapport.envs.session.custom_log import register_log
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "rapport.envs.preparation": (
+    "rapport.envs.common.preparation": (
         "prepare",
         "prepared_by",
     ),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError, SessionData
-from rapport.envs.preparation import Progress
+from rapport.envs.common.preparation import Progress
 from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
 from rapport.envs.session.official.response import HistoryResponse

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rapport.datasets.schema import DataError as DataError
     from rapport.datasets.schema import SessionData as SessionData
     from rapport.datasets.twin import twin as twin
-    from rapport.envs.preparation import prepare as prepare
+    from rapport.envs.common.preparation import prepare as prepare
     from rapport.envs.session.custom_log import register_log as register_log
 
 __version__ = "0.1.0"
@@ -45,7 +45,7 @@ _HOME = {
     "from_frames": "rapport.datasets.custom.frames",
     "from_manifest": "rapport.datasets.custom.manifest",
     "load": "rapport.datasets.registry.load",
-    "prepare": "rapport.envs.preparation",
+    "prepare": "rapport.envs.common.preparation",
     "register_log": "rapport.envs.session.custom_log",
     "twin": "rapport.datasets.twin",
 }

@@ -12,7 +12,8 @@ import pytest
 
 import rapport
 from rapport.datasets.kuairec.load import synthetic_kuairec
-from rapport.envs.session.arguments import CoreArguments, LogArguments, SessionArguments, check_arguments
+from rapport.envs.common.arguments import check_arguments
+from rapport.envs.session.arguments import CoreArguments, LogArguments, SessionArguments
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.kuairand import KuaiRandArguments, kuairand_core, kuairand_env
 from rapport.envs.session.kuairand_satiation import SatiationArguments, satiation_core

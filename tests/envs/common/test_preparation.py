@@ -14,7 +14,7 @@ import pytest
 import rapport
 from rapport.datasets.kuairec.load import synthetic_kuairec
 from rapport.datasets.twin import twin
-from rapport.envs.preparation import prepare, prepared_by
+from rapport.envs.common.preparation import prepare, prepared_by
 from rapport.envs.session import kuairand
 from rapport.envs.session.response.base import MatrixResponse
 

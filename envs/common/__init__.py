@@ -1,0 +1,1 @@
+"""What environments of any kind share: the check of keyword arguments, and preparation ahead of time."""
