@@ -3,6 +3,7 @@
 from rapport.agents.llm.base.interface import LLM, Budget, Completion, Meter, Sampling
 from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.load import open_llm
+from rapport.agents.llm.prompts import Prompt
 from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.llm.transcript import RecordedLLM, ReplayLLM, conversation
@@ -13,6 +14,7 @@ __all__ = [
     "CachedLLM",
     "Completion",
     "Meter",
+    "Prompt",
     "RecordedLLM",
     "ReplayLLM",
     "Sampling",
