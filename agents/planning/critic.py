@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rapport.agents.llm.base.interface import LLM
 from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.planner import FinishedSession
-from rapport.agents.planning.prompts import Prompt, load_prompt
+from rapport.agents.planning.prompts import Prompt, checked_prompt
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wording import checked_names, describe_slates
 
@@ -61,7 +61,7 @@ class LLMCritic:
         self._names = checked_names(category_names)
         self._words = words
         self._retries = retries
-        self._prompt = prompt or load_prompt("reflect")
+        self._prompt = checked_prompt("reflect", prompt)
 
     def reflect(self, sessions: list[FinishedSession]) -> None:
         """Look back on sessions that just ended."""

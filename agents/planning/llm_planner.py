@@ -11,7 +11,7 @@ from rapport.agents.llm.structured import complete_json
 from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
 from rapport.agents.planning.preference import FloatArray, category_counts, check_views, checked_prior
-from rapport.agents.planning.prompts import Prompt, load_prompt
+from rapport.agents.planning.prompts import Prompt, checked_prompt
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wording import (
     UNKNOWN,
@@ -89,7 +89,7 @@ class LLMPlanner:
         self._slates, self._taste = slates, taste
         self._n_reflections, self._alpha, self._group = reflections, alpha, group
         self._retries = retries
-        self._prompt = prompt or load_prompt("plan")
+        self._prompt = checked_prompt("plan", prompt)
         self._schema = plan_schema(self._names, self._fewest, self._most)
         # Enough for a model that writes byte by byte.
         longest = max(len(name.encode()) for name in self._names)

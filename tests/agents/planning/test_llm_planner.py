@@ -14,7 +14,8 @@ from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.memory import SimilarSessions, tastes
 from rapport.agents.planning.planner import FinishedSession, SessionViews
-from rapport.agents.planning.prompts import VARIABLES, Prompt, load_prompt
+from rapport.agents.planning.prompts import NAMES as PROMPTS
+from rapport.agents.planning.prompts import Prompt, load_prompt
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.datasets.schema import SessionData
 
@@ -217,14 +218,26 @@ def test_the_critic_keeps_no_nonsense(text: str) -> None:
 
 
 def test_prompts_name_their_variables() -> None:
-    for name in VARIABLES:
+    for name in PROMPTS:
         prompt = load_prompt(name)
-        assert len(prompt.version) == 12
-        prompt.fill(**dict.fromkeys(VARIABLES[name], "x"))
+        assert len(prompt.version) == 12 and prompt.variables
+        prompt.fill(**dict.fromkeys(prompt.variables, "x"))
     with pytest.raises(ValueError, match="no prompt named 'plot'"):
         load_prompt("plot")
-    with pytest.raises(ValueError, match=r"must name the variables .*; it names oops"):
-        Prompt("plan", "$oops")
+    with pytest.raises(ValueError, match=r"must have the variables .*; unknown: \$oops"):
+        planner(ScriptedLLM([]), prompt=Prompt("plan", "$oops"))
+    with pytest.raises(ValueError, match=r"'reflect' must have the variables .*; missing: \$clicks, .*; unknown: none"):
+        LLMCritic(ScriptedLLM([]), ReflectionPool(), NAMES, prompt=Prompt("reflect", "$words"))
+
+
+def test_a_users_own_prompt_is_what_the_model_reads(tmp_path: Path) -> None:
+    text = load_prompt("plan").text
+    (tmp_path / "mine.txt").write_text("My own words.\n" + text, "utf-8")
+    mine, theirs = (
+        planner(ScriptedLLM([]), prompt=prompt).prompts(views_of())
+        for prompt in (Prompt.from_file(tmp_path / "mine.txt"), None)
+    )
+    assert mine == ["My own words.\n" + prompt for prompt in theirs]
 
 
 def test_the_whole_loop_on_a_real_gguf(tiny_gguf: Path) -> None:
