@@ -14,13 +14,19 @@ from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm.transcript import seal
 from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
-from rapport.experiments.lerl.agents import load_agent
-from rapport.experiments.lerl.config import LLM, PlannerConfig, model_label, planner_of_note, with_language_model
+from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
+from rapport.experiments.lerl.config import (
+    LLM,
+    OTHER_NAMES,
+    PlannerConfig,
+    model_label,
+    with_language_model,
+)
 from rapport.experiments.lerl.environments import env_of_note
 from rapport.experiments.lerl.learners import slates_of
 from rapport.experiments.lerl.metrics import METRICS
 from rapport.experiments.lerl.protocol import HeldOutSessions
-from rapport.experiments.lerl.rows import DEFINITIONS, NO_LLM
+from rapport.experiments.lerl.rows import DEFINITIONS, OLD_NAMES
 from rapport.experiments.report.table import Table
 from rapport.experiments.results.llm_cost import COST_COLUMNS, cost_rows, mean_meter, planned_by
 from rapport.experiments.results.store import Result
@@ -59,28 +65,27 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         """Print T_int, R_cum and R_sin with 95 % intervals over users and chance; 0."""
         env, agent, note = trained_agent(self.checkpoint, self.data, self.data_dir)
         planner, console = self._planner(note), Console()
-        # The pool of reflections lies beside the checkpoints' folder, under the name of the row that was trained.
-        name = self.checkpoint.stem.rpartition("-seed")[0] or self.checkpoint.stem
+        name, label = _row_of(note)
         folder = self.checkpoint.resolve().parent.parent
+        protocol = HeldOutSessions(self.sessions, pool_file=pool_of_agent(self.checkpoint, note))
         results = []
         for seed in range(self.seeds):
             console.print(f"  playing {self.sessions:,} sessions, draw {seed + 1} of {self.seeds}", highlight=False)
-            row = Row(name, _label(note), env, _Loaded(agent), planner=planner)
+            row = Row(name, label, env, _Loaded(agent), planner=planner)
             task = Task(row, row, seed, folder)
-            protocol = HeldOutSessions(self.sessions, pool_seed=int(note["seed"]))
             played = protocol(task, row.learner(task, lambda _: None))
             arrays, units, ids, meter, notes = played
-            results.append(Result(name, _label(note), seed, arrays, units, ids, meter, notes=notes))
+            results.append(Result(name, label, seed, arrays, units, ids, meter, notes=notes))
         if planner.record is not None:
             seal(Path(planner.record))
         self._print(console, note, planner, results)
         return 0
 
     def _planner(self, note: dict[str, Any]) -> PlannerConfig:
-        trained_with = planner_of_note(note["planner"])
-        planner = trained_with if self.llm is None else replace(trained_with, name=LLM, llm=self.llm)
+        trained_with = planner_of_agent(self.checkpoint, note)
+        planner = trained_with if self.llm is None else replace(trained_with, name=LLM, llm=self.llm, cache=None)
         if self.planner is not None:
-            planner = PlannerConfig(self.planner, period=trained_with.period)
+            planner = PlannerConfig(OTHER_NAMES.get(self.planner, self.planner), period=trained_with.period)
         if planner.llm is not None:
             return with_language_model(planner, planner.llm, self.budget(), self.llm_record)
         if self.llm_record is not None:
@@ -88,13 +93,13 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         return planner
 
     def _print(self, console: Console, note: dict[str, Any], planner: PlannerConfig, results: list[Result]) -> None:
-        who = f"{planner.name}, {NO_LLM}" if planner.llm is None else model_label(planner.llm)
+        who = f"{planner.name} (no LLM given)" if planner.llm is None else model_label(planner.llm)
         rows = []
         for metric in METRICS:
             value = estimated(results, metric)
             assert value is not None
             rows.append((f"{metric.name}, {metric.unit}", f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}"))
-        title = f"{_label(note)}, {note['transitions']:,} transitions; planner: {who}"
+        title = f"{results[0].label}, {note['transitions']:,} transitions; planner: {who}"
         columns = (("measure", ""), ("value", ""), ("95 % interval", ""))
         console.print(Table(columns, tuple(rows), title).to_rich())
         console.print(
@@ -103,11 +108,12 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             highlight=False,
         )
         if planner.llm is not None:
-            _print_cost(console, _label(note), results)
+            _print_cost(console, results)
 
 
-def _print_cost(console: Console, label: str, results: list[Result]) -> None:
+def _print_cost(console: Console, results: list[Result]) -> None:
     """What the language model cost, who planned, and where a limit was reached."""
+    label = results[0].label
     meter = mean_meter([r.meter for r in results])
     served = sum(r.served for r in results) / len(results)
     console.print(Table(COST_COLUMNS, tuple(cost_rows(label, meter, served))).to_rich())
@@ -128,6 +134,8 @@ def trained_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[E
     return env, agent, note
 
 
-def _label(note: dict[str, Any]) -> str:
-    """Shown name of the row that a checkpoint belongs to."""
-    return DEFINITIONS[note["method"] if note["method"] in DEFINITIONS else "no-rl"].label
+def _row_of(note: dict[str, Any]) -> tuple[str, str]:
+    """Short and shown name of the row that a checkpoint belongs to."""
+    name = OLD_NAMES.get(note["method"], note["method"])
+    name = name if name in DEFINITIONS else "no-rl"
+    return name, DEFINITIONS[name].label

@@ -25,9 +25,9 @@ from rapport.experiments.commands.evaluate import trained_agent
 from rapport.experiments.commands.options import DataDirectory, at_least_one
 from rapport.experiments.core import Act
 from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari
-from rapport.experiments.lerl.config import planned, planner_of_note
+from rapport.experiments.lerl.agents import planner_of_agent, pool_of_agent
+from rapport.experiments.lerl.config import planned
 from rapport.experiments.lerl.environments import data_of, sessions_of
-from rapport.experiments.lerl.training import pool_beside
 
 BATCH = 256
 """Sessions played at once."""
@@ -149,7 +149,7 @@ class Export(DataDirectory):
         played_in, agent, note = trained_agent(Path(self.policy), self.data, self.data_dir)
         sessions, data = sessions_of(played_in, self._batch, self.users), data_of(played_in)
         recorder = Recorder(sessions)
-        planner, pool = planner_of_note(note["planner"]), pool_beside(Path(self.policy).resolve())
+        planner, pool = planner_of_agent(Path(self.policy), note), pool_of_agent(Path(self.policy), note)
         rng = np.random.default_rng(self.seed)
         above = planned(recorder, data, planner, planner.open(self.seed), rng, pool)
         env = act_on(above, slate_policy(agent).encoder)

@@ -18,6 +18,7 @@ from rapport.experiments.commands.options import (
     Workers,
     at_least_one,
 )
+from rapport.experiments.commands.run import tell_problems
 from rapport.experiments.core import EnvConfig, Experiment, Row
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, PlannerConfig, with_language_model
@@ -58,6 +59,7 @@ class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Worker
         llm.open(seed=0)
         learner = study_learner(llm, sizes["pool_sessions"], agents, sizes["seeds"])
         study = planner_study(rows(env, llm, learner), sizes["seeds"], sizes["sessions"], out.resolve())
+        tell_problems(study, console)
         prepare([env], console)
         self.run_jobs(study.jobs(), console)
         return study

@@ -63,12 +63,11 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
         begun, console = time.monotonic(), Console()
         reproduction = self.reproduction(console)
         reproduction.say(console)
-        experiments = reproduction.experiments
+        experiments, folder = reproduction.experiments, self.out.resolve()
+        for name, experiment in experiments.items():
+            tell_problems(experiment, console, *([folder / MAIN / "results"] if name == MAIN else []))
         prepare([experiment.rows[0].env for experiment in experiments.values()], console)
-        folder = self.out.resolve()
         self.run_shared(jobs_of(experiments.values()), folder, console, 1 if fills_the_machine(self.llm) else None)
-        for experiment in experiments.values():
-            tell_problems(experiment.store, console)
         reproduction.publish(folder, console)
         console.print(f"Done in {(time.monotonic() - begun) / 60:.1f} minutes.", highlight=False)
         return 0
@@ -105,6 +104,8 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
         experiments: dict[str, Experiment] = {}
         for place, env in envs.items():
             rows, main = lerl_rows(self._rows(place), env, settings), place == MAIN
+            if not rows:
+                raise ValueError(f"--methods {' '.join(self.methods)}: a language model plans there; give --llm one")
             if main and not self.quick:
                 rows += sensitivity_rows(rows, planner.llm is not None)
             protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED if main else ())

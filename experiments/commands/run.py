@@ -29,7 +29,7 @@ from rapport.experiments.commands.options import (
 )
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.core.env_config import prepare
-from rapport.experiments.lerl.config import LLM, PlannerConfig, with_language_model
+from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
@@ -61,11 +61,11 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         begun, console = time.monotonic(), Console()
         planned = self.planned(find_run_data(self.data, self.data_dir, console))
         planned.say(console)
+        tell_problems(planned.experiment, console)
         prepare([planned.env], console)
         self.run_jobs(planned.experiment.jobs(), console, planned.processes)
         if planned.settings.planner.record is not None:
             seal(Path(planned.settings.planner.record))
-        tell_problems(planned.experiment.store, console)
         publish(run_page(planned.experiment, planned.settings.planner, planned.told()), planned.folder, console)
         console.print(
             f"Curves: tensorboard --logdir {planned.folder / 'tensorboard'}\n"
@@ -169,25 +169,34 @@ def planner_of(model: LanguageModel, limits: LanguageModelLimits, period: int, f
         if limits.llm_record is not None:
             raise ValueError(f"--llm-record {limits.llm_record}: there is nothing to record where no model plans")
         return planner
-    planner = replace(planner, name=LLM, cache=str(folder / "llm-cache.sqlite"))
+    planner = replace(planner, name=LLM, cache=str(folder / CACHE))
     planner = with_language_model(planner, model.llm, limits.budget(), limits.llm_record)
     planner.open(seed=0)
     return planner
 
 
-def tell_problems(store: ResultStore, console: Console) -> None:
-    """Say what was wrong with results, and which of an earlier version were left alone."""
-    for problem in store.problems:
-        console.print(f"A damaged result was set aside: {problem}", style="yellow", highlight=False, markup=False)
-    if old := store.of_earlier_formats():
-        console.print(
-            f"{len(old)} results of an earlier version of Rapport are in {store.folder}, e.g. {old[0].name}: they are "
-            "left alone and not read; their rows were run anew.",
-            style="yellow",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+def tell_problems(experiment: Experiment, console: Console, *former: Path) -> None:
+    """Say which results are damaged and which are of an earlier version, before their rows are run anew.
+
+    Args:
+        experiment: whose results are looked through; damaged ones are set aside.
+        console: where to say it.
+        former: further folders, in which an earlier version kept results.
+    """
+    experiment.results()
+    for problem in experiment.store.problems:
+        said = f"A damaged result was set aside: {problem}"
+        console.print(said, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    for store in (experiment.store, *map(ResultStore, former)):
+        if old := store.of_earlier_formats():
+            console.print(
+                f"{len(old)} results of an earlier version of Rapport are in {store.folder}, e.g. {old[0].name}: they "
+                "are left alone and not read; their rows are run anew.",
+                style="yellow",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def fills_the_machine(llm: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent
 from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.experiments.core import EnvConfig
-from rapport.experiments.lerl.config import PlannerConfig, planned
+from rapport.experiments.lerl.config import CACHE, PlannerConfig, planned, planner_of_note
 from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of
+from rapport.experiments.lerl.training import pool_beside
 
 
 def load_agent(checkpoint: Path, env: EnvConfig) -> tuple[PPO, dict[str, Any]]:
@@ -37,6 +41,25 @@ def stored_low_level(note: dict[str, Any]) -> LowLevel:
     """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
     settings = {**note["low_level"], "warm_start": None}
     return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
+
+
+def planner_of_agent(checkpoint: Path, note: dict[str, Any]) -> PlannerConfig:
+    """Who planned while an agent was trained; a language model's answers are those that its run has kept."""
+    answers = checkpoint.resolve().parent.parent / CACHE
+    planner = planner_of_note(note["planner"])
+    return replace(planner, cache=str(answers)) if planner.llm is not None and answers.exists() else planner
+
+
+def pool_of_agent(checkpoint: Path, note: dict[str, Any]) -> Path:
+    """The reflections that a trained agent's planner reads, beside its checkpoint.
+
+    Where there are none, as where an earlier version kept them under another name, they are those in the checkpoint.
+    """
+    path = pool_beside(checkpoint.resolve())
+    if note.get("reflections") and not path.exists():
+        with closing(ReflectionPool(path)) as pool:
+            pool.restore([Reflection(**entry) for entry in note["reflections"]])
+    return path
 
 
 def file_digest(path: Path) -> str:

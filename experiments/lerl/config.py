@@ -29,6 +29,10 @@ SIMILAR = "llm, reflections of similar users"
 LLM_PLANNERS = (LLM, LLM_ONLY, SHUFFLED, WORST, SIMILAR)
 LEARNING_PLANNERS = (LLM, SIMILAR)
 """Those whose critic looks back on sessions while an agent learns."""
+OTHER_NAMES = {"lasting preference": HEURISTIC, "top-k preference": HEURISTIC}
+"""What planners are called on command lines and in checkpoints, beside their own names."""
+CACHE = "llm-cache.sqlite"
+"""File in a run's folder that keeps a language model's answers."""
 ALPHA = 0.1
 """Of LERL's Eq. 4."""
 
@@ -120,7 +124,8 @@ def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
         {"rest": "cooldown", "surprise": "replan_threshold"}.get(name, name): value for name, value in note.items()
     }
     names = {f.name for f in fields(PlannerConfig) if not f.metadata.get("local")}
-    return PlannerConfig(**{name: value for name, value in known.items() if name in names})
+    given = {name: value for name, value in known.items() if name in names}
+    return PlannerConfig(**{**given, "name": OTHER_NAMES.get(given["name"], given["name"])})
 
 
 def planned(

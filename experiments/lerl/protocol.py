@@ -44,8 +44,8 @@ class HeldOutSessions:
     """For each row and seed."""
     shared_pool: str | None = None
     """Name of a pool of reflections that all rows of a seed read; None: each reads its own, or of whom it plays."""
-    pool_seed: int | None = field(default=None, metadata=LOCAL)
-    """Seed of the training whose pool is read; by default that of the task."""
+    pool_file: Path | None = field(default=None, metadata=LOCAL)
+    """File of the pool that is read, where it lies elsewhere than in the task's folder."""
     recorded: tuple[str, ...] = field(default=(), metadata=LOCAL)
     """Rows of which some sessions of seed 0 are written down slate by slate, to be looked at."""
 
@@ -78,8 +78,9 @@ class HeldOutSessions:
         users = evaluation_users(data, n, task.seed, sessions.core.users)
         if planner is None:
             return sessions, users
-        seed = task.seed if self.pool_seed is None else self.pool_seed
-        pool = pool_beside(task.folder / "checkpoints" / f"{self.shared_pool or task.trained.name}-seed{seed}")
+        pool = self.pool_file or pool_beside(
+            task.folder / "checkpoints" / f"{self.shared_pool or task.trained.name}-seed{task.seed}"
+        )
         rng = np.random.default_rng([task.seed, stream])
         return planned(sessions, data, planner, llm, rng, pool, once=True), users
 

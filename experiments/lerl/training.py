@@ -37,6 +37,8 @@ from rapport.experiments.lerl.environments import checkpoint_note, data_of, sess
 LOGGER = logging.getLogger("rapport")
 
 ROLLOUTS_PER_SEGMENT = 10
+NOBODY = identity(PlannerConfig("none"))
+"""Who plans where only the log has taught."""
 LOOK_BACK_EVERY = 10
 """Sessions of which the critic looks back on one: thousands end in a training, and its pool keeps 200."""
 
@@ -128,7 +130,7 @@ def pretrained_agent(task: Training, progress: Progress = lambda _: None) -> PPO
         progress(1.0)
         return agent
     first_policy(agent, task.data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
-    save_agent(task.pretrained_checkpoint, agent, {**note, **pretrained})
+    save_agent(task.pretrained_checkpoint, agent, {**note, "method": "no-rl", "planner": NOBODY, **pretrained})
     return agent
 
 

@@ -77,7 +77,7 @@ class RecordedSession:
 def record(
     env: VectorEnv[Any, Any, Any], act: Act, users: IntArray, seed: int, method: str, label: str
 ) -> list[RecordedSession]:
-    """Play one session per user, as :func:`~rapport.experiments.lerl.evaluation.play` does, and write down all of it.
+    """Play one session per user, as :func:`~rapport.experiments.core.play` does, and write down all of it.
 
     Args:
         env: sessions that begin anew within the step; where they are planned for, the plans are written down too.
