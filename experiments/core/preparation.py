@@ -11,7 +11,7 @@ from rich.console import Console
 from rapport.envs.common.preparation import prepare as prepare_env
 from rapport.experiments.core.env_config import EnvConfig
 from rapport.experiments.core.identity import identity
-from rapport.experiments.jobs.local import Board, shown
+from rapport.experiments.jobs.local import ProgressDisplay
 from rapport.experiments.results.store import config_hash
 
 
@@ -21,11 +21,11 @@ def prepare(envs: Iterable[EnvConfig], console: Console) -> None:
 
     torch.set_num_threads(os.cpu_count() or 1)
     for env in {config_hash(identity(env.identity())): env for env in envs}.values():
-        with shown(console, 1) as display:
+        with ProgressDisplay(console, 1) as display:
             name = f"preparing {env.title or env.id}"
             prepare_env(env.id, partial(_show, display, name), **env.kwargs, **env.local)
             display.finish(name)
 
 
-def _show(display: Board, name: str, done: int, total: int) -> None:
+def _show(display: ProgressDisplay, name: str, done: int, total: int) -> None:
     display.show(name, done / total)

@@ -27,7 +27,7 @@ from rapport.agents.baselines import (
 from rapport.agents.lerl import LowLevel
 from rapport.experiments.core import EnvConfig, Row, Task, play
 from rapport.experiments.core.row import Progress
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.config import PlannerConfig, planned
 from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.rows import DEFINITIONS, RowSettings, lerl_row
@@ -90,12 +90,12 @@ class Search:
     folder: Path
     base: LowLevel = field(default_factory=LowLevel)
 
-    def jobs(self, methods: tuple[str, ...]) -> list[Named]:
+    def jobs(self, methods: tuple[str, ...]) -> list[Job]:
         """The pretrained policy, then one job per method."""
         first = self.row("ppo", {})
         needed = first.learner.prerequisite(self.task(first, self.folder))  # type: ignore[attr-defined]
-        later = tuple(Named(f"search: {method}", SearchMethod(self, method)) for method in methods)
-        return [Named(needed.name, needed.make, later)]
+        later = tuple(Job(f"search: {method}", SearchMethod(self, method)) for method in methods)
+        return [Job(needed.name, needed.make, later)]
 
     def row(self, method: str, settings: Mapping[str, Any]) -> Row:
         """A method's row with settings to be tried."""
