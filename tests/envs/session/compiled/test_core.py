@@ -269,7 +269,9 @@ import sys
 import gymnasium, numpy as np
 import rapport
 from rapport.datasets.kuairec.load import synthetic_kuairec
-from rapport.envs.session import build, core, engine, env, kuairec
+from rapport.envs.session import env, factory, kuairec
+from rapport.envs.session.compiled import select
+from rapport.envs.session.engine import core
 assert "numba" not in sys.modules
 data = synthetic_kuairec(20, 20, 30)
 gymnasium.make("rapport/KuaiRec-v0", data=data, quit_rule="never")
@@ -283,7 +285,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "numba" else find(name, package)
 import numpy as np
-from rapport.envs.session import kernels
+from rapport.envs.session.compiled import kernels
 costs = np.empty(2)
 kernels.positional(np.array([[1, 2], [3, 4]], np.int32), np.array([[2, 1], [3, 5]], np.int32), costs)
 assert costs.tolist() == [1, 2] and "numba" not in sys.modules
