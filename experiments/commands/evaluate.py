@@ -13,7 +13,7 @@ from rich.table import Table
 from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import check_note, read_checkpoint, restore_agent
-from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.lerl import PPOConfig, new_agent, pretrain_policy
 from rapport.agents.llm.base.interface import Budget
 from rapport.agents.llm.transcript import seal
 from rapport.agents.policies.encoder import EncoderSettings
@@ -139,15 +139,15 @@ def load_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[Setu
         np.random.default_rng(0),
     )
     agent = new_agent(sessions, low_level, seed=0)
-    first_policy(agent, setup.session_data(), low_level, seed=0)
+    pretrain_policy(agent, setup.session_data(), low_level, seed=0)
     restore_agent(checkpoint, agent, arrays, note)
     return setup, agent, note
 
 
-def stored_low_level(note: dict[str, Any]) -> LowLevel:
+def stored_low_level(note: dict[str, Any]) -> PPOConfig:
     """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
     settings = {**note["low_level"], "warm_start": None}
-    return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
+    return PPOConfig(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
 
 
 def _row_of(note: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 
-from rapport.agents.baselines.click_learner import click_learner
+from rapport.agents.baselines.online_ctr import online_ctr_model
 from rapport.agents.baselines.task import Settings
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm.base.interface import Budget
 from rapport.agents.llm.gguf.backend import is_small
 from rapport.agents.llm.gguf.hub import PREFIX as HUB
@@ -113,8 +113,8 @@ class Plan:
 
     setup: Setup
     planner: PlannerChoice
-    low_level: LowLevel
-    flat: LowLevel
+    low_level: PPOConfig
+    flat: PPOConfig
     click: Settings
     seeds: int
     transitions: int
@@ -145,7 +145,7 @@ class Plan:
         elif run.llm_record is not None:
             raise ValueError(f"--llm-record {run.llm_record}: there is nothing to record where no model plans")
         tuned = tuned_settings()
-        low_level, flat = (replace(LowLevel(), **tuned.get(name, {})) for name in ("lerl", "ppo"))
+        low_level, flat = (replace(PPOConfig(), **tuned.get(name, {})) for name in ("lerl", "ppo"))
         workers = run.workers or (1 if fills_the_machine(run.llm) else min(os.cpu_count() or 1, 2 * numbers["seeds"]))
         click = tuned.get("lerl-click", {})
         return cls(setup, planner, low_level, flat, click, **numbers, folder=folder, workers=workers)
@@ -283,7 +283,7 @@ class TrainAndPlay:
         training = plan.training(self.method, self.seed)
         task = Evaluation(plan.setup, self.seed, plan.sessions)
         if self.method in CLICK_LEARNERS:
-            served = learn_baseline(training, click_learner, plan.click, lambda share: progress(0.9 * share))
+            served = learn_baseline(training, online_ctr_model, plan.click, lambda share: progress(0.9 * share))
             result = play_planned(task, self.method, served.act, training.planner, served.cost)
             store.save(replace(result, curve=served.curve))
             return

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rapport.agents.baselines.click_prior import LogModel
-from rapport.agents.baselines.task import Act, Baseline, Lesson, Settings
+from rapport.agents.baselines.click_prior import CTRModel
+from rapport.agents.baselines.task import Act, Baseline, Settings, TrainingTask
 from rapport.agents.lerl import slate_policy
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import ReflectionPool
@@ -42,7 +42,7 @@ def learn_baseline(
     """
     begun, setup, choice = time.monotonic(), task.setup, task.planner
     data = setup.session_data()
-    log_model = LogModel(slate_policy(first_agent(task, lambda _: None)), data, setup.slate_size)
+    log_model = CTRModel(slate_policy(first_agent(task, lambda _: None)), data, setup.slate_size)
     watched = Watched(
         setup.sessions(task.low_level.n_envs, "train"), lambda done: progress(min(done / task.transitions, 1.0))
     )
@@ -53,7 +53,7 @@ def learn_baseline(
     rng = np.random.default_rng([task.seed, 5])
     env = planned(watched, data, choice, llm, rng, learning=True, look_back_every=LOOK_BACK_EVERY)
     with conversation(llm, f"{task.method}, seed {task.seed}, training"):
-        act = baseline(Lesson(env, log_model, task.transitions, task.seed, settings))
+        act = baseline(TrainingTask(env, log_model, task.transitions, task.seed, settings))
     if not watched.transitions:
         return Served(act)
     meter = {} if llm is None else llm.meter.to_dict()

@@ -14,7 +14,7 @@ from stable_baselines3 import PPO
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.baselines.oracles import LookAhead, OracleSlates
 from rapport.agents.baselines.task import Act
-from rapport.agents.lerl import served_slates
+from rapport.agents.lerl import serving_policy
 from rapport.envs.session.engine.core import SessionCore
 from rapport.experiments.lerl.baseline_training import Served, learn_baseline
 from rapport.experiments.lerl.config import planned
@@ -107,7 +107,7 @@ def serve(cell: Cell, progress: Progress = lambda _: None) -> Served:
 def _slates(agent: PPO, cell: Cell) -> Act:
     setup = cell.world.setup
     category = setup.session_data().catalog.category
-    return served_slates(agent, category, setup.slate_size, cell.seed, METHODS[cell.method].best)
+    return serving_policy(agent, category, setup.slate_size, cell.seed, METHODS[cell.method].best)
 
 
 def sessions_file(grid: Grid, world: World, method: str) -> Path:

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from rapport.agents.llm.base.interface import LLM, Budget, Sampling
 from rapport.agents.llm.load import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM
-from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
+from rapport.agents.planning.build import STORED_TOP_K, TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.reflection import ReflectionPool
@@ -89,7 +89,7 @@ class Setup:
 class PlannerChoice:
     """Which planner, and the language model behind it where it has one."""
 
-    name: str = HEURISTIC
+    name: str = STORED_TOP_K
     """A control's name or one of :data:`LLM_PLANNERS`."""
     llm: str | None = None
     """GGUF file, address of a server, or ``replay:FILE``: a transcript to play again without the model."""
@@ -119,7 +119,8 @@ class PlannerChoice:
     @property
     def rests(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, HEURISTIC) if self.rest is None else self.rest
+        holding = (*LLM_PLANNERS, TOP_K_PREFERENCE)
+        return planner_name(self.name) in holding if self.rest is None else self.rest
 
     def limits(self) -> dict[str, str]:
         """What the language model may cost, for the report; nothing where there is none, or none is asked."""

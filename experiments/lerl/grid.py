@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.experiments.lerl.config import PlannerChoice, Setup
 from rapport.experiments.lerl.rows import LLM, METHODS, NO_RL
 from rapport.experiments.lerl.training import Training
@@ -57,13 +57,13 @@ class Grid:
     sessions: int
     folder: str
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    base: LowLevel = field(default_factory=LowLevel)
+    base: PPOConfig = field(default_factory=PPOConfig)
 
     def place(self, world: World) -> Path:
         """The folder of a world."""
         return Path(self.folder) / world.name
 
-    def low_level(self, method: str) -> LowLevel:
+    def low_level(self, method: str) -> PPOConfig:
         """PPO's settings for a method of LERL's kind: what was found for planned or for planner-less agents."""
         return replace(self.base, **self.tuned.get("ppo" if METHODS[method].family == "learned" else "lerl", {}))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3 import PPO
 
-from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
+from rapport.agents.lerl import PPOConfig, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import STORED_TOP_K
 from rapport.experiments.commands.evaluate import load_agent
 from rapport.experiments.jobs.local import Named
 from rapport.experiments.lerl.config import SHUFFLED, WORST, PlannerChoice, Setup, planned
@@ -50,7 +50,7 @@ def cost_variants(llm: PlannerChoice, deviations: float) -> tuple[Variant, ...]:
     label = f"LLM, {_every(longest)} or on surprise ({deviations:g} sd)"
     rows.append(Variant("llm-surprise", label, replace(llm, period=longest, surprise=deviations)))
     for n in (1, longest):
-        rows.append(Variant(f"lasting-{n}", f"{HEURISTIC}, {_every(n)}", PlannerChoice(HEURISTIC, period=n)))
+        rows.append(Variant(f"lasting-{n}", f"{STORED_TOP_K}, {_every(n)}", PlannerChoice(STORED_TOP_K, period=n)))
     return tuple(rows)
 
 
@@ -96,7 +96,7 @@ class Study:
     pool_sessions: int
     folder: str
     agents: str | None = None
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
 
     def store(self) -> ResultStore:
         """Results of this very configuration."""

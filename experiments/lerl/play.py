@@ -11,10 +11,10 @@ from stable_baselines3 import PPO
 
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.baselines.oracles import OracleSlates
-from rapport.agents.lerl import served_slates
+from rapport.agents.lerl import serving_policy
 from rapport.agents.llm.base.interface import Meter
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import STORED_TOP_K
 from rapport.datasets.schema import IntArray
 from rapport.experiments.lerl.config import PlannerChoice, Setup, planned
 from rapport.experiments.lerl.evaluation import Act, Played, evaluation_users, play
@@ -42,7 +42,7 @@ NO_LLM = "heuristic (no LLM given)"
 """How a planner without a language model is named wherever LERL's figures stand."""
 SLATE_METHODS = ("popularity", "random", "oracle")
 PLANNER_CONTROLS = {
-    "heuristic": HEURISTIC,
+    "heuristic": STORED_TOP_K,
     "rotation": "rotation",
     "random-plan": "random",
     "greedy-plan": "greedy preference",
@@ -90,7 +90,7 @@ def play_agent(
 ) -> MethodResult:
     """Play a learned low level under a planner; ``trained`` tells what its training took, where it had one."""
     setup = task.setup
-    act = served_slates(agent, setup.session_data().catalog.category, setup.slate_size, task.seed)
+    act = serving_policy(agent, setup.session_data().catalog.category, setup.slate_size, task.seed)
     cost = None if trained is None else Cost(agent.num_timesteps, trained.seconds, trained.meter, trained.capped)
     result = play_planned(task, method, act, choice, cost)
     return result if trained is None else replace(result, curve=tuple(trained.curve))
@@ -140,7 +140,7 @@ def play_planned(
 def _limits_reached(training: str | None, meter: Meter) -> tuple[str, ...]:
     """Where the language model's budget was spent, as notes on a row."""
     parts = {"training": training, "evaluation": meter.exhausted}
-    return tuple(f"in {part} {reason}, then {HEURISTIC} planned" for part, reason in parts.items() if reason)
+    return tuple(f"in {part} {reason}, then {STORED_TOP_K} planned" for part, reason in parts.items() if reason)
 
 
 def result_of(task: Evaluation, method: str, played: Played, users: IntArray, seconds: float) -> MethodResult:

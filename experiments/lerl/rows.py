@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rapport.agents.baselines import bandits, linear_bandits, reinforcement, reranking
-from rapport.agents.baselines.click_learner import click_learner
 from rapport.agents.baselines.hac import hac
+from rapport.agents.baselines.online_ctr import online_ctr_model
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
 from rapport.agents.baselines.task import Baseline
 from rapport.experiments.lerl.config import LEARNING_PLANNERS, SIMILAR
@@ -71,7 +71,7 @@ METHODS: dict[str, Method] = {
     "lerl": Method("LERL", "plan", LLM, quick=True),
     "lerl-published": Method("LERL as published: a plan every slate, no rest", "plan", LLM, rest=False, period=1),
     "lerl-pl": Method("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo, quick=True),
-    "lerl-click": Method("LERL, click model learned online", "plan", LLM, baseline=click_learner, quick=True),
+    "lerl-click": Method("LERL, click model learned online", "plan", LLM, baseline=online_ctr_model, quick=True),
     "lerl-best": Method("LERL, serving its best slates", "plan", LLM, trained_as="lerl", best=True, quick=True),
     "no-reflection": Method("LERL, no reflection", "plan", LLM_ONLY, quick=True),
     "billp": Method("LERL, BiLLP-style memory", "plan", SIMILAR),
@@ -92,7 +92,7 @@ METHODS: dict[str, Method] = {
         "heuristic planner, click model learned online",
         "plan",
         HEURISTIC,
-        baseline=click_learner,
+        baseline=online_ctr_model,
         tuned_as="lerl-click",
         quick=True,
     ),
@@ -101,7 +101,7 @@ METHODS: dict[str, Method] = {
         "plan",
         "none",
         rest=True,
-        baseline=click_learner,
+        baseline=online_ctr_model,
         tuned_as="lerl-click",
         quick=True,
     ),
@@ -118,7 +118,7 @@ METHODS: dict[str, Method] = {
     "hac": Method("HAC", "learned", baseline=hac),
     "sac4ir": Method("SAC4IR", "learned", baseline=reinforcement.sac4ir),
     "dnair": Method("DNaIR", "learned", baseline=reinforcement.dnair),
-    "click": Method("click model learned online", "bandit", baseline=click_learner, quick=True),
+    "click": Method("click model learned online", "bandit", baseline=online_ctr_model, quick=True),
     "linucb": Method("LinUCB", "bandit", baseline=linear_bandits.lin_ucb),
     "thompson": Method("Thompson sampling", "bandit", baseline=linear_bandits.thompson),
     "ucb-items": Method("UCB over items", "bandit", baseline=bandits.ucb_items, quick=True),

@@ -17,15 +17,15 @@ import numpy as np
 
 from rapport.agents.baselines import (
     bandits,
-    click_learner,
     hac,
     linear_bandits,
+    online_ctr,
     plackett_luce_ppo,
     reranking,
     search_spaces,
 )
 from rapport.agents.baselines.task import Act
-from rapport.agents.lerl import LowLevel, served_slates
+from rapport.agents.lerl import PPOConfig, serving_policy
 from rapport.experiments.jobs.local import Named
 from rapport.experiments.lerl.baseline_training import learn_baseline
 from rapport.experiments.lerl.config import PlannerChoice, Setup, planned
@@ -61,8 +61,8 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "ppo-pl": plackett_luce_ppo.space,
     "lerl-pl": plackett_luce_ppo.space,
     "hac": hac.space,
-    "click": click_learner.space,
-    "lerl-click": click_learner.space,
+    "click": online_ctr.space,
+    "lerl-click": online_ctr.space,
     "mask-linucb": linear_bandits.space_lin_ucb,
     **search_spaces.SPACES,
     **linear_bandits.SPACES,
@@ -95,7 +95,7 @@ class Search:
         later = tuple(Named(f"search: {method}", SearchMethod(self, method)) for method in methods)
         return [Named("first policy", Prepare(self), later)]
 
-    def training(self, method: str, low_level: LowLevel, folder: Path) -> Training:
+    def training(self, method: str, low_level: PPOConfig, folder: Path) -> Training:
         """One trial's training of LERL's kind."""
         return Training(
             self.setup,
@@ -122,7 +122,7 @@ class Prepare:
 
     def __call__(self, progress: Progress) -> None:
         """Do it if it is not done."""
-        first_agent(self.search.training("ppo", LowLevel(), Path(self.search.folder)), progress)
+        first_agent(self.search.training("ppo", PPOConfig(), Path(self.search.folder)), progress)
 
 
 @dataclass(frozen=True)
@@ -193,11 +193,11 @@ def _learn(search: Search, method: str, settings: dict[str, Any]) -> tuple[Act, 
     baseline = METHODS[method].baseline
     if baseline is None:
         trial = Path(search.folder) / f"{method}-{config_hash(settings)}"
-        task = search.training(method, LowLevel(**settings), trial)
+        task = search.training(method, PPOConfig(**settings), trial)
         agent = train(task, lambda _: None).agent
         category = search.setup.session_data().catalog.category
-        return served_slates(agent, category, search.setup.slate_size, SEED), task.planner
-    task = search.training(method, LowLevel(), Path(search.folder))
+        return serving_policy(agent, category, search.setup.slate_size, SEED), task.planner
+    task = search.training(method, PPOConfig(), Path(search.folder))
     return learn_baseline(task, baseline, settings).act, task.planner
 
 

@@ -23,7 +23,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
-from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent, slate_policy
+from rapport.agents.lerl import PPOConfig, learn, new_agent, pretrain_policy, slate_policy
 from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
@@ -55,7 +55,7 @@ class Training:
     """The run's folder."""
     planner: PlannerChoice = field(default_factory=PlannerChoice)
     """Who plans."""
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Sizes and PPO's settings."""
     first_folder: str | None = None
     """Folder of the first policies, where several runs on the same data share them; by default the run's."""
@@ -104,13 +104,13 @@ def first_agent(task: Training, progress: Progress) -> PPO:
     saved = _saved(task.first_checkpoint, first)
     data = task.setup.session_data()
     if saved is not None:
-        first_policy(agent, data, _without_warm_start(task.low_level), task.seed)
+        pretrain_policy(agent, data, _without_warm_start(task.low_level), task.seed)
         restore_agent(task.first_checkpoint, agent, *saved)
         with torch.no_grad():  # the width of its exploration belongs to PPO's settings
             slate_policy(agent).log_std.fill_(task.low_level.log_std_init)
         progress(1.0)
         return agent
-    first_policy(agent, data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
+    pretrain_policy(agent, data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
     save_agent(task.first_checkpoint, agent, {**identity, **first})
     return agent
 
@@ -222,7 +222,7 @@ def _untrained(task: Training) -> PPO:
     return new_agent(env, task.low_level, task.seed)
 
 
-def _without_warm_start(settings: LowLevel) -> LowLevel:
+def _without_warm_start(settings: PPOConfig) -> PPOConfig:
     return replace(settings, warm_start=None)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
+from rapport.agents.lerl import PPOConfig, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.base.interface import LLM, Sampling
 from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.load import open_llm
 from rapport.agents.llm.structured import complete_json, decode_json
-from rapport.agents.planning.build import HEURISTIC, category_click_rates, control_planner
+from rapport.agents.planning.build import STORED_TOP_K, category_click_rates, control_planner
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.llm_planner import LLMPlanner, plan_schema
 from rapport.agents.planning.lm.embedded import PACKAGED
@@ -38,7 +38,7 @@ COLUMNS = (
     ("against heuristic", "R_cum, paired"),
     ("fallbacks", "of plans"),
 )
-PLANNERS = ("model", HEURISTIC, "random", "all")
+PLANNERS = ("model", STORED_TOP_K, "random", "all")
 """The model; the heuristic; eight categories at random; all of them: under each, those just shown are given a rest."""
 _HELD = 20
 """Slates a plan holds: one a session."""
@@ -114,7 +114,7 @@ class CardStudy:
     sessions: int
     folder: str
     temperature: float
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
 
     def store(self, service: Service) -> ResultStore:
         """Results at a service, of this very configuration."""
@@ -194,7 +194,7 @@ def tables(study: CardStudy) -> dict[str, list[tuple[str, ...]]]:
         table = summarise(flat, facts, [(row_name(planner), planner) for planner in PLANNERS])
         for planner, row in zip(PLANNERS, table.rows, strict=True):
             assert row.t_int is not None and row.r_cum is not None
-            gain = None if planner == HEURISTIC else compare(groups[planner], groups[HEURISTIC])
+            gain = None if planner == STORED_TOP_K else compare(groups[planner], groups[STORED_TOP_K])
             against = "reference" if gain is None else f"{gain.point:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
             fallbacks, plans = (sum(r.meter.get(key, 0) for r in groups[planner]) for key in ("fallbacks", "plans"))
             missed = f"{fallbacks / plans:.1%}" if plans else "-"

@@ -14,7 +14,7 @@ from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.lm.generate import TorchPlanner
 from rapport.agents.lm.gguf import read_gguf, write_gguf
-from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
+from rapport.agents.planning.build import STORED_TOP_K, control_planner, llm_planner
 from rapport.agents.planning.lm.lookahead import HeldPlans
 from rapport.agents.planning.lm.policy_gradient import Improving, PlannerLearner, Round
 from rapport.agents.planning.wrapper import PlannedVectorEnv
@@ -111,7 +111,7 @@ class ImproveSeed:
         model, tokenizer = read_gguf(study.model)
         rng = np.random.default_rng([self.seed, 6])
         worded = llm_planner(ScriptedLLM([]), data, rng, None)
-        fallback = control_planner(HEURISTIC, data, rng)
+        fallback = control_planner(STORED_TOP_K, data, rng)
         low_level = HeldPlans(slate_policy(agent), data.catalog.category, data.catalog.category_sizes, setup.slate_size)
         learner = PlannerLearner(model, tokenizer, worded, fallback, low_level, study.settings, self.seed)
 

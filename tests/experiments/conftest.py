@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.agents.policies.warm_start import WarmStart
 from rapport.experiments.lerl.config import Setup
@@ -19,7 +19,7 @@ def twin_setup():
 @pytest.fixture
 def small():
     """A low level that learns in seconds."""
-    return LowLevel(
+    return PPOConfig(
         encoder=EncoderSettings(width=16, item_width=8, feed_forward=16, heads=2, window=12),
         warm_start=WarmStart(epochs=1, length=16),
         n_envs=8,

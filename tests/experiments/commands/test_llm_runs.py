@@ -73,7 +73,7 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def quick_low_level(monkeypatch, small):
-    monkeypatch.setattr(runs, "LowLevel", lambda **_: small)
+    monkeypatch.setattr(runs, "PPOConfig", lambda **_: small)
 
 
 def train_and_play(twin_setup, small, folder, choice, progress=lambda _: None):

@@ -15,7 +15,7 @@ pytest.importorskip("gguf")
 pytest.importorskip("sentencepiece")
 pytest.importorskip("llama_cpp")
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm import Sampling, open_llm
 from rapport.agents.lm.gguf import read_gguf
 from rapport.agents.lm.sft import Teacher, Teaching
@@ -42,7 +42,7 @@ TINY = Shape(vocabulary=620, d_model=32, n_layers=2, n_heads=1, d_ff=64)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, small: LowLevel) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, small: PPOConfig) -> None:
     """Everything in sizes of seconds."""
     monkeypatch.setattr(lessons, "SPELLING", 2)
     monkeypatch.setattr(lived, "CANDIDATES", 2)
