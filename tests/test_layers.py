@@ -103,14 +103,7 @@ def circle(graph: dict[str, set[str]]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        *LAYERS[:3],
-        # lerl needs commands.evaluate, report needs lerl
-        pytest.param("experiments", marks=pytest.mark.xfail(strict=False, reason="experiments still has a circle")),
-    ],
-)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_no_circle_runs_through_folders(layer: str) -> None:
     assert circle(folder_imports(layer)) is None
 
