@@ -138,7 +138,6 @@ def test_bandits_know_no_session() -> None:
     assert not wrong
 
 
-@pytest.mark.xfail(strict=False, reason="tables, pages and results still name LERL's metrics")
 def test_only_lerls_folders_have_its_words() -> None:
     found = []
     for layer in LAYERS:
