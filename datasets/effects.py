@@ -1,4 +1,4 @@
-"""How much of who clicks what is the item's, the user's, and the user's taste for a category: variance components.
+"""Variance components of clicks: item, user, and user by category.
 
 Model: the log-odds of a click are ``base + q_item + g_user + t_(user, category)`` with independent zero-mean normal
 effects. Two exposures that share an effect agree more often than chance; by how much gives its variance.
@@ -9,8 +9,8 @@ With residuals ``e = click - base rate``, the mean product over pairs of exposur
 * the user but not the category: due to ``g``,
 * user and category but not the item: due to ``g + t``.
 
-A covariance of two binary outcomes is turned into a correlation of their latent normals (tetrachoric, with
-``d Phi_2 / d rho = phi_2``, integrated numerically) and that into log-odds by the usual factor 1.7.
+A covariance of two binary outcomes is converted to the correlation of their latent normals (tetrachoric, with
+``d Phi_2 / d rho = phi_2``, integrated numerically), and that to log-odds by the usual factor 1.7.
 """
 
 from __future__ import annotations
@@ -67,23 +67,23 @@ def latent_correlation(covariance: float, rate: float) -> float:
 
 
 def additive_offsets(
-    target: tuple[_FloatArray, _FloatArray], index: tuple[_Index, _Index], noise: _FloatArray, rounds: int = 30
+    target: tuple[_FloatArray, _FloatArray], index: tuple[_Index, _Index], effect: _FloatArray, rounds: int = 30
 ) -> tuple[_FloatArray, _FloatArray]:
-    """Solve for offsets ``a``, ``b`` such that the mean of ``sigmoid(a[i] + b[j] + noise)`` hits both sets of rates.
+    """Solve for offsets ``a``, ``b`` such that the means of ``sigmoid(a[i] + b[j] + effect)`` equal both sets of rates.
 
-    Alternating Newton steps; where the two sets of rates disagree about the total, the first wins.
+    Alternating Newton steps; if the two sets of rates imply different totals, the first one is met.
 
     Args:
-        target: wanted mean rates by first and by second index, shapes (A,) and (B,), each in (0, 1).
+        target: mean rates by first and by second index, shapes (A,) and (B,), each in (0, 1).
         index: first and second index of every row, shapes (R,).
-        noise: shape (R,), log-odds.
+        effect: shape (R,), further log-odds of each row.
         rounds: Newton steps per side.
     """
     first, second = (_logit(rates) for rates in target)
     second = second - np.average(second, weights=np.bincount(index[1], minlength=len(second)) + 1e-9)
     for _ in range(rounds):
-        second += _newton_step(first[index[0]] + second[index[1]] + noise, index[1], target[1])
-        first += _newton_step(first[index[0]] + second[index[1]] + noise, index[0], target[0])
+        second += _newton_step(first[index[0]] + second[index[1]] + effect, index[1], target[1])
+        first += _newton_step(first[index[0]] + second[index[1]] + effect, index[0], target[0])
     return first, second
 
 

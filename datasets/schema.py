@@ -1,7 +1,7 @@
-"""Index-encoded, id-joined, immutable tables of people, items and what happened between them.
+"""Index-encoded, id-joined, immutable tables of users, items and interactions.
 
-Everything above this layer speaks in indices: item ``i`` is row ``i`` of the :class:`Catalog`, user ``u`` is
-row ``u`` of the :class:`Population`. The original ids are kept only to talk to the outside world.
+Everything above this layer uses indices: item ``i`` is row ``i`` of the :class:`Catalog`, user ``u`` is row ``u`` of
+the :class:`Population`. The original ids are kept to map back to the source.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What can be shown.
+    """The items that can be shown.
 
     Attributes:
         item_ids: shape (N,), int64, the ids of the source; strictly increasing.
@@ -105,7 +105,7 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Population:
-    """Who comes.
+    """The users.
 
     Attributes:
         user_ids: shape (U,), int64, the ids of the source; strictly increasing.
@@ -127,7 +127,7 @@ class Population:
 
 @dataclass(frozen=True)
 class InteractionLog:
-    """What was shown to whom and what they did, sorted by user, then by time.
+    """Exposures and the users' feedback on them, sorted by user, then by time.
 
     Attributes:
         user: shape (R,), int32 in [0, U), non-decreasing.
@@ -157,7 +157,7 @@ class InteractionLog:
             part = self.feedback[rows]
             if len(bad := part[(part < UNKNOWN) | (part > 1)]):
                 raise DataError(f"feedback: found {bad[0]}; use 1 (did), 0 (did not) or -1 (not recorded)")
-            rows = slice(rows.start, rows.stop + 1)  # and the row after, so that every pair of neighbours is compared
+            rows = slice(rows.start, rows.stop + 1)  # and the next row, so that every pair of neighbours is compared
             step = np.diff(self.user[rows])
             if (step < 0).any() or ((step == 0) & (np.diff(self.time_ms[rows]) < 0)).any():
                 raise DataError(
@@ -170,7 +170,7 @@ class InteractionLog:
 
 
 class Tables(NamedTuple):
-    """What a reader makes of the source files, before anything is set apart."""
+    """The result of a reader, before the splits."""
 
     catalog: Catalog
     population: Population
@@ -179,16 +179,16 @@ class Tables(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class SessionData:
-    """A whole data set: people, items, what happened, and who and when is kept apart.
+    """A whole data set: users, items, interactions, and the splits.
 
     Attributes:
         name: e.g. ``"kuairand-pure"`` or ``"twin"``.
         catalog: the items.
         population: the users.
         log: the interactions.
-        test_from_ms: rows at or after this time are later days: only simulator cards look at them.
+        test_from_ms: rows at or after this time are test rows, which only simulator cards use.
         valid_from_ms: rows in [valid_from_ms, test_from_ms) are for early stopping and calibration.
-        held_out: shape (U,), bool: users whose sessions are reported and from whom no agent learns.
+        held_out: shape (U,), bool: users for evaluation, from whom no agent learns.
     """
 
     name: str
@@ -226,7 +226,7 @@ class SessionData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every array and name (64 hex digits): what caches and checkpoints are keyed by."""
+        """SHA-256 over every array and name (64 hex digits): the key of caches and checkpoints."""
         digest = hashlib.sha256()
         catalog, population, log = self.catalog, self.population, self.log
         words = (
@@ -247,7 +247,7 @@ class SessionData:
 def pieces(n_rows: int) -> Iterator[slice]:
     """Slices of about a million rows that together are [0, n_rows).
 
-    A log may be a view of files larger than memory, so nothing the size of the log may be made from it at once.
+    A log may be a view of files larger than memory, so no array of its size may be made at once.
     """
     return (slice(start, start + _ROWS_AT_ONCE) for start in range(0, n_rows, _ROWS_AT_ONCE))
 

@@ -1,4 +1,4 @@
-"""Who and when is kept apart: a split by days for simulators, a split by users for agents."""
+"""Splits of a data set: by days for simulators, by users for agents."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def china_day(time_ms: IntArray) -> IntArray:
 def time_split(
     log: InteractionLog, test_share: float = 0.10, valid_share: float = 0.05, offset_ms: int = CHINA_OFFSET_MS
 ) -> tuple[int, int]:
-    """Return ``(valid_from_ms, test_from_ms)``, both midnights in China, or where else the days are counted.
+    """Return ``(valid_from_ms, test_from_ms)``, both midnights, by default in China.
 
     The test days begin at the latest midnight that leaves them at least ``test_share`` of the rows, the validation
     days at the latest midnight that leaves them at least ``valid_share`` of the rest. Only exposures by the platform's
@@ -33,7 +33,7 @@ def time_split(
         log: the rows.
         test_share: in (0, 1).
         valid_share: in (0, 1).
-        offset_ms: how far the clock that midnights are read from is ahead of UTC, in milliseconds.
+        offset_ms: offset from UTC of the clock that defines midnight, milliseconds.
 
     Raises:
         DataError: the log is empty or spans too few days for three parts.
@@ -56,10 +56,10 @@ def time_split(
 
 
 def user_split(n_users: int, held_out_share: float = 0.20, seed: int = 0) -> NDArray[np.bool_]:
-    """Return which users are held out, shape (n_users,), exactly ``round(held_out_share * n_users)`` of them.
+    """Return the mask of held-out users, shape (n_users,), of whom there are ``round(held_out_share * n_users)``.
 
     Raises:
-        DataError: one of the two sides would be empty.
+        DataError: one part would be empty.
     """
     chosen = round(held_out_share * n_users)
     if not 0 < chosen < n_users:
@@ -73,7 +73,7 @@ def user_split(n_users: int, held_out_share: float = 0.20, seed: int = 0) -> NDA
 
 
 def _rows_by_day(log: InteractionLog, offset_ms: int) -> tuple[IntArray, IntArray]:
-    """Return the days that have rows that count, in order, and how many, shapes (D,) and (D,)."""
+    """Return the days with rows that count, in order, and the numbers of these rows, shapes (D,) and (D,)."""
     total: Counter[int] = Counter()
     for rows in pieces(len(log)):
         counted = ~log.randomised[rows] & (log.feedback[rows] != UNKNOWN).all(axis=1)

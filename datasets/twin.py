@@ -1,11 +1,11 @@
-"""A statistical twin: sessions drawn from aggregates of a real log, with no row of anybody's data.
+"""A statistical twin: a log drawn from aggregates of a real one, without any of its rows.
 
 :func:`measure` reduces a data set to shares, rates, quantiles and three variances; :func:`draw` makes a data set of any
-size with the same schema from them; :func:`twin` does so from the figures that the package ships. What the twin keeps:
-category shares and click rates, click rates by user activity, how much items, users and tastes vary
+size with the same schema from them; :func:`twin` does so from the figures that the package ships. The twin keeps
+category shares and click rates, click rates by user activity, the variances of items, users and tastes
 (:mod:`rapport.datasets.effects`), the other behaviours given click or no click, rows per user, session lengths and
-pauses, days and hours. What it does not keep: trends, boredom, dependence between features, a policy that shows people
-what they like. It is for running everything without a download, and for tests; no figure about people comes from it.
+pauses, days and hours. It does not keep trends, satiation, dependence between features, or a policy that shows users
+what they like. It is for running everything without a download and for tests; it supports no claim about real users.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rapport.datasets.splits import CHINA_OFFSET_MS, DAY_MS, assemble, china_day
 
 FIGURES_FILE = Path(__file__).with_name("twin_kuairand_pure.json")
 ACTIVITY = "user_active_degree"
-"""The user feature by which click rates are told apart."""
+"""The user feature by which click rates are grouped."""
 SESSION_PAUSE_MS = 30 * 60 * 1000
 """A longer pause between two exposures begins a new session."""
 
@@ -43,7 +43,7 @@ _QUANTILES = np.linspace(0.0, 1.0, 21)
 _LEAST_ROWS = 100
 """A rate from fewer exposures is replaced by the overall rate."""
 _LEAST_MEMBERS = 10
-"""A feature value of fewer users or items is left out, so that no figure is about a few."""
+"""A feature value of fewer users or items is left out, so that no figure describes only a few."""
 _LEAST_DAY_SHARE = 0.01
 _HOUR_MS = 60 * 60 * 1000
 
@@ -51,7 +51,7 @@ _FloatArray = NDArray[np.float64]
 
 
 def measure(data: SessionData) -> dict[str, Any]:
-    """Reduce a data set to the figures a twin is drawn from.
+    """Reduce a data set to the figures that a twin is drawn from.
 
     Clicks, other behaviours, sessions and days come from the fully recorded rows of the standard policy; rows per user
     count all rows of the standard policy, also earlier exposures of which less is recorded.
@@ -109,12 +109,12 @@ def draw(
         figures: as :func:`measure` returns them.
         n_users: users, at least 5; each has at least one row.
         n_items: items, at least 1. With fewer items than categories the largest categories are kept.
-        seed: of the one generator everything is drawn from.
+        seed: of the generator.
         days: calendar days, at least 3; by default as many as were measured, with their shares.
         name: of the data set.
 
     Raises:
-        DataError: too small, or the figures lack something.
+        DataError: a size is too small, or a figure is missing.
     """
     for argument, value, least in (("n_users", n_users, 5), ("n_items", n_items, 1), ("days", days or 3, 3)):
         if value < least:
@@ -149,7 +149,7 @@ def read_figures(path: Path = FIGURES_FILE) -> dict[str, Any]:
     """Read the figures that ``rapport twin measure`` has written.
 
     Raises:
-        DataError: the file is missing or not one of ours.
+        DataError: the file is missing or not a table of figures.
     """
     try:
         figures = json.loads(path.read_text(encoding="utf-8"))["figures"]
@@ -171,7 +171,7 @@ def _activity(features: Features) -> tuple[tuple[str, ...], Int32Array]:
 
 
 def _rates(click: _FloatArray, group: Int32Array, size: int) -> _FloatArray:
-    """Click rate by group, shape (size,); the overall rate where there are too few rows; never 0 or 1."""
+    """Click rate by group, shape (size,); the overall rate for groups of too few rows; never 0 or 1."""
     count = np.bincount(group, minlength=size)
     rates = np.bincount(group, weights=click, minlength=size) / np.maximum(count, 1)
     return np.asarray(np.clip(np.where(count < _LEAST_ROWS, click.mean(), rates), 0.01, 0.99), dtype=np.float64)
@@ -214,7 +214,7 @@ def _shares(features: Features) -> dict[str, dict[str, float]]:
 
 
 def _quantiles(values: NDArray[Any], digits: int = 0) -> list[float]:
-    """The two extremes are cut to the 1st and 99th percentile: the largest value is somebody's."""
+    """The extremes are cut to the 1st and 99th percentile, because the largest value is that of one user."""
     levels = np.clip(_QUANTILES, 0.01, 0.99)
     return _round(np.quantile(values, levels), digits)
 
@@ -227,7 +227,7 @@ def _round(values: NDArray[Any], digits: int) -> list[float]:
 
 
 def _draw_catalog(rng: np.random.Generator, figures: Mapping[str, Any], n_items: int) -> tuple[Catalog, IntArray]:
-    """Return items, every kept category with at least one, and which of the measured categories were kept."""
+    """Return items, at least one in every kept category, and the measured categories that were kept."""
     share = _normalised(figures["categories"]["share_of_items"])
     kept = np.sort(np.argsort(-share, kind="stable")[:n_items])
     category = np.concatenate([np.arange(len(kept)), _choice(rng, share[kept], n_items - len(kept))])
@@ -238,7 +238,7 @@ def _draw_catalog(rng: np.random.Generator, figures: Mapping[str, Any], n_items:
 
 
 def _draw_features(rng: np.random.Generator, shares: Mapping[str, Mapping[str, float]], n: int) -> Features:
-    """Draw every feature by itself."""
+    """Draw every feature independently."""
     codes = [_choice(rng, _normalised(list(s.values())), n) for s in shares.values()]
     matrix = np.stack(codes, axis=1).astype(np.int32)
     return Features(tuple(shares), tuple(tuple(s) for s in shares.values()), matrix)
@@ -249,7 +249,7 @@ def _draw_times(
 ) -> tuple[Int32Array, IntArray]:
     """Return user and time of every row, sorted.
 
-    Session lengths are one long stream that is cut where a user's rows end.
+    Session lengths are one stream that is cut where a user's rows end.
     """
     rows = np.maximum(np.rint(_from_quantiles(rng, figures["rows_per_user"], n_users)), 1).astype(np.int64)
     user = np.repeat(np.arange(n_users), rows)
@@ -299,13 +299,13 @@ def _draw_feedback(
     user: Int32Array,
     item: Int32Array,
 ) -> NDArray[np.int8]:
-    """Clicks from latent effects, calibrated to the rates by category and activity; the rest given the click."""
+    """Clicks from latent effects, calibrated to rates by category and activity; other behaviours given the click."""
     spread = {name: float(np.sqrt(value)) for name, value in figures["variances"].items()}
     category = catalog.category[item]
     quality = rng.normal(0.0, spread["item"], catalog.n_items)
-    generosity = rng.normal(0.0, spread["user"], population.n_users)
+    tendency = rng.normal(0.0, spread["user"], population.n_users)
     taste = rng.normal(0.0, spread["user_category"], (population.n_users, catalog.n_categories))
-    effect = quality[item] + generosity[user] + taste[user, category]
+    effect = quality[item] + tendency[user] + taste[user, category]
 
     names, group_of_user = _activity(population.features)
     rate_of = dict(zip(figures["activity"]["names"], figures["activity"]["click_rate"], strict=True))

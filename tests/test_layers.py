@@ -1,11 +1,17 @@
-"""Imports point one way: experiments -> agents -> envs -> datasets, and nothing imports experiments."""
+"""The order of the house.
+
+Imports point one way: experiments -> agents -> envs -> datasets. Within a layer no circle runs through folders, no
+folder is crowded, bandits know no session, and LERL's words stay where LERL is.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,6 +19,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = ("datasets", "envs", "agents", "experiments")
 EXTRAS = ("llama_cpp", "openai", "jinja2", "plotly", "scipy", "sklearn", "gguf", "hypothesis", "pytest")
+
+
+MOST_MODULES = 15
+"""In a folder, its ``__init__`` left out: more are no longer taken in at a glance."""
+LERL_ONLY = ("T_int", "R_cum")
+"""Names of LERL's metrics."""
+LERL_FOLDERS = (
+    "experiments/lerl",
+    "experiments/commands",
+    "experiments/planner_lm",
+    "experiments/satiation",
+    "agents/planning",
+)
 
 
 def modules(layer: str) -> Iterator[tuple[str, Path]]:
@@ -48,6 +67,86 @@ def test_imports_point_one_way(layer: str) -> None:
             if second in above or second not in (*LAYERS, "__version__", "_deprecation", "_moved"):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {target}")
     assert not wrong, f"{layer} must not know {', '.join(above) or 'the package root'}: {wrong}"
+
+
+def folder_of(target: str) -> str | None:
+    """The folder of an imported module or name; None outside the layers."""
+    parts = target.split(".")[1:]
+    while parts and parts[0] in LAYERS:
+        path = ROOT.joinpath(*parts)
+        if path.is_dir():
+            return "/".join(parts)
+        if path.with_suffix(".py").is_file():
+            return "/".join(parts[:-1])
+        parts = parts[:-1]
+    return None
+
+
+def folder_imports(layer: str) -> dict[str, set[str]]:
+    """Each folder of a layer with the folders of the layer that it imports from, for types alone included."""
+    graph: dict[str, set[str]] = defaultdict(set)
+    for name, path in modules(layer):
+        folder = path.parent.relative_to(ROOT).as_posix()
+        for _, target in imported(name, path):
+            found = folder_of(target) if target.startswith(f"rapport.{layer}") else None
+            if found not in (None, folder):
+                graph[folder].add(found)
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> str | None:
+    """One circle of folders; None where there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return " <- ".join(error.args[1])
+    return None
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_circle_runs_through_folders(layer: str) -> None:
+    assert circle(folder_imports(layer)) is None
+
+
+def test_circles_are_found() -> None:
+    assert circle({"a": {"b"}, "b": {"c"}}) is None
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) in ("b <- c <- b", "c <- b <- c")
+    assert folder_of("rapport.envs.session.engine.core.SessionCore") == "envs/session/engine"
+    assert folder_of("rapport.agents.llm.open_llm") == "agents/llm"
+    assert folder_of("rapport.__version__") is None
+    assert "datasets/files" in folder_imports("datasets")["datasets/kuairand"]
+
+
+def test_no_folder_is_crowded() -> None:
+    sizes: dict[str, int] = defaultdict(int)
+    for layer in LAYERS:
+        for _, path in modules(layer):
+            sizes[path.parent.relative_to(ROOT).as_posix()] += path.name != "__init__.py"
+    sizes.pop("experiments/lerl")  # still has more
+    assert {folder: n for folder, n in sizes.items() if n > MOST_MODULES} == {}
+
+
+@pytest.mark.skipif(not (ROOT / "agents" / "bandits").is_dir(), reason="bandits have no folder yet")
+def test_bandits_know_no_session() -> None:
+    unwanted = ("torch", "rapport.envs", "rapport.datasets")
+    wrong = [
+        f"{path.name}:{line} imports {target}"
+        for name, path in modules("agents/bandits")
+        for line, target in imported(name, path)
+        if target.startswith(unwanted)
+    ]
+    assert not wrong
+
+
+def test_only_lerls_folders_have_its_words() -> None:
+    found = []
+    for layer in LAYERS:
+        for path in sorted((ROOT / layer).rglob("*")):
+            name = path.relative_to(ROOT).as_posix()
+            if path.suffix in (".py", ".j2", ".md") and not name.startswith(LERL_FOLDERS):
+                text = path.read_text("utf-8")
+                found += [f"{name}: {word}" for word in LERL_ONLY if word in text]
+    assert not found
 
 
 def test_the_root_knows_neither_agents_nor_experiments() -> None:

@@ -1,1 +1,1 @@
-"""Anybody's log: data frames, and files that a manifest describes."""
+"""Custom logs: from data frames, or from files that a manifest describes."""

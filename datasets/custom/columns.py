@@ -1,6 +1,6 @@
-"""Columns of anybody's frames as codes: ids, times, behaviours and features.
+"""Columns of a custom log's frames as codes: ids, times, behaviours and features.
 
-Every error names the frame, the column, the value and what to do about it.
+Every error names the frame, the column, the value and the remedy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TimeUnit = Literal["s", "ms", "us", "ns"]
 """Of times that are numbers."""
 
 UNKNOWN_CATEGORY = "Unknown"
-"""Category of the items that have none."""
+"""Category of items without one."""
 
 _PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _LATEST_MS = 1 << 43  # the year 2248
@@ -29,11 +29,11 @@ _LATEST_MS = 1 << 43  # the year 2248
 
 @dataclass(frozen=True)
 class Threshold:
-    """A behaviour read off a number, such as a rating: it happened where the number is large enough.
+    """A behaviour that is derived from a number, such as a rating: it happened if the number is large enough.
 
     Attributes:
-        column: a numeric column of the interactions; where it is empty, the behaviour is not recorded.
-        at_least: from here on it happened.
+        column: a numeric column of the interactions; an empty cell means that the behaviour is not recorded.
+        at_least: the least number with which it happened.
     """
 
     column: str
@@ -42,11 +42,11 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Bins:
-    """A numeric feature, cut into ranges that hold about equally many rows.
+    """A numeric feature, cut into ranges of about equally many rows.
 
     Attributes:
         column: a numeric column.
-        bins: how many ranges; fewer where many values are equal.
+        bins: number of ranges; fewer result if many values are equal.
     """
 
     column: str
@@ -61,7 +61,7 @@ def check_columns(frame: pd.DataFrame, what: str, wanted: Iterable[str]) -> None
     """Check that a frame has columns.
 
     Raises:
-        DataError: it lacks one, or has one twice.
+        DataError: a column is missing or occurs twice.
     """
     for name in wanted:
         if name not in frame.columns:
@@ -74,7 +74,7 @@ def check_columns(frame: pd.DataFrame, what: str, wanted: Iterable[str]) -> None
 def row_ids(column: pd.Series[Any], what: str = "frame") -> pd.Index[Any]:
     """Return the distinct ids in the order of catalogues and populations: whole numbers by size, others as text.
 
-    Entry ``i`` is the id of item or user ``i``, so this also leads back from indices to ids:
+    Entry ``i`` is the id of item or user ``i``, so the result maps indices to ids:
     ``row_ids(items["sku"])[index]``. Whole numbers are kept in ``Catalog.item_ids``; for text it holds 0, 1, 2, ...
 
     Args:
@@ -89,16 +89,16 @@ def row_ids(column: pd.Series[Any], what: str = "frame") -> pd.Index[Any]:
 
 
 def position(ids: pd.Index[Any], column: pd.Series[Any], what: str, where: str) -> Int32Array:
-    """Return the place of each row's id in ``ids``, shape (rows,).
+    """Return the position of each row's id in ``ids``, shape (rows,).
 
     Args:
         ids: as of :func:`row_ids`.
         column: ids of other rows.
-        what: the frame they are in.
-        where: the frame that ``ids`` come from.
+        what: the frame of ``column``, for messages.
+        where: the frame of ``ids``, for messages.
 
     Raises:
-        DataError: an id is missing or not there.
+        DataError: an id is missing, or is not in ``ids``.
     """
     wanted = _ids(column, what)
     if (wanted.dtype == object) != (ids.dtype.kind not in "iu"):
@@ -120,12 +120,12 @@ def times_ms(column: pd.Series[Any], unit: TimeUnit, what: str) -> IntArray:
     """Return times as milliseconds since 1970 UTC, shape (rows,).
 
     Args:
-        column: numbers of ``unit`` since 1970; dates and times (UTC where they name no time zone); or text in ISO 8601.
-        unit: of numbers.
+        column: numbers of ``unit`` since 1970; dates and times (UTC if they name no time zone); or text in ISO 8601.
+        unit: unit of numbers.
         what: name of the frame, for messages.
 
     Raises:
-        DataError: a time is missing, cannot be read, or is absurd.
+        DataError: a time is missing, cannot be parsed, or is out of range.
     """
     if unit not in _PER_MS:
         raise DataError(f"time_unit={unit!r} is unknown; choose one of {', '.join(_PER_MS)}")
@@ -158,12 +158,12 @@ def done(column: pd.Series[Any], at_least: float | None, what: str) -> Int8Array
     """Return whether a behaviour happened, shape (rows,): 1 did, 0 did not, -1 not recorded.
 
     Args:
-        column: 0 and 1 or truth values, empty where not recorded; or any numbers where ``at_least`` is given.
+        column: 0 and 1 or truth values, empty where not recorded; or any numbers if ``at_least`` is given.
         at_least: see :class:`Threshold`.
         what: name of the frame, for messages.
 
     Raises:
-        DataError: it holds anything else.
+        DataError: the column holds anything else.
     """
     numbers = _numbers(column, what, "a behaviour is 0 or 1")
     known = ~np.isnan(numbers)
@@ -181,7 +181,7 @@ def feature(column: pd.Series[Any], bins: int | None, what: str) -> pa.Dictionar
     """Return a feature as text, empty where it is missing.
 
     Raises:
-        DataError: it holds fractions and is not cut into bins, or is to be cut and holds no numbers.
+        DataError: a feature without bins holds fractions, or one with bins holds no numbers.
     """
     if bins is None:
         codes, names = _named(column, what)
@@ -199,7 +199,7 @@ def feature(column: pd.Series[Any], bins: int | None, what: str) -> pa.Dictionar
 
 
 def category(column: pd.Series[Any], what: str) -> tuple[Int32Array, tuple[str, ...]]:
-    """Return each item's category and the names, in order of the names; items without one come last as ``Unknown``."""
+    """Return each item's category and the names in order; items without a category get the last one, ``Unknown``."""
     codes, names = _named(column, what)
     if (codes < 0).any():
         if UNKNOWN_CATEGORY not in names:
@@ -244,7 +244,7 @@ def _numbers(column: pd.Series[Any], what: str, rule: str) -> NDArray[np.float64
 
 
 def _named(column: pd.Series[Any], what: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Code a column: codes (-1 where missing) and the names in order, whole numbers by size and others as text."""
+    """Encode a column: codes (-1 where missing) and the names in order, whole numbers by size and others as text."""
     kind = pd.api.types.infer_dtype(column, skipna=True)
     if kind in ("floating", "mixed-integer-float"):
         numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,4 +1,4 @@
-"""Anybody's interaction log as a data set, from pandas frames."""
+"""An interaction log as a data set, from pandas frames."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from rapport.datasets.schema import (
 from rapport.datasets.splits import assemble
 
 Behaviours = Sequence[str] | Mapping[str, str | Threshold]
-"""Names of columns, or the name of each behaviour and where it is read."""
+"""Names of columns, or a mapping from each behaviour's name to its column or threshold."""
 
 FeatureNames = Sequence[str | Bins]
 """Columns of features, numbers with fractions cut into :class:`Bins`."""
@@ -59,12 +59,12 @@ def from_frames(
     seed: int = 0,
     utc_offset_hours: float = 0.0,
 ) -> SessionData:
-    """Make a data set of anybody's log, fit for every environment that takes ``data=``.
+    """Make a data set of a log, for every environment that takes ``data=``.
 
     Args:
         interactions: one row for each time an item was shown to a user, in any order.
-        items: one row per item; all of them, also those never shown.
-        users: one row per user, also those without a row in the log; by default the users of the log.
+        items: one row per item, including items never shown.
+        users: one row per user, including users without a row in the log; by default the users of the log.
         name: of the data set: letters, digits, ``.``, ``_`` and ``-``.
         user: column with the user's id, in ``interactions`` and ``users``. Ids are whole numbers or text.
         item: column with the item's id, in ``interactions`` and ``items``.
@@ -73,14 +73,14 @@ def from_frames(
         category: column of ``items`` with the item's one category, a name or a number; may be empty.
         behaviours: columns of ``interactions`` that hold 0 and 1, empty where not recorded; or a mapping from the
             behaviour's name to its column or to a :class:`~rapport.datasets.custom.columns.Threshold` of one. The first
-            is the one that is rewarded.
+            is rewarded.
         item_features: categorical columns of ``items``, or :class:`~rapport.datasets.custom.columns.Bins` of numeric
             ones. A missing value is a value of its own. The category need not be repeated.
-        user_features: the same of ``users``.
-        randomised: column of ``interactions`` that is 1 where the item was chosen at random; by default none was.
+        user_features: the same for ``users``.
+        randomised: column of ``interactions`` that is 1 if the item was chosen at random; by default none was.
         test_share: least share of the rows in the test days, the last ones.
         valid_share: least share of the remaining rows in the validation days before them.
-        held_out_share: share of the users that no agent learns from.
+        held_out_share: share of the users that are held out from agents' learning.
         seed: draws the held-out users.
         utc_offset_hours: days begin at midnight of a clock so many hours ahead of UTC.
 
@@ -88,7 +88,7 @@ def from_frames(
         The data. ``row_ids(items[item])[i]`` is the id of item i, ``row_ids(users[user])[u]`` that of user u.
 
     Raises:
-        DataError: the frames lack a column, hold what cannot be used, or do not fit together.
+        DataError: a column is missing, a value cannot be used, or the frames do not fit together.
 
     >>> import pandas as pd
     >>> items = pd.DataFrame({"item_id": ["tea", "cup"], "category": ["drinks", "kitchen"]})
@@ -121,7 +121,7 @@ def check_name(name: str) -> None:
     """Check the name of a data set, which becomes part of file names and of an environment's id.
 
     Raises:
-        DataError: it has other characters than those allowed.
+        DataError: a character is not allowed.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise DataError(f"name {name!r}: use letters, digits, '.', '_' and '-', beginning with a letter or digit")
@@ -171,7 +171,7 @@ def behaviour_columns(behaviours: Behaviours) -> dict[str, tuple[str, float | No
     """Return the column and the threshold, if any, of each behaviour.
 
     Raises:
-        DataError: there is none, or they are given as one word.
+        DataError: there is none, or a string is given instead of a tuple.
     """
     if isinstance(behaviours, str) or not behaviours:
         raise DataError(f"behaviours={behaviours!r}; give the columns as a tuple such as ('click', 'like')")
@@ -184,10 +184,10 @@ def behaviour_columns(behaviours: Behaviours) -> dict[str, tuple[str, float | No
 
 
 def feature_columns(features: FeatureNames) -> dict[str, int | None]:
-    """Return each feature's column and its number of bins, if it is cut.
+    """Return each feature's column and its number of bins, if it has any.
 
     Raises:
-        DataError: they are given as one word.
+        DataError: a string is given instead of a tuple.
     """
     if isinstance(features, str):
         raise DataError(f"features={features!r}; give the columns as a tuple such as ({features!r},)")
@@ -211,14 +211,14 @@ def _population(
         if sources:
             raise DataError(f"user_features={list(sources)}, but no frame of users; give users=")
         ids = row_ids(interactions[user], "interactions")
-        return ids, Population(_numbered(ids), _nothing_known(len(ids)))
+        return ids, Population(_numbered(ids), _no_features(len(ids)))
     columns.check_columns(users, "users", [user, *sources])
     ids, rows = _one_row_each(users, user, "users")
-    return ids, Population(_numbered(ids), _features(rows, sources, "users") if sources else _nothing_known(len(ids)))
+    return ids, Population(_numbered(ids), _features(rows, sources, "users") if sources else _no_features(len(ids)))
 
 
 def _one_row_each(frame: pd.DataFrame, column: str, what: str) -> tuple[pd.Index[Any], pd.DataFrame]:
-    """Return the ids and the frame in their order."""
+    """Return the ids and the frame, sorted by them."""
     if len(frame) == 0:
         raise DataError(f"{what}: no row; give at least one")
     ids = row_ids(frame[column], what)
@@ -230,7 +230,7 @@ def _one_row_each(frame: pd.DataFrame, column: str, what: str) -> tuple[pd.Index
 
 
 def _numbered(ids: pd.Index[Any]) -> IntArray:
-    """Ids that are whole numbers as they are, others by their place."""
+    """Whole-number ids unchanged; positions for other ids."""
     return ids.to_numpy(dtype=np.int64) if ids.dtype.kind in "iu" else np.arange(len(ids))
 
 
@@ -240,8 +240,8 @@ def _features(rows: pd.DataFrame, sources: Mapping[str, int | None], what: str) 
     return encode_text({name: columns.feature(rows[name], bins, what) for name, bins in sources.items()})
 
 
-def _nothing_known(n_users: int) -> Features:
-    """One feature in which all users are equal, since models and observations need at least one."""
+def _no_features(n_users: int) -> Features:
+    """One feature with the same value for all users, because models and observations need at least one."""
     codes: Int32Array = np.zeros((n_users, 1), dtype=np.int32)
     return Features(("user",), (("anonymous", "known"),), codes)
 

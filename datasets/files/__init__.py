@@ -1,4 +1,4 @@
-"""Files: archives, downloads, caches, atomic writes."""
+"""Files: archives, downloads, CSV tables, caches, atomic writes."""
 
 from rapport._moved import moved
 

@@ -1,9 +1,9 @@
 """Columnar cache of read tables, keyed by the content of their source files.
 
-One folder per key holds three Arrow files, further arrays as ``.npy`` where a reader makes some, and ``meta.json`` with
+One folder per key holds three Arrow files, further arrays as ``.npy`` if a reader makes some, and ``meta.json`` with
 their names and checksums. A folder appears complete or not at all (it is written elsewhere and renamed), so two
-processes may build it at once; one that is damaged is detected by its checksums, logged and built again. Nothing in it
-can be executed.
+processes may build it at once. A damaged folder is detected by its checksums, logged and built again. Reading it
+executes nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from rapport.datasets.schema import Catalog, Features, InteractionLog, Populatio
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Raise it when the files below change, so that older caches are left alone."""
+"""Raise it when the format of the files changes, so that older caches are not read."""
 
 Arrays = dict[str, NDArray[Any]]
-"""What a reader makes beside the tables, by name."""
+"""Further results of a reader beside the tables, by name."""
 
 _PARTS = ("catalog", "population", "log")
 
@@ -55,7 +55,7 @@ def cached(folder: Path, build: Callable[[], Tables]) -> Tables:
 
 
 def cached_with_arrays(folder: Path, build: Callable[[], tuple[Tables, Arrays]]) -> tuple[Tables, Arrays]:
-    """As :func:`cached`, for a reader that makes named arrays beside the tables; no array may hold objects."""
+    """As :func:`cached`, for a reader that also makes named arrays; no array may hold objects."""
     if folder.exists():
         try:
             return _load(folder)

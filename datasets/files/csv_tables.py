@@ -17,12 +17,12 @@ AGAIN = "get it again with `rapport data fetch`, or unpack the original archive 
 
 
 def read_csv(path: Path, columns: Mapping[str, pa.DataType]) -> pa.Table:
-    """Read the named columns of a CSV file with a header, and nothing but whole rows.
+    """Read the named columns of a CSV file with a header; a row that is cut off is an error.
 
     Args:
         path: the file.
         columns: Arrow type of each column wanted. Integers must be present in every row; floats may be empty
-            (null); text is taken as it stands, empty included.
+            (null); text is unchanged and may be empty.
 
     Raises:
         DataError: the file is missing, empty, cut off, lacks a column, or holds a value of another type.
@@ -60,10 +60,10 @@ def csv_batches(path: Path, columns: Mapping[str, pa.DataType], block_bytes: int
 
 
 def check_ends(path: Path, columns: Iterable[str]) -> None:
-    """Check that a CSV file is there, has the columns, and ends with a whole line.
+    """Check that a CSV file exists, has the columns, and ends with a whole line.
 
     Raises:
-        DataError: it does not.
+        DataError: one of these does not hold.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file; {AGAIN}")
@@ -115,10 +115,10 @@ def join(ids: IntArray, wanted: IntArray, what: str) -> Int32Array:
     Args:
         ids: shape (N,), strictly increasing.
         wanted: shape (R,).
-        what: how to begin the error, e.g. ``"log.csv: video_id"``, and where the ids should have been.
+        what: beginning of the error message: column, and the table of the ids, e.g. ``"log.csv: video_id, in ..."``.
 
     Raises:
-        DataError: an id is not there.
+        DataError: an id is not in ``ids``.
     """
     if ids[-1] - ids[0] == len(ids) - 1:  # ids without gaps, such as KuaiRand's: no search among millions
         position: IntArray = np.clip(wanted - ids[0], 0, len(ids) - 1)
@@ -134,7 +134,7 @@ def join(ids: IntArray, wanted: IntArray, what: str) -> Int32Array:
 
 
 def encode(columns: Mapping[str, Sequence[str] | NDArray[np.str_]]) -> Features:
-    """Code text columns of N rows each: values sorted by name, empty text shown as ``missing``."""
+    """Encode text columns of N rows each: values sorted by name, empty text as ``missing``."""
     values: list[tuple[str, ...]] = []
     codes: list[IntArray] = []
     for column in columns.values():
@@ -146,7 +146,7 @@ def encode(columns: Mapping[str, Sequence[str] | NDArray[np.str_]]) -> Features:
 
 
 def encode_text(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Features:
-    """Code Arrow columns of text (or dictionaries of text) as :func:`encode` does, never holding the text twice."""
+    """Encode Arrow columns of text (or dictionaries of text) as :func:`encode` does, without copying the text."""
     values: list[tuple[str, ...]] = []
     codes: list[Int32Array] = []
     for column in columns.values():
@@ -163,7 +163,7 @@ def encode_text(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Features:
 
 
 def text(table: pa.Table, name: str, order: IntArray) -> NDArray[np.str_]:
-    """Return one text column, rows taken in the given order, shape (rows,)."""
+    """Return one text column in the given order of rows, shape (rows,)."""
     return np.asarray(table[name].to_pylist(), dtype=np.str_)[order]
 
 

@@ -1,4 +1,4 @@
-"""Where data sets are looked for, and where derived files go."""
+"""The folders of data sets and of derived files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def data_directory(root: str | Path | None = None) -> Path:
 def cache_directory() -> Path:
     """Return the folder for derived files: ``$RAPPORT_CACHE_DIR``, else the user's cache folder.
 
-    Never the data directory: that may be read-only, shared, or somebody else's.
+    It is never the data directory, which may be read-only or shared.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()

@@ -1,8 +1,8 @@
-"""A downloader for pooch that goes on where an interrupted transfer stopped.
+"""A downloader for pooch that resumes interrupted transfers.
 
-What has arrived is kept in ``<file>.part``. The next attempt asks the server for the rest with an HTTP ``Range``
-header, and with ``If-Range`` where the server had named a version, so that halves of two versions are never joined. A
-server that ignores the range sends everything, and the file starts over.
+Received bytes are kept in ``<file>.part``. The next attempt asks the server for the rest with an HTTP ``Range``
+header, and with ``If-Range`` if the server had named a version, so that parts of two versions are never joined. If a
+server ignores the range and sends everything, the file starts over.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ResumingDownloader:
     """Callable with pooch's signature ``(url, output_file, pooch)``.
 
     Args:
-        part: where the unfinished file is kept between attempts.
-        attempts: how many times a broken transfer is taken up again before giving up.
-        wait_s: seconds before the first repetition; doubled each time.
+        part: path of the unfinished file between attempts.
+        attempts: attempts before giving up.
+        wait_s: seconds before the second attempt; doubled each time.
         timeout_s: seconds without a byte after which a transfer counts as broken.
         progress: show a progress bar.
     """
@@ -46,10 +46,10 @@ class ResumingDownloader:
         self.progress = progress
 
     def __call__(self, url: str, output_file: str | Path, pooch: Any = None) -> None:
-        """Bring ``url`` to ``output_file``; it appears there only when complete.
+        """Download ``url`` to ``output_file``, which appears only when complete.
 
         Raises:
-            DataError: the server refused, or the transfer kept breaking; what has arrived stays in ``part``.
+            DataError: the server refused, or the transfer kept breaking; received bytes stay in ``part``.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), disable=not self.progress) as bar:
@@ -77,14 +77,14 @@ class ResumingDownloader:
                 time.sleep(self.wait_s * 2 ** (attempt - 1))
 
     def _transfer(self, url: str, bar: Progress, task: Any) -> None:
-        """Fetch what is missing; raise OSError or HTTPException when it breaks."""
+        """Fetch the missing bytes; raise OSError or HTTPException when the transfer breaks."""
         have = self.part.stat().st_size if self.part.exists() else 0
         try:
             response = urllib.request.urlopen(self._request(url, have), timeout=self.timeout_s)
         except urllib.error.HTTPError as error:
             if error.code != _RANGE_NOT_SATISFIABLE or not have:
                 raise
-            # Nothing lies beyond what we have: it is complete or it is another file. Only a fresh start tells.
+            # There are no more bytes: the part is complete or of another file, which only a fresh start can tell.
             self.part.unlink()
             return self._transfer(url, bar, task)
         with response:

@@ -1,6 +1,6 @@
-"""Named arrays and a note in one file that is replaced atomically and never executes anything when read.
+"""Named arrays and a note in one file, which is replaced atomically. Reading it executes nothing.
 
-The format is safetensors: raw numbers, and the note as JSON in the file's own metadata.
+The format is safetensors: raw numbers, and the note as JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rapport.datasets.schema import DataError
 
 
 def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], note: dict[str, Any]) -> None:
-    """Write arrays and a JSON-able note to ``path``, whole or not at all."""
+    """Write arrays and a note that JSON can hold to ``path``, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -37,7 +37,7 @@ def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read what :func:`save_arrays` wrote.
 
     Raises:
-        DataError: the file is missing, truncated or not of this kind.
+        DataError: the file is missing, truncated or of another format.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check the path")

@@ -1,21 +1,22 @@
 """Exposures before the log begins, given per user as item sequences instead of rows.
 
 ``user_sequences_4_09_to_4_24.parquet`` holds for a user the last 50 exposures before 25 April (``watch_seq``, oldest
-first) and the last 50 that were liked (``like_seq``) and long-watched (``long_watch_seq``). What that tells about one
-exposure:
+first) and the last 50 that were liked (``like_seq``) and long-watched (``long_watch_seq``). Each exposure is read as
+follows:
 
-* *long_view and like are known, 0 as well as 1.* Each list holds the last 50 positives of the whole history and the
-  window holds 50 exposures, so no positive inside the window can have been pushed out of a list: what is not listed
-  did not happen. This holds for histories longer than 50, too.
-* *Order settles repeats.* A list is a subsequence of the history, so it is matched from the end backwards: an item
-  that was watched twice and liked once is liked once (the later time, where the order leaves it open). A list that
-  reaches back beyond the window stops matching there; an item seen both before and inside the window can be taken
-  for positive inside in rare cases.
-* *click* is not recorded, not even for a long view (which nearly always is a click): a label that is known only where
-  it is positive would teach every model that people always click.
-* *Times* are not recorded, only the last one: rows are put one second apart, ending there. Read them as an order.
-* The same item twice in a row is one exposure reported twice (2.3 % of the pairs, as in the raw log, where all but
-  0.5 % are exact duplicates): it becomes one row, positive if either report is.
+* *long_view and like* are known, both 0 and 1. Each list holds the last 50 positives of the whole history, and the
+  window holds 50 exposures, so a positive inside the window is always in its list; an exposure that is not listed is
+  negative. This also holds for histories longer than 50.
+* *Repeats* are resolved by order. A list is a subsequence of the history and is matched from the end backwards: an item
+  that was watched twice and liked once is liked once (at the later time, if the order allows both). A list that
+  reaches back beyond the window stops matching there; in rare cases an item seen both before and inside the window is
+  taken as positive inside.
+* *click* is not recorded, not even for a long view (which nearly always is a click): a label that is known only if it
+  is positive would teach every model that users always click.
+* *Times* are not recorded except the last one: rows are placed one second apart, ending there. Only their order is
+  meaningful.
+* The same item twice in a row is a duplicate (2.3 % of the pairs, as in the raw log, where all but 0.5 % are exact
+  duplicates): it becomes one row, positive if either report is.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _NOTHING = -2
 def add_histories(
     log: InteractionLog, path: Path, user_ids: IntArray, item_ids: IntArray, reports: tuple[Int32Array, IntArray]
 ) -> InteractionLog:
-    """Return the log with each user's earlier exposures, never counting one twice.
+    """Return the log with each user's earlier exposures, without duplicates.
 
     Per user: if the log itself holds the whole window (at least ``min(history_len, 50)`` rows up to the sequence's
     last time) the sequence is ignored; otherwise it replaces the user's standard-policy rows up to that time.
@@ -91,7 +92,7 @@ class _Rows:
 
 
 def _rows(table: pa.Table, path: Path) -> _Rows:
-    """Unroll the sequences of the given users into rows, oldest first, repeated reports merged."""
+    """Unroll the sequences of the given users into rows, oldest first, with duplicates merged."""
     watched = _right_aligned(table, "watch_seq", path, _PADDING)
     marks = np.stack(
         [_match_backwards(watched, _right_aligned(table, n, path, _NOTHING)) for n in ("like_seq", "long_watch_seq")], 2
@@ -135,7 +136,7 @@ def _right_aligned(table: pa.Table, name: str, path: Path, padding: int) -> IntA
 
 
 def _feedback(behaviours: tuple[str, ...], liked: NDArray[np.bool_], long_watched: NDArray[np.bool_]) -> Int8Array:
-    """Return what is known of each exposure, shape (rows, F)."""
+    """Return the known feedback of each exposure, shape (rows, F)."""
     feedback = np.full((len(liked), len(behaviours)), UNKNOWN, dtype=np.int8)
     feedback[:, behaviours.index("like")] = liked
     feedback[:, behaviours.index("long_view")] = long_watched

@@ -1,12 +1,12 @@
-"""KuaiRand-1K and KuaiRand-27K: all that 1,000 and 27,285 people saw in a month, 12 and 322 million exposures.
+"""KuaiRand-1K and KuaiRand-27K: every exposure of 1,000 and 27,285 users in a month, 12 and 322 million.
 
-Columns mean what they mean in KuaiRand-Pure and are read by the same functions (:mod:`rapport.datasets.kuairand.pure`).
+Columns are those of KuaiRand-Pure and are read by the same functions (:mod:`rapport.datasets.kuairand.pure`).
 The logs may not fit into memory, so they are converted once, in pieces (:mod:`rapport.datasets.kuairand.streaming`),
 then mapped.
 
-A video was shown 3 and 10 times on average (4 and 32 million videos): too little to learn a response from, and more
-videos than an agent can choose among. Unless told otherwise only the most shown are kept; rows of the others are
-dropped, and counted.
+A video was shown 3 and 10 times on average (4 and 32 million videos): too rarely to learn a response from, and too many
+videos for an agent to choose among. By default only the most shown are kept; rows of the others are dropped and
+counted.
 
 Layout: ``ROOT/KuaiRand-1K/data/*.csv`` as in the official archive; ROOT may also be the ``KuaiRand-1K`` folder or its
 ``data`` folder. As in KuaiRand-Pure the random log and ``tag_names.csv`` are optional, and the statistical features are
@@ -40,19 +40,19 @@ from rapport.datasets.schema import Catalog, DataError, Int32Array, IntArray, Ta
 LOGGER = logging.getLogger("rapport")
 
 FORMAT = 1
-"""Raise it when a conversion of the same files would come out otherwise."""
+"""Raise it when a conversion of the same files would give another result."""
 
 MAX_ITEMS = 100_000
-"""Videos kept unless told otherwise."""
+"""Default number of videos that are kept."""
 
 ROWS_PER_PART = 1_000_000
-"""Rows sorted in memory at once, about."""
+"""Approximate number of rows sorted in memory at once."""
 
 BLOCK_BYTES = 1 << 22
-"""Bytes of a CSV file in one piece. Arrow reads dozens ahead, so larger ones only take memory."""
+"""Bytes of a CSV file in one piece. Arrow reads dozens ahead, so larger pieces only cost memory."""
 
 _BYTES_PER_ROW = 71
-"""Of the published logs; it only decides how many parts there are."""
+"""Bytes per row of the published logs; it determines only the number of parts."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Version:
         return None
 
     def required(self) -> tuple[str, ...]:
-        """Names of the files without which there is no data set."""
+        """Names of the files that are required."""
         return (*self.standard_logs, self.user_file, self.item_file)
 
     def logs(self, folder: Path) -> list[Path]:
-        """The logs, the random one where it is there."""
+        """The logs, including the random one if it exists."""
         random = folder / self.random_log
         return [folder / name for name in self.standard_logs] + ([random] if random.is_file() else [])
 
@@ -111,14 +111,14 @@ VERSIONS = {
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of the rows and videos of the source files."""
+    """Counts of rows and videos in a conversion."""
 
     rows_read: int
     """Rows of all logs."""
     rows_dropped: int
     """Of these, rows of videos that were not kept."""
     rows_repeated: int
-    """Of the others, further reports of one exposure: equal in user, video, time, policy and feedback."""
+    """Of the others, duplicates: equal in user, video, time, policy and feedback."""
     rows: int
     """Rows of the converted log."""
     videos_read: int
@@ -137,10 +137,10 @@ def read(
     rows_per_part: int = ROWS_PER_PART,
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Tables, Conversion]:
-    """Open a large version of KuaiRand, converting it first where that has not been done.
+    """Open a large version of KuaiRand, after converting it if that has not been done.
 
-    The conversion is found again by the names, sizes and times of the source files; their bytes are too many to be
-    hashed at every start.
+    The conversion is keyed by the names, sizes and times of the source files, which are too large to be hashed at every
+    start.
 
     Args:
         name: a key of :data:`VERSIONS`.
@@ -148,11 +148,11 @@ def read(
         cache: folder that holds a folder for each conversion.
         max_items: keep this many of the most shown videos (random exposures counted, ties to the smaller id), or all.
         again: convert in any case.
-        rows_per_part: rows sorted in memory at once, about.
+        rows_per_part: approximate number of rows sorted in memory at once.
         block_bytes: bytes of a CSV file read at once.
 
     Returns:
-        The tables, whose arrays are read-only views of files in ``cache``, and what became of the source's rows.
+        The tables, whose arrays are read-only views of files in ``cache``, and the counts of the conversion.
 
     Raises:
         DataError: a file is missing or damaged, the files do not fit together, or ``cache`` cannot be written.

@@ -1,12 +1,12 @@
-"""KuaiRand-Pure from its official files: short videos shown to people, and seven things they did with each.
+"""KuaiRand-Pure from its official files: exposures of short videos to users, with seven behaviours each.
 
 Layout: ``ROOT/KuaiRand-Pure/data/*.csv`` as in the official archive; ROOT may also be the ``KuaiRand-Pure`` folder or
 its ``data`` folder. ``log_random_4_22_to_5_08_pure.csv`` is used where present, and so are two files that are not part
-of the official archive and stand in the ``KuaiRand-Pure`` folder: ``tag_names.csv`` and
+of the official archive, in the ``KuaiRand-Pure`` folder: ``tag_names.csv`` and
 ``user_sequences_4_09_to_4_24.parquet`` (see :mod:`rapport.datasets.kuairand.histories`).
 
-Not read: ``video_features_statistic_pure.csv``. It averages counts over the whole month, test days included, so a model
-that sees it has seen the answers.
+``video_features_statistic_pure.csv`` is not read. It averages counts over the whole month, test days included, so it
+would leak labels of the test days to a model.
 
 Reference: Gao et al., *KuaiRand: An Unbiased Sequential Recommendation Dataset with Randomly Exposed Videos*, CIKM
 2022.
@@ -28,7 +28,7 @@ from rapport.datasets.kuairand.histories import add_histories
 from rapport.datasets.schema import Catalog, DataError, Int32Array, IntArray, InteractionLog, Population, Tables
 
 BEHAVIOURS = ("click", "long_view", "like", "comment", "forward", "follow", "hate")
-"""In this order in the feedback matrix; click is the rewarded one."""
+"""Behaviours in the order of the feedback matrix; click is rewarded."""
 
 STANDARD_LOGS = ("log_standard_4_08_to_4_21_pure.csv", "log_standard_4_22_to_5_08_pure.csv")
 RANDOM_LOG = "log_random_4_22_to_5_08_pure.csv"
@@ -48,7 +48,7 @@ DURATION_EDGES_S = (15, 30, 60, 120, 300)
 """Upper bounds (exclusive, seconds) of the duration buckets; the last bucket is open."""
 
 FIRST_MINOR_TAG = 40
-"""Tags from here on occur almost only beside a category tag (1 to 39) and become the feature ``second_tag``."""
+"""Tags from this one on occur almost only beside a category tag (1 to 39); they become the feature ``second_tag``."""
 
 UNKNOWN_CATEGORY = "Unknown"
 _LOG_BEHAVIOURS = tuple(b if b == "long_view" else f"is_{b}" for b in BEHAVIOURS)
@@ -62,7 +62,7 @@ ITEM_COLUMNS = {"video_id": pa.int64(), "video_duration": pa.float64()} | {n: pa
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of one copy stand."""
+    """Folders of one copy of the files."""
 
     folder: Path
     """The official ``data`` folder."""
@@ -70,11 +70,11 @@ class Layout:
     """The folder around it, which holds the optional files."""
 
     def required(self) -> list[Path]:
-        """Return the files without which there is no data set."""
+        """Return the files that are required."""
         return [self.folder / name for name in (*STANDARD_LOGS, USER_FILE, ITEM_FILE)]
 
     def sources(self, histories: bool = True) -> list[Path]:
-        """Return every file that is read, the optional ones only where they exist."""
+        """Return every file that is read, including those optional ones that exist."""
         optional = [self.folder / RANDOM_LOG, self.extras / TAG_NAMES_FILE]
         if histories:
             optional.append(self.extras / SEQUENCES_FILE)
@@ -95,11 +95,11 @@ def read(root: Path, histories: bool = True) -> Tables:
 
     Args:
         root: the data directory (see the module for the layouts).
-        histories: also use the sequences of earlier exposures, where that file is present.
+        histories: also use the sequences of earlier exposures, if that file is present.
 
     Returns:
-        All videos, all users (also those without a row), and the log. Rows that are equal in user, video, time, policy
-        and feedback are one exposure reported more than once (3 % of the published rows) and are kept once.
+        All videos, all users (including those without a row), and the log. Rows that are equal in user, video, time,
+        policy and feedback are duplicates (3 % of the published rows) and are kept once.
 
     Raises:
         DataError: a file is missing or damaged, or the files do not fit together.
@@ -144,12 +144,12 @@ def catalog_of(table: pa.Table, path: Path, tag_names: Path) -> Catalog:
     """
     ids, order = sorted_ids(table, "video_id", path)
     table = table.take(pa.array(order))
-    cells = table["tag"].combine_chunks().dictionary_encode()  # few differ, so tags are taken apart once per cell
+    cells = table["tag"].combine_chunks().dictionary_encode()  # few cells differ, so each is parsed once
     tags = _tags(cells.dictionary.to_pylist(), path)
     major = np.array([next((t for t in ts if t < FIRST_MINOR_TAG), 0) for ts in tags])
     minor = [next((str(t) for t in ts if t >= FIRST_MINOR_TAG), "none") for ts in tags]
     seconds = np.asarray(table["video_duration"].to_numpy(), dtype=np.float64) / 1_000
-    # upload_dt is left out: the catalogue is three consecutive upload days, so it says nothing about age.
+    # upload_dt is left out: the catalogue has three consecutive upload days, so it is not informative of age.
     features = {name: table[name] for name in _ITEM_WORDS[:3]}
     features |= {"duration": _duration(seconds), "second_tag": pa.DictionaryArray.from_arrays(cells.indices, minor)}
     category, names = _categories(major[np.asarray(cells.indices.to_numpy())], _tag_names(tag_names))
@@ -165,7 +165,7 @@ def _tags(cells: list[str], path: Path) -> list[list[int]]:
 
 
 def _duration(seconds: NDArray[np.float64]) -> pa.DictionaryArray:
-    """Name the duration bucket of each video; files are coded as text sorted by name, hence the leading letters."""
+    """Name the duration bucket of each video; values are sorted by name, hence the leading letters."""
     edges = DURATION_EDGES_S
     names = [f"a: under {edges[0]} s"]
     names += [f"{letter}: {low} to {high} s" for letter, low, high in zip("bcde", edges, edges[1:], strict=False)]
@@ -175,10 +175,10 @@ def _duration(seconds: NDArray[np.float64]) -> pa.DictionaryArray:
 
 
 def _categories(major: NDArray[np.int64], names: Mapping[int, str]) -> tuple[Int32Array, tuple[str, ...]]:
-    """Code the category tags that have items, in order of their ids; 0 (no category tag) comes last.
+    """Encode the category tags that have items, in order of their ids; 0 (no category tag) comes last.
 
-    Two tags may share a name (29 and 30 are both "Science and law"). The platform keeps them apart, so they stay
-    two categories and the shared name gets the tag added; merging would let the file of names decide the categories.
+    Two tags may share a name (29 and 30 are both "Science and law"). The platform distinguishes them, so they stay two
+    categories, and the tag is added to the shared name.
     """
     present, code = np.unique(major, return_inverse=True)
     shared = Counter(names.values())
@@ -209,7 +209,7 @@ def _log(layout: Layout, user_ids: IntArray, item_ids: IntArray) -> tuple[Intera
     user, item, time_ms, flags = rows.T
     standard = flags & 1 == 0
     reports = user[standard].astype(np.int32), time_ms[standard]
-    # Sorting by everything puts equal rows together; ties in time are thereby ordered by video.
+    # Sorting by all columns puts equal rows together and orders ties in time by video.
     rows = rows[np.lexsort((flags, item, time_ms, user))]
     user, item, time_ms, flags = rows[np.append(True, (rows[1:] != rows[:-1]).any(axis=1))].T
     log = InteractionLog(

@@ -1,9 +1,9 @@
-"""Logs larger than memory: sorted outside memory, kept as plain columns, and used as views of mapped files.
+"""Logs larger than memory: sorted on disk, stored as columns, and used as views of memory-mapped files.
 
-An external sort in two passes. :class:`Spill` splits rows, in whatever order they come, over files by ranges of users;
+An external sort in two passes. :class:`Spill` splits rows, in any order, over files by ranges of users;
 :func:`write_log` then sorts one range after another in memory and appends it to the columns. Memory is that of one
-block of rows and one range, whatever the length of the log. Spilled rows are plain records and columns ``.npy`` files,
-not Arrow files: both can be appended to without end, and mapped in one piece, feedback as the matrix it is.
+block of rows and one range, whatever the length of the log. Spilled rows are plain records and columns are ``.npy``
+files, not Arrow files, because both can be appended to and mapped in one piece, feedback as a matrix.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import Catalog, DataError, Features, InteractionLog, Population, Tables
 
 ROW = np.dtype([("user", "<i4"), ("item", "<i4"), ("time_ms", "<i8"), ("flags", "<u2")])
-"""One exposure: bit 0 of the flags says that it was random, bit 1 + f that behaviour f happened (all are recorded)."""
+"""One exposure: bit 0 of the flags is set if it was random, bit 1 + f if behaviour f happened (all are recorded)."""
 
 Rows = NDArray[np.void]
 """Shape (rows,), of :data:`ROW`."""
 
 MAX_PARTS = 400
-"""Files that are open at once; most systems allow a process 1,024."""
+"""Maximum number of open files; most systems allow a process 1,024."""
 
 _SPILL_FOLDER = "spill"
 _BUFFER = 1 << 16
@@ -41,7 +41,7 @@ class Spill:
     Args:
         folder: as given by :func:`whole_folder`.
         n_users: users in all.
-        parts: ranges to split them into.
+        parts: number of ranges.
     """
 
     def __init__(self, folder: Path, n_users: int, parts: int) -> None:
@@ -51,7 +51,7 @@ class Spill:
         self._files = [self._stack.enter_context(path.open("wb", _BUFFER)) for path in self.paths]
 
     def __enter__(self) -> Spill:
-        """Begin; the files are closed at the end."""
+        """Return itself; the files are closed on exit."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -68,7 +68,7 @@ class Spill:
                 file.write(rows[start:end].tobytes())
 
     def drain(self) -> Iterator[Rows]:
-        """Yield the rows of one range of users after another, deleting their files; nothing can be added any more."""
+        """Yield the rows of one range of users after another and delete their files; nothing can be added after."""
         self._stack.close()
         for path in self.paths:
             rows = np.fromfile(path, dtype=ROW)
@@ -79,13 +79,13 @@ class Spill:
 def write_log(
     folder: Path, spill: Spill, behaviours: tuple[str, ...], selected: Callable[[Rows], Rows]
 ) -> tuple[int, int]:
-    """Sort what was spilled and write it as a log, equal rows once.
+    """Sort the spilled rows and write them as a log, without duplicates.
 
     Args:
-        folder: where the columns go.
+        folder: folder of the columns.
         spill: rows of all blocks.
         behaviours: names of bits 1, 2, ... of the flags.
-        selected: the rows of one range that are kept, their items numbered as in the catalogue.
+        selected: returns the rows of one range that are kept, with items numbered as in the catalogue.
 
     Returns:
         Rows kept by the selection, and rows written.
@@ -100,13 +100,13 @@ def write_log(
 
 
 def sort_rows(rows: Rows) -> Rows:
-    """Return the rows by user, time, item and flags, equal rows once."""
+    """Return the rows sorted by user, time, item and flags, without duplicates."""
     rows = rows[np.lexsort((rows["flags"], rows["item"], rows["time_ms"], rows["user"]))]
     return rows[np.append(True, rows[1:] != rows[:-1])] if len(rows) else rows
 
 
 def store_people(folder: Path, catalog: Catalog, population: Population, note: dict[str, Any]) -> None:
-    """Write the rest of the tables, and a JSON-able note, beside the log."""
+    """Write catalogue, population and a note that JSON can hold beside the log."""
     arrays = {
         "item_ids": catalog.item_ids,
         "category": catalog.category,
@@ -128,7 +128,7 @@ def store_people(folder: Path, catalog: Catalog, population: Population, note: d
 def open_tables(folder: Path, behaviours: tuple[str, ...]) -> tuple[Tables, dict[str, Any]]:
     """Return written tables and their note.
 
-    The arrays are read-only views of the files, in memory only where and while they are looked at.
+    The arrays are read-only views of memory-mapped files.
 
     Raises:
         ValueError: a file is shorter than its header says, or (:class:`DataError`) they do not fit together.
@@ -159,7 +159,7 @@ def open_tables(folder: Path, behaviours: tuple[str, ...]) -> tuple[Tables, dict
 
 
 class _Columns:
-    """The columns of a log, grown block by block; their headers are written last, when the length is known."""
+    """The columns of a log, written block by block; headers are written last, when the length is known."""
 
     def __init__(self, folder: Path, n_behaviours: int) -> None:
         self.rows = 0
@@ -206,13 +206,13 @@ class _Columns:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to write into, which takes the place of ``folder`` when all went well and else disappears.
+    """Yield a temporary folder, which replaces ``folder`` on success and is removed on failure.
 
-    It has room for a :class:`Spill`, which is dropped in either case. What a process that was killed has
-    left of an earlier attempt is removed first.
+    It has a subfolder for a :class:`Spill`, which is removed in either case. Temporary folders of processes that no
+    longer run are removed first.
 
     Raises:
-        DataError: the disk is full or cannot be written.
+        DataError: the disk is full or not writable.
     """
     work = folder.parent / f".{folder.name}.{os.getpid()}.{uuid.uuid4().hex}"
     try:
@@ -232,7 +232,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def _replace(folder: Path, work: Path) -> None:
-    """Put ``work`` in the place of ``folder``; views of the old files stay valid where the system can do that."""
+    """Replace ``folder`` by ``work``; views of the old files stay valid if the system supports that."""
     if folder.exists():
         old = folder.parent / f"{work.name}.old"
         os.rename(folder, old)
@@ -243,19 +243,19 @@ def _replace(folder: Path, work: Path) -> None:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove the work folders of processes that are no more."""
+    """Remove the temporary folders of processes that no longer run."""
     for left in folder.parent.glob(f".{folder.name}.*"):
         if not _running(left.name.removeprefix(f".{folder.name}.").partition(".")[0]):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _running(process: str) -> bool:
-    if os.name == "nt":  # where signal 0 is no question but Ctrl+C
+    if os.name == "nt":  # where signal 0 is Ctrl+C, not a query
         return True
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError, OverflowError):
         return False
-    except OSError:  # it runs, but is somebody else's
+    except OSError:  # it runs, under another user
         return True
     return True

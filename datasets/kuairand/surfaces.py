@@ -1,7 +1,7 @@
-"""Where in the application each exposure of KuaiRand-Pure was shown (``tab``), and how long it was watched.
+"""The tab of the application in which each exposure of KuaiRand-Pure was shown, and how long it was watched.
 
-People click several times as often on some tabs as on others, so a study of what makes people click less has to hold
-the tab fixed. No environment reads it.
+Users click several times as often on some tabs as on others, so a study of satiation has to hold the tab fixed. No
+environment reads it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _COLUMNS = ("user_id", "video_id", "time_ms", "tab", "play_time_ms")
 
 
 class Surfaces(NamedTuple):
-    """What the official files say beside the log.
+    """Information of the official files that is not in the log.
 
     Attributes:
-        tab: shape (rows of the log,), int64; -1 where a row is not in the files.
-        seconds: mean time an exposure was watched, in seconds.
+        tab: shape (rows of the log,), int64; -1 if a row is not in the files.
+        seconds: mean watch time of an exposure, seconds.
     """
 
     tab: IntArray
@@ -35,14 +35,14 @@ class Surfaces(NamedTuple):
 
 
 def surfaces(data: SessionData, root: str | Path | None = None) -> Surfaces | None:
-    """Tab of every row of the log and mean watch time, or None where the official files are not there.
+    """Tab of every row of the log and mean watch time, or None if the official files are missing.
 
     Args:
         data: KuaiRand-Pure as :func:`~rapport.datasets.registry.load.load` gives it.
         root: the data directory.
 
     Raises:
-        DataError: a file is damaged or does not fit the data.
+        DataError: a file is damaged or does not match the data.
     """
     layout = find(data_directory(root))
     if data.name != "kuairand-pure" or layout is None:

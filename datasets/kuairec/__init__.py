@@ -1,4 +1,4 @@
-"""KuaiRec, and a synthetic stand-in."""
+"""KuaiRec, and synthetic data of the same form."""
 
 from rapport._moved import moved
 

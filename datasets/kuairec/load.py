@@ -1,15 +1,14 @@
-"""KuaiRec: some users whose liking of nearly every short video is known, and the log of many users to learn from.
+"""KuaiRec: users whose response to nearly every short video is known, and the log of many users to learn from.
 
 Layout: ``ROOT/KuaiRec/data/*.csv`` as in the official archive; ROOT may also be the ``KuaiRec`` folder or its ``data``
 folder. ``small_matrix.csv`` becomes the truth, ``big_matrix.csv`` the log, ``kuairec_caption_category.csv`` the
 categories, ``item_categories.csv`` the tags, ``user_features.csv`` the population.
 
-Not read: ``item_daily_features.csv``, which counts what happened day by day, test days included, and
-``social_network.csv``.
+``item_daily_features.csv``, which has daily counts including the test days, and ``social_network.csv`` are not read.
 
 A click is a watch ratio (play time / video length) of at least ``click_at``, by default 1: the video was watched to its
-end. The source records no click, and LERL does not publish the threshold it used (its use of 1 is unverified), so it
-is an argument. The publisher proposes "more than 2" for a like.
+end. The source records no clicks, and LERL does not publish its threshold (1 is unverified), so the threshold is an
+argument. The publisher proposes "more than 2" for a like.
 
 References: Gao et al., *KuaiRec: A Fully-observed Dataset and Insights for Evaluating Recommender Systems*, CIKM 2022;
 Yu et al., *EasyRL4Rec*, SIGIR 2024 (clipping of the truth, tags).
@@ -39,7 +38,7 @@ logger = logging.getLogger(__name__)
 CLICK_AT = 1.0
 """Default of ``click_at``: watched to the end."""
 READER_VERSION = 1
-"""Raise it when the reader changes what it makes of the same files, so that caches are built again."""
+"""Raise it when the same files give other tables, so that caches are built again."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,9 +49,9 @@ class KuaiRec:
         data: catalogue (the N videos of the small matrix), population (all U users), log (the big matrix's rows on
             those videos; a user may have none).
         truth_users: shape (S,), int64, indices into the population of the fully observed users, increasing.
-        watch_ratio: shape (S, N), float32, play time / video length cut off at :data:`CLIP`; 0 where blocked.
-        blocked: shape (S, N), bool, the pairs that were not observed: the user had blocked the author, so the platform
-            could not show the video (0.4 % of the published pairs).
+        watch_ratio: shape (S, N), float32, play time / video length, clipped at :data:`CLIP`; 0 where blocked.
+        blocked: shape (S, N), bool, pairs that were not observed because the user had blocked the author (0.4 % of the
+            published pairs).
         tags: shape (N, L), int32, the platform's tags of each video, padded with -1 at the end. The quit rule of
             EasyRL4Rec counts these, not the categories.
     """
@@ -95,10 +94,10 @@ def load_kuairec(
         click_at: least watch ratio that counts as a click in the log, in (0, 5].
         test_share: least share of the log's rows in the test days, in (0, 1).
         valid_share: least share of the remaining rows in the validation days, in (0, 1).
-        held_out_share: share of the users that no agent learns from, in (0, 1); it is drawn among the fully observed
-            users and among the others apart, so that both sides have fully observed ones.
-        seed: draws the held-out users.
-        use_cache: keep the encoded tables in the cache directory and use what is there.
+        held_out_share: share of held-out users, from whom no agent learns, in (0, 1); drawn separately among the fully
+            observed users and the others, so that both parts have fully observed users.
+        seed: of the draw of held-out users.
+        use_cache: keep the encoded tables in the cache directory, and use those that are there.
 
     Returns:
         The data; its arrays are read-only.
@@ -114,11 +113,11 @@ def load_kuairec(
 
 
 def synthetic_kuairec(n_users: int = 1_000, n_truth_users: int = 200, n_items: int = 500, seed: int = 0) -> KuaiRec:
-    """Make up a data set of the same shape, so that everything runs without a download.
+    """Make synthetic data of the same form, so that everything runs without a download.
 
-    NOTHING IN IT IS MEASURED. It is generated from round numbers that were chosen by hand (see
-    :mod:`rapport.datasets.kuairec.synthetic`) and was fitted to no data: not to KuaiRec, not to anything. No result on
-    it says anything about people, and none compares with a published one. A warning in the log says so.
+    Nothing in it is measured. It is generated from round numbers that were chosen by hand (see
+    :mod:`rapport.datasets.kuairec.synthetic`) and is fitted to no data. Results on it say nothing about real users and
+    are not comparable with published ones. A warning in the log says so.
 
     Args:
         n_users: users in the population, at least 10.
@@ -171,7 +170,7 @@ def _assemble(
 
 
 def _held_out(n_users: int, truth_users: IntArray, share: float, seed: int) -> NDArray[np.bool_]:
-    """Hold out the share of the fully observed users, and of the others (who may be too few to give one)."""
+    """Hold out the share of the fully observed users, and of the others (of whom there may be too few)."""
     held_out = np.zeros(n_users, dtype=np.bool_)
     held_out[truth_users] = user_split(len(truth_users), share, seed)
     others = np.setdiff1d(np.arange(n_users), truth_users)

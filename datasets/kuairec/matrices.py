@@ -1,4 +1,4 @@
-"""The two matrices of KuaiRec: what the fully observed users think of every video, and the log of all users."""
+"""The two matrices of KuaiRec: the fully observed users' watch ratios, and the log of all users."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from rapport.datasets.schema import DataError, FloatArray, Int32Array, IntArray,
 logger = logging.getLogger(__name__)
 
 CLIP = 5.0
-"""Watch ratios of the truth are cut off here, as in EasyRL4Rec: a looped video counts as five views at most."""
+"""Watch ratios of the truth are clipped here, as in EasyRL4Rec: a looped video counts as five views at most."""
 LEAST_DENSITY = 0.95
 """Below this share of observed pairs the small matrix is damaged: 99.6 % are published."""
 MOST_UNTIMED = 0.01
-"""A larger share of log rows without a time is damage; fewer are dropped with a warning."""
+"""A larger share of log rows without a time is an error; fewer are dropped with a warning."""
 
 SMALL_FILE = "small_matrix.csv"
 BIG_FILE = "big_matrix.csv"
@@ -111,8 +111,8 @@ def read_log(
 ) -> InteractionLog:
     """Read the big matrix piece by piece and keep the rows on the catalogue, sorted by user, then time.
 
-    Rows that are equal in user, video, millisecond and watch ratio are one viewing reported more than once (the
-    publisher knows of them and leaves them in) and are kept once; a video watched again later is another row.
+    Rows that are equal in user, video, millisecond and watch ratio are duplicates, which the publisher leaves in, and
+    are kept once. A video watched again later is another row.
 
     Args:
         path: the file.

@@ -32,7 +32,7 @@ TAG_FILE = "item_categories.csv"
 NAMES_FILE = Path(__file__).with_name("names.json")
 
 UNKNOWN_ID = -124
-"""What the publisher writes for an unknown category."""
+"""The publisher's id of an unknown category."""
 UNKNOWN_CATEGORY = "Unknown"
 _LEVELS = ("first_level_category_id", "second_level_category_id")
 _FIRST_NAME = "first_level_category_name"
@@ -52,13 +52,13 @@ class Parts(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the files of one copy stand."""
+    """Folder of one copy of the files."""
 
     folder: Path
     """The official ``data`` folder."""
 
     def required(self) -> list[Path]:
-        """Return the files without which there is no data set; no other file is read."""
+        """Return the files that are required; no other file is read."""
         return [self.folder / name for name in (SMALL_FILE, BIG_FILE, ITEM_FILE, TAG_FILE, USER_FILE)]
 
 
@@ -106,7 +106,7 @@ def read_population(path: Path) -> Population:
 def read_videos(path: Path) -> tuple[pd.DataFrame, IntArray]:
     """Return categories and ids of all videos in order of their ids: columns of text, and shape (V,).
 
-    Captions contain bare carriage returns, which are not line ends here: only line feeds outside quotes are.
+    Captions contain bare carriage returns, which are not line ends; only line feeds outside quotes are.
     """
     import pandas as pd
 
@@ -176,14 +176,14 @@ def make_catalog(videos: pd.DataFrame, ids: IntArray, tags: Int32Array) -> Catal
 
 
 def tag_features(tags: Int32Array) -> dict[str, NDArray[np.str_]]:
-    """Return the first two tags of each video as text, shape (N,) each; ``none`` where there is none."""
+    """Return the first two tags of each video as text, shape (N,) each; ``none`` if it has fewer."""
     padded = np.pad(tags[:, :2], ((0, 0), (0, max(0, 2 - tags.shape[1]))), constant_values=-1)
     words = np.where(padded < 0, "none", padded.astype(np.str_))
     return {"first_tag": words[:, 0], "second_tag": words[:, 1]}
 
 
 def category_names(ids: list[int], source: list[str]) -> tuple[str, ...]:
-    """Return English names of first-level categories; what the table does not have keeps the name of the source.
+    """Return English names of first-level categories; those missing in the table keep the name of the source.
 
     Args:
         ids: the publisher's ids.

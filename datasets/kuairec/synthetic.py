@@ -1,9 +1,9 @@
-"""A data set of KuaiRec's shape that is made up: every number here was chosen by hand and fitted to NO data.
+"""Synthetic data in the form of KuaiRec: every number was chosen by hand, and none is fitted to data.
 
 Log watch ratios are low rank: ``level + user + item + <user's tastes, item's traits> + noise``. Items of a category
-share most of their traits, so people like categories; the noise of a pair in the truth is drawn once, that of a viewing
-in the log anew. Authors make runs of items, and a blocked author's items are blocked together. What people were shown
-follows popularity alone.
+share most of their traits, so users have tastes for categories. Noise is drawn once per pair in the truth and once per
+row in the log. Consecutive items have the same author, and a blocked author's items are blocked together. Exposures
+follow popularity alone.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ ITEMS_PER_AUTHOR = 4
 
 _LEVEL, _USER_SPREAD, _ITEM_SPREAD, _TASTE_SPREAD, _NOISE = -0.4, 0.3, 0.4, 0.6, 0.5
 _CENTRE_SHARE = 0.8
-"""How much of the variance of an item's traits is its category's."""
+"""Share of the variance of an item's traits that its category explains."""
 _FEATURE_VALUES = 4
 
 _Float = NDArray[np.float64]
 
 
 def draw(n_users: int, n_truth_users: int, n_items: int, click_at: float, rng: np.random.Generator) -> Parts:
-    """Draw everything (see :func:`rapport.datasets.kuairec.load.synthetic_kuairec`).
+    """Draw tables and matrices (see :func:`rapport.datasets.kuairec.load.synthetic_kuairec`).
 
     Raises:
         DataError: a size is too small, or there are more fully observed users than users.
@@ -68,7 +68,7 @@ def draw(n_users: int, n_truth_users: int, n_items: int, click_at: float, rng: n
 
 
 def _catalog(n_items: int, rng: np.random.Generator) -> tuple[Catalog, Int32Array]:
-    """Return items in at most 38 categories of unequal size, each with an item, and one or two tags per item."""
+    """Return items in at most 38 categories of unequal size, none empty, and one or two tags per item."""
     names = [entry["english"] for entry in json.loads(NAMES_FILE.read_text(encoding="utf-8")).values()][:n_items]
     share = 1.0 / np.arange(1, len(names) + 1)
     extra = rng.choice(len(names), size=n_items - len(names), p=share / share.sum())
@@ -81,7 +81,7 @@ def _catalog(n_items: int, rng: np.random.Generator) -> tuple[Catalog, Int32Arra
 
 
 def _features(n_users: int, rng: np.random.Generator) -> Features:
-    """Return user features that mean nothing: codes drawn evenly."""
+    """Return user features without meaning: uniform codes."""
     values = tuple(str(v) for v in range(_FEATURE_VALUES))
     codes = rng.integers(0, _FEATURE_VALUES, (n_users, len(USER_FEATURES))).astype(np.int32)
     return Features(USER_FEATURES, (values,) * len(USER_FEATURES), codes)
@@ -105,13 +105,13 @@ def _ratio(expected: _Float, rng: np.random.Generator) -> _Float:
 
 
 def _blocked(n_truth_users: int, n_items: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Draw who has blocked which author, shape (S, N)."""
+    """Draw blocked pairs of user and author, shape (S, N)."""
     author = np.arange(n_items) // ITEMS_PER_AUTHOR
     return np.asarray((rng.random((n_truth_users, int(author[-1]) + 1)) < BLOCKED_SHARE)[:, author])
 
 
 def _log(expected: _Float, click_at: float, rng: np.random.Generator) -> InteractionLog:
-    """Draw the log: rows per user around the mean, times even over the days, items by popularity."""
+    """Draw the log: Poisson rows per user, times uniform over the days, items by popularity."""
     n_users, n_items = expected.shape
     user = np.repeat(np.arange(n_users), rng.poisson(ROWS_PER_USER, n_users) + 1).astype(np.int32)
     popularity = rng.permutation(1.0 / np.arange(1, n_items + 1) ** 0.7)

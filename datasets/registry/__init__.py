@@ -1,1 +1,1 @@
-"""The data sets that Rapport knows by name: fetch, check, load."""
+"""The registry of data sets by name: fetch, check, load."""

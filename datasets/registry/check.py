@@ -1,4 +1,4 @@
-"""Comparing what is in the data directory with what was published."""
+"""Comparison of the data directory with the published files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KUAIREC_PAIRS = 1_411 * 3_327
 
 
 class State(StrEnum):
-    """What the check found."""
+    """Result of a check."""
 
     OK = "ok"
     PARTIAL = "partial"
@@ -59,7 +59,7 @@ class FileCheck:
 
 
 def check(root: str | Path | None = None) -> list[FileCheck]:
-    """Check every known data set in the data directory, reading what can be read; nothing is changed.
+    """Check every known data set in the data directory, without changing anything.
 
     Returns:
         Lines in the order of :data:`rapport.datasets.registry.load.DATASETS`; a data set that is not there has one
@@ -103,7 +103,7 @@ def _kuairand_pure(directory: Path) -> list[FileCheck]:
 
 
 def _kuairand_large(name: str, directory: Path) -> list[FileCheck]:
-    """Count the rows of the files; they are too large to be read and joined for a check."""
+    """Count the rows of the files, which are too large to be read and joined for a check."""
     version = kuairand_large.VERSIONS[name]
     data = version.find(directory)
     if data is None:
@@ -119,7 +119,7 @@ def _kuairand_large(name: str, directory: Path) -> list[FileCheck]:
 
 
 def _kuairec(directory: Path) -> list[FileCheck]:
-    """Compare the files, and where none is absent also read them as an environment would."""
+    """Compare the files and, if all are there, read them as an environment would."""
     name = "kuairec"
     layout = kuairec.find(directory)
     data = layout.folder if layout is not None else directory / "KuaiRec" / "data"
@@ -144,14 +144,14 @@ def _kuairec(directory: Path) -> list[FileCheck]:
 
 
 def _total(name: str, logs: list[FileCheck], published: int) -> FileCheck:
-    """All standard logs together: only their sum is published."""
+    """All standard logs together, because only their sum is published."""
     rows = sum(line.rows or 0 for line in logs)
     state = State.OK if rows == published else State.PARTIAL if rows else State.ABSENT
     return FileCheck(name, "standard logs together", rows, published, state)
 
 
 def _readable(name: str, directory: Path) -> FileCheck:
-    """Read everything, histories included, as training would."""
+    """Read all files, including histories, as training would."""
     try:
         tables = kuairand.read(directory)
     except DataError as error:
@@ -173,7 +173,7 @@ def _file(dataset: str, path: Path, published: int | None, absent_note: str = ""
 def _lines(path: Path) -> tuple[int, bool]:
     """Return the lines below the header, and whether the last one is whole.
 
-    Only line feeds count: four KuaiRec captions contain carriage returns, which CSV readers take for line ends.
+    Only line feeds count, because four KuaiRec captions contain carriage returns.
     """
     lines, last = 0, b""
     with path.open("rb") as file:

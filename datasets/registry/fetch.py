@@ -1,4 +1,4 @@
-"""Getting an official data set into the data directory: whole and verified, or not at all."""
+"""Download of an official data set into the data directory: complete and verified, or not at all."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def fetch(
     attempts: int = 5,
     wait_s: float = 1.0,
 ) -> Path:
-    """Download a data set, verify it, unpack it, and put it in its place in one step.
+    """Download a data set, verify it, unpack it, and move it into place in one step.
 
-    An interrupted download is taken up again by the next call. A checksum that does not match discards the download.
+    The next call resumes an interrupted download. A download with a wrong checksum is discarded.
 
     Args:
         name: an entry of :data:`rapport.datasets.registry.load.DATASETS`.
         root: the data directory.
         base_url: fetch ``base_url/<archive>`` instead of the official address, e.g. a mirror.
-        overwrite: replace what is there; the old folder is kept beside it as ``<folder>.replaced-<n>``.
+        overwrite: replace an existing folder, which is kept beside it as ``<folder>.replaced-<n>``.
         progress: show a progress bar.
-        attempts: how many times a broken transfer is taken up again.
-        wait_s: seconds before the first repetition; doubled each time.
+        attempts: attempts of a transfer before giving up.
+        wait_s: seconds before the second attempt; doubled each time.
 
     Returns:
         The folder of the data set.
 
     Raises:
-        DataError: it is there already, cannot be fetched, does not match its checksum, or cannot be unpacked safely.
+        DataError: it exists already, cannot be fetched, does not match its checksum, or cannot be unpacked safely.
     """
     entry = info(name)
     directory = data_directory(root)
@@ -83,13 +83,13 @@ def fetch(
 
 
 def _download(url: str, known: str | None, archive: Path, downloader: ResumingDownloader) -> Path:
-    """Return the archive, verified where a checksum is known."""
+    """Return the archive, verified if a checksum is known."""
     try:
         with _quiet():
             pooch.retrieve(url, known, fname=archive.name, path=archive.parent, downloader=downloader)
     except DataError:
         raise
-    except ValueError as error:  # pooch's word for a checksum that does not match; it names both
+    except ValueError as error:  # pooch's error for a wrong checksum; it names both
         raise DataError(
             f"{url}: checksum mismatch: {error} Run the same command again; if it persists, compare address and "
             "checksum with the publisher's page"
@@ -98,7 +98,7 @@ def _download(url: str, known: str | None, archive: Path, downloader: ResumingDo
 
 
 def _unpack(archive: Path, entry: DatasetInfo, work: Path) -> Path:
-    """Return the folder, somewhere under ``work``, that is to become the data set's."""
+    """Unpack under ``work`` and return the folder of the data set."""
     contents = work / entry.folder
     contents.mkdir()
     if archive.suffix == ".csv":
@@ -110,15 +110,15 @@ def _unpack(archive: Path, entry: DatasetInfo, work: Path) -> Path:
         if not inside:
             raise DataError(f"{archive}: the archive is empty; check the address it came from")
     except DataError:
-        archive.unlink()  # so that the next call does not trip over it again
+        archive.unlink()  # so that the next call downloads it again
         raise
-    # Archives wrap everything in one folder named after the release; ours has a fixed name.
+    # Archives wrap everything in a folder named after the release; here it has a fixed name.
     wrapped = len(inside) == 1 and inside[0].is_dir() and inside[0].name != "data"
     return inside[0] if wrapped else contents
 
 
 def _install(folder: Path, target: Path) -> None:
-    """Put a complete folder in its place; what stood there is kept under another name."""
+    """Move a complete folder into place; an existing one is kept under another name."""
     if target.exists():
         number = 1
         while (aside := target.with_name(f"{target.name}.replaced-{number}")).exists():
@@ -152,7 +152,7 @@ def _record(directory: Path, name: str, checksum: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep pooch's own messages back: ours name the file and the remedy."""
+    """Suppress pooch's messages, because those here name the file and the remedy."""
     log = pooch.get_logger()
     level = log.level
     log.setLevel(logging.ERROR)

@@ -14,29 +14,29 @@ from rapport.datasets.schema import DataError, SessionData, Tables
 from rapport.datasets.splits import assemble
 
 READER_VERSION = 2
-"""Raise it when a reader changes what it makes of the same files, so that caches are built again."""
+"""Raise it when the same files give other tables, so that caches are built again."""
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What there is to know about a data set before having it."""
+    """Metadata of a data set."""
 
     name: str
-    """As given to :func:`load` and to ``rapport data fetch``."""
+    """Name for :func:`load` and ``rapport data fetch``."""
     folder: str
-    """Where it stands in the data directory."""
+    """Its folder in the data directory."""
     url: str
     """The official archive or file."""
     md5: str | None
-    """Published checksum; None: trusted on the first download, recorded, and held to from then on."""
+    """Published checksum; None: that of the first download is recorded and required from then on."""
     contents: str
     """Published size in users, items and rows."""
     licence: str
-    """Under which the publisher shares it."""
+    """Licence of the publisher."""
     citation: str
-    """How the publisher asks to be cited."""
+    """Citation that the publisher asks for."""
     readable: bool = False
-    """Whether :func:`load` reads it; the others can be fetched only."""
+    """Whether :func:`load` reads it; others can only be fetched."""
 
 
 _ZENODO = "https://zenodo.org/records"
@@ -118,7 +118,7 @@ def info(name: str) -> DatasetInfo:
     """Return the entry of a data set.
 
     Raises:
-        DataError: there is none of that name.
+        DataError: the name is unknown.
     """
     if name not in DATASETS:
         raise DataError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
@@ -126,7 +126,7 @@ def info(name: str) -> DatasetInfo:
 
 
 def available(name: str = "kuairand-pure", root: str | Path | None = None) -> bool:
-    """Return whether every file that :func:`load` needs is there (it may still turn out damaged)."""
+    """Return whether every file that :func:`load` needs exists (it may still be damaged)."""
     if not info(name).readable:
         return False
     directory = data_directory(root)
@@ -149,7 +149,7 @@ def load(
     max_items: int | None = kuairand_large.MAX_ITEMS,
     use_cache: bool = True,
 ) -> SessionData:
-    """Load a data set: people, items, what happened, and who and when is kept apart.
+    """Load a data set: users, items, interactions and splits.
 
     Args:
         name: ``"kuairand-pure"``, ``"kuairand-1k"``, ``"kuairand-27k"`` or ``"kuairec"`` (of which
@@ -157,12 +157,12 @@ def load(
         root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
         test_share: least share of the log's rows in the test days, in (0, 1).
         valid_share: least share of the remaining rows in the validation days, in (0, 1).
-        held_out_share: share of the users that no agent learns from, in (0, 1).
-        seed: draws the held-out users.
-        histories: also use the optional file of earlier exposures, where present; only KuaiRand-Pure has one.
+        held_out_share: share of held-out users, from whom no agent learns, in (0, 1).
+        seed: of the draw of held-out users.
+        histories: also use the optional file of earlier exposures, if present; only KuaiRand-Pure has one.
         max_items: of KuaiRand-1K and KuaiRand-27K keep only the most shown videos and their rows; None keeps all.
-        use_cache: keep the encoded tables in the cache directory and use what is there. KuaiRand-1K and KuaiRand-27K
-            are always kept there, because their arrays are views of those files; without it they are converted anew.
+        use_cache: keep the encoded tables in the cache directory, and use those that are there. KuaiRand-1K and
+            KuaiRand-27K are always kept there, as their arrays are views of those files; False converts them again.
 
     Returns:
         The data; its arrays are read-only.

@@ -1,1 +1,1 @@
-"""What environments of every kind share."""
+"""What environments of any kind share: the check of keyword arguments, and preparation ahead of time."""

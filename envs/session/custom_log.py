@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.custom.manifest import from_manifest, read_manifest
 from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.common.arguments import SINGLE_ONLY, VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
-from rapport.envs.session.arguments import SINGLE_ONLY, VECTOR_ONLY, CoreArguments, LogArguments, check_arguments
+from rapport.envs.session.arguments import CoreArguments, LogArguments
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_env, kuairand_vector_env, prepare_kuairand
 

@@ -407,7 +407,7 @@ def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Arr
         raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")
     if slates.dtype.kind not in "iu":
         raise ValueError(f"action: dtype {slates.dtype}; a slate holds item indices, whole numbers")
-    n_items = core.data.catalog.n_items
+    n_items = len(core.data.catalog.item_ids)
     narrow, lowest, highest = core.narrowed(slates)
     if lowest < 0 or highest >= n_items:
         bad = lowest if lowest < 0 else highest

@@ -17,7 +17,8 @@ from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray, SessionData
-from rapport.envs.session.arguments import SINGLE_ONLY, VECTOR_ONLY, Users, Weights, check_arguments
+from rapport.envs.common.arguments import SINGLE_ONLY, VECTOR_ONLY, check_arguments
+from rapport.envs.session.arguments import Users, Weights
 from rapport.envs.session.compiled.select import engine_for
 from rapport.envs.session.engine.core import Reward, SessionCore
 from rapport.envs.session.engine.initial_histories import Histories, LogRows

@@ -17,8 +17,9 @@ from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
 from rapport.datasets.twin import twin
+from rapport.envs.common.arguments import VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
-from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, LogArguments, Users, check_arguments
+from rapport.envs.session.arguments import CoreArguments, LogArguments, Users
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import DataKey, session_core, single_env, user_pool, vector_env

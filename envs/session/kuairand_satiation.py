@@ -11,8 +11,9 @@ from typing import Unpack
 from gymnasium.vector import AutoresetMode
 
 from rapport.datasets.schema import SessionData
+from rapport.envs.common.arguments import VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
-from rapport.envs.session.arguments import VECTOR_ONLY, CoreArguments, check_arguments
+from rapport.envs.session.arguments import CoreArguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import DataKey, single_env, user_pool, vector_env

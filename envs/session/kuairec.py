@@ -14,8 +14,9 @@ from gymnasium.vector import AutoresetMode
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.kuairec.load import CLICK_AT, KuaiRec, load_kuairec, synthetic_kuairec
 from rapport.datasets.registry.load import available
+from rapport.envs.common.arguments import VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
-from rapport.envs.session.arguments import VECTOR_ONLY, SessionArguments, check_arguments
+from rapport.envs.session.arguments import SessionArguments
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv

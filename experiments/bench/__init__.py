@@ -1,1 +1,1 @@
-"""."""
+"""Speed of environments, training, planners and data conversion, each beside a named reference; memory."""

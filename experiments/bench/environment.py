@@ -1,4 +1,4 @@
-"""How many user-steps per second the session environments serve, beside the bare loops that bound what NumPy can do."""
+"""User-steps per second of the session environments, beside bare NumPy loops, which are an upper bound."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class EnvironmentSpeed:
     """One subject at one batch size.
 
     Attributes:
-        subject: what was stepped.
+        subject: what was timed.
         environment: its id.
         batch: users served at once, B.
         threads: of torch; 0 where torch has no part.
@@ -61,17 +61,17 @@ def measure_environment(
 ) -> list[EnvironmentSpeed]:
     """Time the bare loops, the vector environments and, for B = 1, ``gym.make``.
 
-    Actions are drawn beforehand, uniformly. The lookup subjects share a made-up truth of KuaiRec's size with one label
-    per item; the learned ones stand on ``data``.
+    Actions are drawn beforehand, uniformly. The lookup environments share a synthetic matrix of KuaiRec's size with one
+    label per item; the learned response is that of ``data``.
 
     Args:
-        data: of the learned response.
-        response: learned from ``data``.
-        batch_sizes: numbers of users served at once.
-        threads: torch threads to time the learned response with.
-        seconds: of each subject in each round.
-        rounds: whose median is taken.
-        report: told what is being timed.
+        data: the log that the response was learned from.
+        response: the learned response.
+        batch_sizes: users served at once, B.
+        threads: numbers of torch threads to time the learned response with.
+        seconds: time for each subject in each round [s].
+        rounds: number of rounds, of which the median is taken.
+        report: called with the name of what is being timed.
     """
     kuairec = synthetic_kuairec(max(LOOKUP_USERS, 10), LOOKUP_USERS, LOOKUP_ITEMS)
     kuairec = replace(kuairec, tags=kuairec.data.catalog.category[:, None])
@@ -94,7 +94,7 @@ def measure_environment(
 
 
 def peak_memory(name: str, batch: int, **arguments: Any) -> float:
-    """Peak memory in GB of a fresh process that makes an environment for B users and steps it 20 times."""
+    """Peak memory [GB] of a new process that makes an environment for ``batch`` users and steps it 20 times."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as one:
         return one.submit(_peak_memory, name, batch, arguments).result()
 
@@ -109,20 +109,20 @@ def _peak_memory(name: str, batch: int, arguments: dict[str, Any]) -> float:
 
 
 def gymnasium_benchmark(data: SessionData, response: ResponseModel, seconds: float) -> float:
-    """Steps per second by Gymnasium's own benchmark, torch on one thread; it draws its slates as it goes."""
+    """Steps per second by Gymnasium's own benchmark, which draws slates between steps; torch on one thread."""
     env = gym.make(LEARNED, data=data, response=response)
     with torch_threads(1):
         return float(benchmark_step(env, seconds, seed=0))  # type: ignore[arg-type]  # it only compares the duration
 
 
 def bare_items(kuairec: KuaiRec, batch: int) -> Work:
-    """The least that EasyRL4Rec's environment must do: look up, count the window, pay the price, begin anew.
+    """A lower bound of the work in EasyRL4Rec's environment: look up, apply the windowed quit rule, reset.
 
-    It keeps no history, makes no observation and no info, and checks nothing.
+    The loop keeps no history, makes no observation and no info, and checks nothing.
 
     Args:
-        kuairec: whose matrix is looked up.
-        batch: B.
+        kuairec: the matrix that is looked up.
+        batch: users served at once, B.
     """
     rng = np.random.default_rng(1)
     matrix, label = kuairec.watch_ratio, kuairec.tags[:, 0]
@@ -154,13 +154,13 @@ def bare_items(kuairec: KuaiRec, batch: int) -> Work:
 
 
 def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
-    """The least that LERL's environment must do over a looked-up truth: look up, pay the positional price, begin anew.
+    """A lower bound of the work in LERL's environment over a matrix: look up, apply the positional quit rule, reset.
 
-    It keeps no history, makes no observation and no info, and checks nothing.
+    The loop keeps no history, makes no observation and no info, and checks nothing.
 
     Args:
-        kuairec: whose matrix is looked up.
-        batch: B.
+        kuairec: the matrix that is looked up.
+        batch: users served at once, B.
     """
     rng = np.random.default_rng(1)
     clicks, category = (kuairec.watch_ratio >= 1).astype(np.int8), kuairec.data.catalog.category
@@ -193,7 +193,7 @@ def bare_slates(kuairec: KuaiRec, batch: int) -> Work:
 def _subjects(name: str, batch: int, **arguments: Any) -> Iterator[tuple[str, Work]]:
     for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
         yield f"vector, {mode.value}", _vector_work(name, batch, mode, arguments)
-        if name != LEARNED:  # where the rest takes so little that copies count
+        if name != LEARNED:  # the copies count where a step takes little else
             yield f"vector, {mode.value}, copy=False", _vector_work(name, batch, mode, {**arguments, "copy": False})
     if batch == 1:
         yield "gym.make", _single_work(name, arguments)
@@ -208,7 +208,7 @@ def _vector_work(name: str, batch: int, mode: AutoresetMode, arguments: dict[str
         shown = 0
         for action in actions:
             *_, info = env.step(action)
-            # A step that only begins a session serves nobody.
+            # A step that only resets shows nobody a slate.
             shown += batch if mode == AutoresetMode.SAME_STEP else int(np.count_nonzero(info["_feedback"]))
         return shown
 

@@ -1,4 +1,4 @@
-"""How many plans per second a language model in this process makes, beside llama.cpp asked one prompt at a time."""
+"""Plans per second of a language model in this process, beside llama-cpp-python with one prompt at a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rapport.experiments.bench.timing import Speed, Work, compare
 SUBJECT = "LLMPlanner"
 REFERENCE = "create_completion, one by one"
 SLATES = 5
-"""Slates already shown to the users who are planned for: as many as the prompt tells of."""
+"""Slates that were already shown to the users who are planned for; the prompt tells of as many."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PlannerSpeed:
     """One subject at one batch size.
 
     Attributes:
-        subject: who plans.
+        subject: what plans.
         batch: sessions planned for at once, B.
         speed: plans per second.
         ratio: median speed as a share of the reference's.
@@ -60,23 +60,23 @@ def measure_planner(
 ) -> list[PlannerSpeed]:
     """Time the planner with a GGUF file at several batch sizes, and plain llama-cpp-python with the same prompts.
 
-    The prompts are of training users after `SLATES` random slates. The reference keeps the beginning that a prompt has
-    in common with the one before, and has the same grammar and sampling.
+    The prompts are of training users after `SLATES` random slates. The reference reuses the prefix that a prompt shares
+    with the one before, and has the same grammar and sampling.
 
     Args:
-        data: whose users are planned for.
-        response: learned from ``data``.
+        data: the users who are planned for.
+        response: the response learned from ``data``.
         model: a GGUF file.
-        batch_sizes: sessions planned for at once.
-        threads: processor threads for both; chosen by the model's size where None.
-        seconds: of each subject in each round.
-        rounds: whose median is taken.
-        report: told what is being timed.
+        batch_sizes: sessions planned for at once, B.
+        threads: processor threads of both; None chooses by the model's size.
+        seconds: time for each subject in each round [s].
+        rounds: number of rounds, of which the median is taken.
+        report: called with the name of what is being timed.
     """
     report("collecting sessions")
-    views = lived_views(data, response, 4 * max(batch_sizes))
+    views = simulated_views(data, response, 4 * max(batch_sizes))
     planners = {b: llm_planner(LlamaCppLLM(model, n_threads=threads), data, _rng(), None) for b in batch_sizes}
-    subjects = {f"{SUBJECT}, B = {b}": planning(planner, views, b) for b, planner in planners.items()}
+    subjects = {f"{SUBJECT}, B = {b}": batched_planning(planner, views, b) for b, planner in planners.items()}
     prompts = llm_planner(planners[batch_sizes[0]].llm, data, _rng(), None).prompts(views)
     report("timing all in turn")
     names = data.catalog.category_names
@@ -90,8 +90,8 @@ def measure_planner(
     return result
 
 
-def lived_views(data: SessionData, response: ResponseModel, n: int) -> SessionViews:
-    """What a planner sees of n training users who were shown `SLATES` slates drawn at random."""
+def simulated_views(data: SessionData, response: ResponseModel, n: int) -> SessionViews:
+    """The planner's input for ``n`` training users who were shown `SLATES` random slates in the simulator."""
     core = kuairand_core(n, data=data, response=response, users="train", quit_rule="never")
     env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
     env.reset(seed=0)
@@ -101,8 +101,8 @@ def lived_views(data: SessionData, response: ResponseModel, n: int) -> SessionVi
     return session_views(core.observation(), core.user, data, core.slate_size)
 
 
-def planning(planner: LLMPlanner, views: SessionViews, batch: int) -> Work:
-    """Plans for the next so many sessions, again and again from the first one on."""
+def batched_planning(planner: LLMPlanner, views: SessionViews, batch: int) -> Work:
+    """Work that plans for the next ``batch`` sessions, and begins again after the last."""
     parts = _parts(len(views), batch)
 
     def work() -> int:
@@ -113,7 +113,7 @@ def planning(planner: LLMPlanner, views: SessionViews, batch: int) -> Work:
 
 
 def one_by_one(model: Path, prompts: list[str], names: tuple[str, ...] | list[str], threads: int | None) -> Work:
-    """Answers the next prompt by llama-cpp-python's own `Llama.create_completion`."""
+    """Work that completes the next prompt by llama-cpp-python's own `Llama.create_completion`."""
     from llama_cpp import Llama
     from llama_cpp.llama_grammar import LlamaGrammar
 

@@ -1,8 +1,9 @@
-"""Memory and speed of the conversion of logs that do not fit into memory.
+"""Memory and speed of converting logs that do not fit into memory.
 
-A made-up log in the layout of KuaiRand-27K is written, then converted and opened in processes of their own, whose peak
-memory the system reports. The proportions are those of the real one: 12,000 rows per user, 10 per video, few videos
-shown often and most of them rarely, files in which users are mixed. All values are drawn by hand-chosen rules.
+A synthetic log in the layout of KuaiRand-27K is written, then converted and opened in processes of their own, whose
+peak memory the system reports. The log has the proportions of the real one: 12,000 rows per user and 10 per video, few
+videos that are shown often and many that are shown rarely, and files in which users are mixed. Hand-chosen rules draw
+all values.
 
 This module imports nothing but the reader, so that the process measures the reader alone.
 """
@@ -43,14 +44,14 @@ _ENDING = ("profile_stay_time", "comment_stay_time", "is_profile_enter", "is_ran
 
 @dataclass(frozen=True)
 class Step:
-    """What one step took.
+    """Time and memory of one step.
 
     Attributes:
-        seconds: wall-clock time.
-        peak_mb: largest resident memory of the process up to the step's end, in MB (10^6 bytes); pages of mapped files
+        seconds: wall-clock time [s].
+        peak_mb: largest resident memory of the process up to the step's end [MB, 10^6 bytes]. Pages of mapped files
             count, although the system takes them back when it needs them.
-        own_mb: largest memory of its own, mapped files left out, as sampled during the step, in MB; NaN where the
-            system does not tell.
+        own_mb: largest memory without mapped files, sampled during the step [MB]; NaN where the system does not
+            report it.
     """
 
     seconds: float
@@ -59,23 +60,23 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """One log, converted and opened.
 
     Attributes:
-        csv_bytes: size of its files.
+        csv_bytes: size of its files [bytes].
         start: the process before it reads anything.
-        convert: from the CSV files to the finished folder, opened and checked once.
-        open: of the finished folder as a :class:`~rapport.datasets.schema.SessionData`, every check and split included,
-            in a new process.
-        found: what became of the rows.
+        convert: from the CSV files to the finished folder, which is opened and checked once.
+        open: from the finished folder to a :class:`~rapport.datasets.schema.SessionData` with every check and split, in
+            a new process.
+        conversion: counts of the rows that were kept and dropped.
     """
 
     csv_bytes: int
     start: Step
     convert: Step
     open: Step
-    found: Conversion
+    conversion: Conversion
 
 
 def measure(
@@ -84,7 +85,7 @@ def measure(
     max_items: int | None,
     report: Callable[[str], None],
     n_videos: int | None = None,
-) -> Measured:
+) -> Measurement:
     """Write a log of ``n_rows`` rows in a temporary folder under ``folder``, convert it, open it, remove it all."""
     work = Path(tempfile.mkdtemp(prefix="rapport-bench-", dir=folder))
     try:
@@ -94,13 +95,13 @@ def measure(
         report(f"converting {n_rows:,} rows")
         start, convert, found = _in_a_process(work, max_items)
         report(f"opening {found.rows:,} rows")
-        return Measured(size, start, convert, _in_a_process(work, max_items)[1], found)
+        return Measurement(size, start, convert, _in_a_process(work, max_items)[1], found)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
 def generate(root: Path, n_rows: int, n_videos: int | None = None, seed: int = 0) -> Path:
-    """Write a made-up KuaiRand-27K of ``n_rows`` standard rows under ``root`` and return its data folder."""
+    """Write a synthetic KuaiRand-27K of ``n_rows`` standard rows under ``root`` and return its data folder."""
     version = VERSIONS[NAME]
     data = root / version.folder / "data"
     data.mkdir(parents=True)
@@ -149,7 +150,7 @@ def _videos(first: int, n: int, generator: np.random.Generator) -> pa.Table:
 
 
 def _log(n: int, n_users: int, n_videos: int, start_ms: int, generator: np.random.Generator) -> pa.Table:
-    """Rows of mixed users over half of the month, with every official column."""
+    """Rows of mixed users over half a month, with every official column."""
     click = generator.random(n) < _CLICK
     columns = {
         "user_id": generator.integers(0, n_users, n),
@@ -168,7 +169,7 @@ def _log(n: int, n_users: int, n_videos: int, start_ms: int, generator: np.rando
 
 
 def _in_a_process(root: Path, max_items: int | None) -> tuple[Step, Step, Conversion]:
-    """Read the log in a new process: it is converted there unless that has been done."""
+    """Read the log in a new process, which converts it if that has not been done."""
     argv = [sys.executable, "-m", "rapport.experiments.bench.streaming", str(root), json.dumps(max_items)]
     done = subprocess.run(argv, capture_output=True, text=True)
     if done.returncode:
@@ -178,7 +179,7 @@ def _in_a_process(root: Path, max_items: int | None) -> tuple[Step, Step, Conver
 
 
 class _OwnMemory(threading.Thread):
-    """Samples the process's own memory (anonymous pages) every 5 ms, on Linux."""
+    """Samples the process's anonymous memory every 5 ms, on Linux."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -206,7 +207,7 @@ def _step(work: Callable[[], Conversion | None]) -> tuple[Step, Conversion | Non
 
 
 def _main(root: str, max_items: str) -> None:
-    """What the process does: read, and print what it took."""
+    """Read the log in this process and print the time and memory of each step."""
 
     def load() -> Conversion:
         tables, found = read(NAME, Path(root), Path(root) / "cache", json.loads(max_items))

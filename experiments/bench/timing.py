@@ -1,4 +1,4 @@
-"""Timing that other work on the machine disturbs as little as may be: rounds over all subjects, and their medians."""
+"""Timing in rounds over all subjects, and medians of the rounds, so that other work on the machine disturbs little."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ import numpy as np
 STATUS = Path("/proc/self/status")
 
 Work = Callable[[], int]
-"""Does a bit of work and returns how much was done, e.g. user-steps."""
+"""Does some work and returns the amount, e.g. in user-steps."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast something went, over several rounds.
+    """Amount of work per second over several rounds.
 
     Attributes:
-        median: per second.
-        slowest: per second, of the slowest round.
-        fastest: per second, of the fastest round.
-        rounds: how many.
+        median: of the rounds.
+        slowest: of the slowest round.
+        fastest: of the fastest round.
+        rounds: number of rounds.
     """
 
     median: float
@@ -40,12 +40,12 @@ class Speed:
 
     @classmethod
     def of(cls, rates: Sequence[float]) -> Speed:
-        """Summarise the rates of the rounds."""
+        """The summary of the rounds' rates."""
         return cls(float(np.median(rates)), min(rates), max(rates), len(rates))
 
 
 def per_second(work: Work, seconds: float) -> float:
-    """Repeat ``work`` for about ``seconds``, at least once, and return how much was done per second."""
+    """Repeat ``work`` for about ``seconds``, at least once, and return its amount per second."""
     done, begun = 0, time.perf_counter()
     while True:
         done += work()
@@ -55,12 +55,12 @@ def per_second(work: Work, seconds: float) -> float:
 
 
 def compare(subjects: Mapping[str, Work], seconds: float, rounds: int) -> dict[str, Speed]:
-    """Time subjects in turn, round after round, after a warm-up of each; a disturbance then touches all alike.
+    """Time subjects in turn, round after round, after a warm-up of each, so that a disturbance affects all alike.
 
     Args:
-        subjects: name to work.
-        seconds: of each subject in each round.
-        rounds: how many.
+        subjects: work by name.
+        seconds: time for each subject in each round [s].
+        rounds: number of rounds.
     """
     for work in subjects.values():
         per_second(work, seconds / 4)
@@ -73,7 +73,7 @@ def compare(subjects: Mapping[str, Work], seconds: float, rounds: int) -> dict[s
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch compute on so many threads meanwhile."""
+    """Let torch compute on ``threads`` threads inside the block."""
     import torch  # not above: the conversion of logs is measured in a process without it
 
     before = torch.get_num_threads()
@@ -90,7 +90,7 @@ def cores() -> int:
 
 
 def peak_mb() -> float:
-    """Largest resident memory so far; ``ru_maxrss`` of Linux begins with that of the process this one came from."""
+    """Largest resident memory so far [MB]. On Linux ``ru_maxrss`` begins with that of the parent process."""
     if STATUS.exists():
         return status_mb("VmHWM")
     unit = 1 if sys.platform == "darwin" else 1_024
@@ -98,13 +98,13 @@ def peak_mb() -> float:
 
 
 def status_mb(name: str) -> float:
-    """What Linux says of this process, e.g. ``VmHWM``, in MB."""
+    """A size that Linux reports of this process, e.g. ``VmHWM`` [MB]."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
     return int(lines[name].split()[0]) * 1_024 / 1e6
 
 
 def machine_facts() -> str:
-    """What the figures depend on: cores, load, versions."""
+    """What the figures depend on: machine, load and versions."""
     load = f", load {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
     names = ("numpy", "torch", "gymnasium", "stable-baselines3")
     compiler = f"numba {version('numba')}" if find_spec("numba") else "no numba"

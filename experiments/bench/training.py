@@ -1,4 +1,4 @@
-"""How many transitions per second LERL's low level learns from, beside Stable-Baselines3's stock policy."""
+"""Training transitions per second of LERL's low level, beside Stable-Baselines3's stock policy."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rapport.agents.lerl import LowLevel, act_on, first_policy, new_agent
-from rapport.agents.planning.build import HEURISTIC, control_planner
+from rapport.agents.lerl import PPOConfig, act_on, new_agent, pretrain_policy
+from rapport.agents.planning.build import STORED_TOP_K, control_planner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.sb3 import GymnasiumVecEnv
@@ -35,11 +35,11 @@ class TrainingSpeed:
     """One policy on one number of threads.
 
     Attributes:
-        subject: which policy PPO trains.
-        threads: of torch.
-        transitions: timed, after the warm-up.
-        speed: transitions per second with updates, over rollouts.
-        collecting: median share of the time that went into serving slates, in [0, 1]; the rest are updates.
+        subject: the policy that PPO trains.
+        threads: torch threads.
+        transitions: number of timed transitions, after the warm-up.
+        speed: transitions per second, updates included, over rollouts.
+        collecting: median share of the time that went into collecting rollouts, in [0, 1]; the rest are updates.
         ratio: median speed as a share of the reference's on the same threads.
     """
 
@@ -52,14 +52,14 @@ class TrainingSpeed:
 
     @property
     def paper_minutes(self) -> float:
-        """Minutes that the paper's training would take."""
+        """Minutes that the paper's training would take at this speed."""
         return PAPER_TRANSITIONS / self.speed.median / 60
 
 
 def measure_training(
     data: SessionData,
     response: ResponseModel,
-    settings: LowLevel,
+    settings: PPOConfig,
     transitions: int,
     threads: tuple[int, ...],
     seed: int = 0,
@@ -67,17 +67,17 @@ def measure_training(
 ) -> list[TrainingSpeed]:
     """Train both policies under the heuristic planner, rollout by rollout in turn, after one rollout of each.
 
-    The environment, its hyper-actions, the sizes of rollouts and minibatches and the epochs are the same for both; the
-    stock policy sees the observation flattened, with item numbers as numbers: a measure of speed alone.
+    Environment, hyper-actions, sizes of rollouts and minibatches, and epochs are the same for both. The stock policy
+    sees the flattened observation with item ids as numbers, so only its speed can be compared.
 
     Args:
         data: the log.
-        response: what users do.
-        settings: of the low level; its warm start is left out.
-        transitions: to time for each policy and number of threads, rounded up to whole rollouts.
-        threads: torch threads to time.
-        seed: of everything.
-        report: told what is being timed.
+        response: the response model of the users.
+        settings: hyper-parameters of the low level; its warm start is left out.
+        transitions: timed transitions for each policy and number of threads, rounded up to whole rollouts.
+        threads: numbers of torch threads.
+        seed: seed of environments, planners and policies.
+        report: called with the name of what is being timed.
     """
     makers = {SUBJECT: _low_level, REFERENCE: _stock}
     subjects = {
@@ -107,7 +107,7 @@ def measure_training(
 
 
 class _Stopwatch(BaseCallback):
-    """Seconds that went into collecting."""
+    """Seconds that went into collecting rollouts."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class _Stopwatch(BaseCallback):
 
 
 def _one_rollout(agent: PPO, size: int) -> tuple[float, float]:
-    """Transitions per second, and the share of collecting, of one rollout with its updates."""
+    """Transitions per second of one rollout with its updates, and the share of time spent collecting."""
     watch = _Stopwatch()
     begun = time.perf_counter()
     agent.learn(size, callback=watch, reset_num_timesteps=False)
@@ -133,19 +133,19 @@ def _one_rollout(agent: PPO, size: int) -> tuple[float, float]:
     return size / spent, watch.collecting / spent
 
 
-def _sessions(data: SessionData, response: ResponseModel, settings: LowLevel, seed: int) -> PlannedVectorEnv:
+def _sessions(data: SessionData, response: ResponseModel, settings: PPOConfig, seed: int) -> PlannedVectorEnv:
     core = kuairand_core(settings.n_envs, data=data, response=response, users="train")
-    planner = control_planner(HEURISTIC, data, np.random.default_rng(seed))
+    planner = control_planner(STORED_TOP_K, data, np.random.default_rng(seed))
     return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), data, planner)
 
 
-def _low_level(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+def _low_level(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
     agent = new_agent(sessions, settings, seed)
-    first_policy(agent, sessions.data, replace(settings, warm_start=None), seed)
+    pretrain_policy(agent, sessions.data, replace(settings, warm_start=None), seed)
     return agent
 
 
-def _stock(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+def _stock(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
     torch.manual_seed(seed)
     encoder = StateEncoder(sessions.data, settings.encoder).requires_grad_(False)
     arguments: dict[str, Any] = {

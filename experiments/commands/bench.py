@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.planning.lm.embedded import embedded_model
 from rapport.datasets.kuairand import large as kuairand_large
 from rapport.datasets.schema import SessionData
@@ -72,7 +72,7 @@ class BenchTraining(LocalData):
     """To time for each policy and number of threads, after one rollout to warm up; rounded up to whole rollouts."""
     threads: tuple[int, ...] = (1, 2)
     """Torch threads to time."""
-    n_envs: int = LowLevel.n_envs
+    n_envs: int = PPOConfig.n_envs
     """Users served at once."""
 
     def run(self) -> int:
@@ -83,7 +83,7 @@ class BenchTraining(LocalData):
         _print_facts(console, data)
         with console.status("") as status:
             found = training.measure_training(
-                data, response, LowLevel(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
+                data, response, PPOConfig(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
             )
         console.print(training_table(found))
         return 0
@@ -149,16 +149,16 @@ class BenchStreaming:
                 streaming.measure(rows, self.folder, self.max_items, status.update, self.videos) for rows in self.rows
             ]
         console.print(streaming_table(found))
-        for log in found:
+        for log in (measurement.conversion for measurement in found):
             console.print(
-                f"{log.found.rows_read:,} rows: {log.found.videos:,} of {log.found.videos_read:,} videos kept, "
-                f"{log.found.rows_dropped:,} rows of others dropped, {log.found.rows_repeated:,} repeated",
+                f"{log.rows_read:,} rows: {log.videos:,} of {log.videos_read:,} videos kept, "
+                f"{log.rows_dropped:,} rows of others dropped, {log.rows_repeated:,} repeated",
                 highlight=False,
             )
         return 0
 
 
-def streaming_table(found: list[streaming.Measured]) -> Table:
+def streaming_table(found: list[streaming.Measurement]) -> Table:
     """The table of ``rapport bench streaming``."""
     shown = Table(
         title="Converting a made-up KuaiRand-27K and opening it, each in a process of its own (MB: 10^6 bytes; own: "
@@ -168,7 +168,7 @@ def streaming_table(found: list[streaming.Measured]) -> Table:
     for column in ("rows", "CSV, GB", "step", "seconds", "rows per second", "peak MB", "own MB"):
         shown.add_column(column, justify="left" if column == "step" else "right")
     for log in found:
-        rows = log.found
+        rows = log.conversion
         for name, step, count in (
             ("start", log.start, 0),
             ("convert", log.convert, rows.rows_read),

@@ -1,4 +1,4 @@
-"""``rapport data list | fetch | check`` and ``rapport twin measure``."""
+"""``rapport data list | fetch | check`` and ``rapport twin measure | show``."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DataFetch(DataDirectory):
     """Fetch it even if it is there; the old folder is kept under another name."""
 
     def run(self) -> int:
-        """Fetch and say where it is; 0. Errors are raised as DataError."""
+        """Fetch the data set and print where it is; 0. Errors are raised as DataError."""
         from rapport.datasets.registry.fetch import fetch
 
         entry = info(self.name)

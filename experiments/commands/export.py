@@ -39,19 +39,19 @@ class Player:
     """A policy and the sessions it plays on."""
 
     name: str
-    """In a data set's id."""
+    """The policy's part of a data set's id."""
     algorithm: str
-    """In words."""
+    """The policy's description."""
     recorder: Recorder
-    """The sessions."""
+    """Records the sessions."""
     env: Environment
-    """What the policy plays on: the sessions, or wrappers over them."""
+    """The environment that the policy plays on: the recorder, or wrappers around it."""
     act: Act
     """The policy."""
     core: SessionCore
-    """The engine."""
+    """The sessions' engine."""
     arguments: dict[str, Any]
-    """What ``gym.make`` is given to make the sessions again."""
+    """Arguments of ``gym.make`` that make the sessions again."""
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Export(DataDirectory):
     """How to reach them."""
 
     def run(self) -> int:
-        """Play, write and say where; 0."""
+        """Play the sessions, write them and print where; 0."""
         at_least_one(sessions=self.sessions)
         import_minari()
         player = self._control() if self.policy in CONTROLS else self._trained()
@@ -166,13 +166,13 @@ class Export(DataDirectory):
 
 
 def _spec(env: str, arguments: dict[str, Any]) -> EnvSpec:
-    """What makes the environment again, anywhere: without the directories of this machine."""
+    """A spec that makes the environment again on any machine, without directories of this one."""
     spec = gym.spec(env)
     return EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs={**spec.kwargs, **arguments})
 
 
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:
-    """``NAME=VALUE`` by name; a value is JSON where it can be read as such, else text."""
+    """The ``NAME=VALUE`` arguments by name. A value is JSON if it parses as such, else text."""
     parsed: dict[str, Any] = {}
     for argument in arguments:
         name, equals, value = argument.partition("=")

@@ -12,8 +12,8 @@ from rapport.agents.lm.sft import SFTConfig
 from rapport.agents.planning.lm.embedded import embedded_model
 from rapport.agents.planning.lm.policy_gradient import PolicyGradientConfig
 from rapport.experiments.commands.options import LocalData, Sizes, Workers, at_least_one
-from rapport.experiments.core.preparation import prepare
-from rapport.experiments.jobs.local import shown
+from rapport.experiments.core.env_config import prepare
+from rapport.experiments.jobs.local import ProgressDisplay
 from rapport.experiments.lerl.environments import session_env
 from rapport.experiments.planner_lm.build import PlannerBuild
 from rapport.experiments.planner_lm.card import (
@@ -52,7 +52,7 @@ class LmTrain(LocalData):
         torch.set_num_threads(self.threads)
         training = replace(SFTConfig(), steps=self.steps)
         build = PlannerBuild(env, self.out.resolve(), self.rounds, seed=self.seed, training=training)
-        with shown(console, 1) as display:
+        with ProgressDisplay(console, 1) as display:
             path = build.run(display.show)
             display.finish("embedded planner model")
         console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)

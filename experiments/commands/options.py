@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rapport.agents.llm.base.interface import Budget
     from rapport.datasets.schema import SessionData
-    from rapport.experiments.jobs.local import Named
+    from rapport.experiments.jobs.local import Job
 
 DataName = Literal["auto", "kuairand-pure", "twin"]
 
@@ -125,7 +125,7 @@ class Workers:
     workers: int | None = None
     """Processes; by default one per core."""
 
-    def run_jobs(self, jobs: list[Named], console: Console, default: int | None = None) -> None:
+    def run_jobs(self, jobs: list[Job], console: Console, default: int | None = None) -> None:
         """Run jobs on as many processes as were asked for, else on ``default``, else on one per core."""
         from rapport.experiments.jobs.local import run_jobs
 
@@ -139,7 +139,7 @@ class Cluster(Workers):
     ray: str | None = None
     """Address of a Ray cluster, e.g. 10.0.0.1:6379, whose nodes share the run folder; by default this machine alone."""
 
-    def run_shared(self, jobs: list[Named], folder: Path, console: Console, default: int | None = None) -> None:
+    def run_shared(self, jobs: list[Job], folder: Path, console: Console, default: int | None = None) -> None:
         """Run jobs that keep their results in ``folder`` on the cluster, or here where none was named."""
         if self.ray is None:
             self.run_jobs(jobs, console, default)

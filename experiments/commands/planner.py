@@ -20,7 +20,7 @@ from rapport.experiments.commands.options import (
 )
 from rapport.experiments.commands.run import tell_problems
 from rapport.experiments.core import EnvConfig, Experiment, Row
-from rapport.experiments.core.preparation import prepare
+from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import env_of_note, session_env
 from rapport.experiments.lerl.planner_page import cost_page, reflections_page

@@ -1,4 +1,4 @@
-"""``rapport reflections show``: what finished sessions have taught, to be read."""
+"""``rapport reflections show``: reflections on finished sessions with their scores."""
 
 from __future__ import annotations
 

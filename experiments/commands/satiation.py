@@ -17,7 +17,7 @@ from rapport.envs.session.satiation.parameters import shipped
 from rapport.experiments.commands.options import LocalData, Workers
 from rapport.experiments.commands.simulator import DataName, fitted_simulator
 from rapport.experiments.core import jobs_of
-from rapport.experiments.core.preparation import prepare
+from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.results.store import wrote
@@ -126,7 +126,7 @@ class SatiationInside:
             effects_table(logged, f"Per logged exposure, in the log; {data.name}"),
             effects_table(found, f"What a full recent past takes in the simulator; {data.name}"),
         ):
-            console.print(table.to_rich())
+            console.print(table)
         return 0
 
 

@@ -1,4 +1,4 @@
-"""``rapport transcript show``: what a language model was asked and what it answered, to be read."""
+"""``rapport transcript show``: prompts of a language model and its answers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def entry(batch: Batch, place: int) -> Iterator[str]:
 
 
 def outcome(answer: Completion) -> str:
-    """What became of a prompt, in a few words."""
+    """Tokens, cache hit or error of an answer."""
     tokens = f"{answer.prompt_tokens:,} tokens read, {answer.completion_tokens:,} written"
     if answer.error is not None:
         return f"no answer: {answer.error}"
@@ -68,7 +68,7 @@ def outcome(answer: Completion) -> str:
 
 
 def summary(models: list[str], conversations: int, total: Meter) -> list[str]:
-    """What the transcript holds."""
+    """Models, conversations and cost of the transcript."""
     if not models:
         return ["The transcript is empty."]
     return [

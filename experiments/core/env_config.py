@@ -1,15 +1,50 @@
-"""An environment of an experiment: an id that Gymnasium knows, and what it is made with."""
+"""An environment of an experiment: an id that Gymnasium knows, what it is made with, and what results depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, VectorEnv
+from rich.console import Console
 
-from rapport.experiments.core.identity import LOCAL, identity
+from rapport.envs.common.preparation import prepare as prepare_env
+from rapport.experiments.jobs.local import ProgressDisplay
+from rapport.experiments.results.store import config_hash
+
+LOCAL = {"local": True}
+"""Metadata of a dataclass's field that says where something is kept or shown, which no result depends on."""
+
+
+def identity(value: object) -> Any:
+    """What a value is made of, ready for JSON.
+
+    A dataclass is its class's name and its fields, less those marked :data:`LOCAL`; a function or a class is its name.
+
+    Raises:
+        TypeError: the value holds something that has no such form; the message names it.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        shown = [f for f in fields(value) if not f.metadata.get("local")]
+        return {"type": type(value).__name__, **{f.name: identity(getattr(value, f.name)) for f in shown}}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): identity(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [identity(item) for item in value]
+    if isinstance(value, partial):
+        return {"type": value.func.__name__, "args": identity(value.args), **identity(value.keywords)}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    raise TypeError(
+        f"{value!r} ({type(value).__name__}) cannot be part of a row's identity: give a dataclass, a named function, "
+        "or numbers, texts, lists and mappings of them"
+    )
 
 
 @dataclass(frozen=True)
@@ -59,3 +94,19 @@ class EnvConfig:
     def identity(self) -> dict[str, Any]:
         """What results depend on."""
         return {"id": self.id, "kwargs": identity(self.kwargs), "data": identity(self.data)}
+
+
+def prepare(envs: Iterable[EnvConfig], console: Console) -> None:
+    """Prepare environments, on all cores, those that need the same once; what is ready is passed over quickly."""
+    import torch
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    for env in {config_hash(env.identity()): env for env in envs}.values():
+        with ProgressDisplay(console, 1) as display:
+            name = f"preparing {env.title or env.id}"
+            prepare_env(env.id, partial(_show, display, name), **env.kwargs, **env.local)
+            display.finish(name)
+
+
+def _show(display: ProgressDisplay, name: str, done: int, total: int) -> None:
+    display.show(name, done / total)

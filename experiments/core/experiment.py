@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rapport.experiments.core.identity import identity
+from rapport.experiments.core.env_config import identity
 from rapport.experiments.core.row import Progress, Protocol, Row, Task
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.results.store import Result, ResultStore, config_hash
 
 
@@ -69,7 +69,7 @@ class Experiment:
             known["trained"] = _identity(trained)
         return config_hash(known)
 
-    def jobs(self) -> list[Named]:
+    def jobs(self) -> list[Job]:
         """What is to be done: prerequisites, then what is trained from them, then what plays what was trained."""
         return jobs_of([self])
 
@@ -124,10 +124,10 @@ def measure(experiment: Experiment, row: Row, seed: int, progress: Progress = la
     )
 
 
-def jobs_of(experiments: Iterable[Experiment]) -> list[Named]:
+def jobs_of(experiments: Iterable[Experiment]) -> list[Job]:
     """The jobs of several experiments; prerequisites that they share are made once."""
-    free: list[Named] = []
-    waiting: dict[str, tuple[Named, list[Named]]] = {}
+    free: list[Job] = []
+    waiting: dict[str, tuple[Job, list[Job]]] = {}
     for experiment in experiments:
         for seed in range(experiment.seeds):
             for row in experiment.rows:
@@ -139,19 +139,19 @@ def jobs_of(experiments: Iterable[Experiment]) -> list[Named]:
                 if needed is None:
                     free.append(job)
                 else:
-                    waiting.setdefault(needed.key, (Named(needed.name, needed.make), []))[1].append(job)
-    return [Named(first.name, first.job, tuple(later)) for first, later in waiting.values()] + free
+                    waiting.setdefault(needed.key, (Job(needed.name, needed.make), []))[1].append(job)
+    return [Job(first.name, first.task, tuple(later)) for first, later in waiting.values()] + free
 
 
-def _with_followers(experiment: Experiment, row: Row, seed: int) -> Named:
+def _with_followers(experiment: Experiment, row: Row, seed: int) -> Job:
     """A row's job, followed by those of the rows that play what it trained."""
     prefix = f"{experiment.name}: " if experiment.name else ""
     later = [
-        Named(f"{prefix}{other.name}, seed {seed}", RunRow(experiment, other, seed))
+        Job(f"{prefix}{other.name}, seed {seed}", RunRow(experiment, other, seed))
         for other in experiment.rows
         if other.trained_as == row.name
     ]
-    return Named(f"{prefix}{row.name}, seed {seed}", RunRow(experiment, row, seed), tuple(later))
+    return Job(f"{prefix}{row.name}, seed {seed}", RunRow(experiment, row, seed), tuple(later))
 
 
 def _identity(row: Row) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from typing import Any
 from gymnasium.vector import VectorEnv
 
 from rapport.experiments.core.env_config import EnvConfig
-from rapport.experiments.core.episode_statistics import CurvePoint
-from rapport.experiments.core.rollout import Act, Episodes
+from rapport.experiments.core.rollout import Act, CurvePoint, Episodes
 
 Progress = Callable[[float], None]
 """Told the share that is done, in [0, 1]."""

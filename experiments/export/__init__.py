@@ -1,1 +1,1 @@
-"""Sessions as data sets for other libraries."""
+"""Sessions as data sets of other libraries."""

@@ -1,4 +1,4 @@
-"""Sessions as episodes for offline learning, recorded while any policy plays, and kept in Minari's format."""
+"""Sessions as episodes for offline reinforcement learning, recorded while a policy plays, in Minari's format."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Episode:
 
     Attributes:
         seed: ``reset(seed=seed)`` of a single environment and the same actions give the same session.
-        observations: each of shape (T + 1, ...), the last one after the user had left.
+        observations: arrays of shape (T + 1, ...); the last observation is after the user has left.
         actions: shape (T, ...).
         rewards: shape (T,), float64.
-        terminated: the user left; otherwise the time limit came first.
+        terminated: whether the user left; otherwise the time limit ended the session.
     """
 
     seed: int
@@ -40,13 +40,13 @@ class Episode:
 
 
 class Recorder(VectorWrapper):
-    """Keeps what passes between sessions and whoever plays on them.
+    """Records observations, actions, rewards and ends of a vector environment.
 
     Args:
-        env: a vector environment that resets within the step, with a Dict of observations.
+        env: a vector environment that resets within the step and has Dict observations.
 
     Raises:
-        ValueError: the environment resets in another way.
+        ValueError: the environment has another autoreset mode.
     """
 
     def __init__(self, env: Environment) -> None:
@@ -61,18 +61,18 @@ class Recorder(VectorWrapper):
         self._last: dict[int, dict[str, NDArray[Any]]] = {}
 
     def reset(self, *, seed: int, **arguments: Any) -> tuple[Any, dict[str, Any]]:  # type: ignore[override]
-        """Begin sessions, slot i with seed + i, and forget earlier ones."""
+        """Begin sessions, slot i with seed + i, and drop earlier records."""
         observations, info = self.env.reset(seed=seed, **arguments)
         self._seed, self._observations, self._steps, self._last = seed, [observations], [], {}
         return observations, info
 
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        """Step the sessions and write it down."""
+        """Step the sessions and record the step."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
         self._steps.append((np.array(actions), rewards.copy(), terminated.copy(), truncated.copy()))
         self._observations.append(observations)
         for slot in np.flatnonzero(terminated | truncated).tolist():
-            # Wrappers above add to this dictionary; only what the environment itself observed is kept.
+            # Outer wrappers add keys to this dictionary; only the environment's own observation is kept.
             self._last.setdefault(slot, {key: info["final_obs"][slot][key] for key in self._keys})
         return observations, rewards, terminated, truncated, info
 
@@ -82,7 +82,7 @@ class Recorder(VectorWrapper):
         return len(self._last) < self.num_envs
 
     def episodes(self) -> Iterator[Episode]:
-        """The first session of every slot, in order: each slot gives one, so short ones are not over-represented."""
+        """The first session of every slot, in order. One per slot, so that short sessions are not over-represented."""
         actions, rewards, terminated, truncated = (np.stack(part) for part in zip(*self._steps, strict=True))
         lengths = (terminated | truncated).argmax(axis=0) + 1
         before = {key: np.stack([o[key] for o in self._observations[:-1]]) for key in self._keys}
@@ -104,12 +104,12 @@ def record(
     """Play ``n`` sessions, a batch at a time, and yield them.
 
     Args:
-        recorder: the sessions.
-        env: what ``act`` plays on: the recorder, or wrappers over it.
+        recorder: records the sessions.
+        env: the environment that ``act`` plays on: the recorder, or wrappers around it.
         act: the policy.
-        n: how many.
+        n: number of sessions.
         seed: session i is that of ``reset(seed=seed + i)``.
-        report: told how many are done.
+        report: called with the number of sessions done.
     """
     for first in range(0, n, recorder.num_envs):
         observations, _ = env.reset(seed=seed + first)
@@ -123,15 +123,15 @@ def record(
 
 
 def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, eval_spec: EnvSpec, **about: Any) -> Any:
-    """Write episodes as a Minari data set, one at a time; whole or not at all.
+    """Write episodes as a Minari data set, one at a time; the data set is whole or absent.
 
-    It goes to ``$MINARI_DATASETS_PATH``, by default ``~/.minari/datasets``.
+    It is written to ``$MINARI_DATASETS_PATH``, by default ``~/.minari/datasets``.
 
     Args:
         dataset_id: e.g. ``"rapport/kuairand/random-v0"``.
-        episodes: what to write.
-        spec: of the environment they were played in; what ``recover_environment()`` makes again.
-        eval_spec: of the environment to evaluate in.
+        episodes: the episodes.
+        spec: spec of the environment they were played in, which ``recover_environment()`` makes again.
+        eval_spec: spec of the environment to evaluate in.
         **about: more of Minari's fields, such as ``algorithm_name``, ``author`` and ``description``.
 
     Returns:
@@ -139,7 +139,7 @@ def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, ev
 
     Raises:
         ModuleNotFoundError: the ``offline`` extra is not installed.
-        ValueError: there is such a data set already.
+        ValueError: a data set of this id exists.
     """
     minari = import_minari()
     folder = minari.storage.get_dataset_path(dataset_id)
@@ -167,13 +167,13 @@ def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, ev
 
 
 def import_minari() -> Any:
-    """The library.
+    """Import Minari.
 
     Raises:
-        ModuleNotFoundError: it is not installed; the message says how to.
+        ModuleNotFoundError: it is not installed; the message says how to install it.
     """
     try:
-        import h5py  # noqa: F401 - Minari asks for it only when all has been played
+        import h5py  # noqa: F401 - Minari would miss it only after all sessions were played
         import minari.storage
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(

@@ -1,59 +1,67 @@
-"""Jobs on all cores, each telling how far it is."""
+"""Jobs on all cores of this machine, each reporting how far it is."""
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import queue
-from collections.abc import Callable, Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.managers import SyncManager
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-Job = Callable[[Callable[[float], None]], Any]
-"""A picklable call that is handed a function to tell its share done, in [0, 1]."""
+Task = Callable[[Callable[[float], None]], object]
+"""A picklable call that is handed a function to report its share done, in [0, 1]. What it returns is dropped."""
+
+LOOK_SECONDS = 0.5
+"""Time between two reports of a job, and between two looks at the reports [s]."""
+LINE_SECONDS = 60.0
+"""Time between two lines of progress where there is no terminal [s]."""
 
 
 @dataclass(frozen=True)
-class Named:
-    """A job and what to call it.
+class Job:
+    """A task and what to call it.
 
     Attributes:
         name: shown beside its bar.
-        job: what to run.
-        then: jobs that may begin when it is done.
+        task: what to run.
+        dependents: jobs that may begin when it is done.
     """
 
     name: str
-    job: Job
-    then: tuple[Named, ...] = ()
+    task: Task
+    dependents: tuple[Job, ...] = ()
 
 
-def run_jobs(jobs: list[Named], workers: int, console: Console) -> None:
-    """Run jobs, and those that follow from them, on ``workers`` processes of one thread each.
+def run_jobs(jobs: Sequence[Job], workers: int, console: Console) -> None:
+    """Run jobs and their dependents on ``workers`` processes of one thread each.
 
-    With one worker they run in this process, one after the other, and make the same results: sums over several threads
-    would differ in their last digits. The first failure stops what has not begun and is
-    raised.
+    One worker runs them in this process, one after the other. The results do not depend on the number of workers: sums
+    over several threads would differ in their last digits. The first failure stops what has not begun and is raised.
     """
-    with shown(console, count(jobs)) as board:
+    with ProgressDisplay(console, count(jobs)) as display:
         if workers == 1:
-            _run_here(jobs, board)
+            _run_here(jobs, display)
         else:
-            _run_apart(jobs, workers, board)
+            _run_in_processes(jobs, workers, display)
 
 
-def count(jobs: list[Named] | tuple[Named, ...]) -> int:
-    """How many jobs there are, with all that follow."""
-    return sum(1 + count(job.then) for job in jobs)
+def count(jobs: Sequence[Job]) -> int:
+    """Number of jobs with all their dependents."""
+    return sum(1 + count(job.dependents) for job in jobs)
 
 
-class Board:
-    """Progress of all jobs: bars in a terminal, a line per finished job elsewhere."""
+class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
+    """Progress of all jobs, while the block runs: bars in a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console, total: int) -> None:
         columns = (TextColumn("{task.description:<26}"), BarColumn(36), TextColumn("{task.fields[unit]}"))
@@ -61,101 +69,136 @@ class Board:
         self.console, self.total, self.done = console, total, 0
         self.bars: dict[str, TaskID] = {}
         self.all = self.progress.add_task("all", total=total, unit=f"0/{total}")
+        self.shares: dict[str, float] = {}
+        self.printed = time.monotonic()
+
+    def __enter__(self) -> ProgressDisplay:
+        """Begin to show."""
+        self.progress.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End showing."""
+        self.progress.stop()
 
     def show(self, name: str, share: float) -> None:
         """Move one job's bar."""
         if name not in self.bars:
             self.bars[name] = self.progress.add_task(name, total=1.0, unit="")
         self.progress.update(self.bars[name], completed=share, unit=f"{share:4.0%}")
+        self.shares[name] = share
+        if time.monotonic() - self.printed >= LINE_SECONDS:
+            self._print(", ".join(f"{job} {share:.0%}" for job, share in self.shares.items()))
 
     def finish(self, name: str) -> None:
         """Take a finished job's bar away."""
         if name in self.bars:
             self.progress.remove_task(self.bars.pop(name))
+        self.shares.pop(name, None)
         self.done += 1
         self.progress.update(self.all, completed=self.done, unit=f"{self.done}/{self.total}")
+        self._print(name)
+
+    def _print(self, line: str) -> None:
+        self.printed = time.monotonic()
         if not self.console.is_terminal:
-            self.console.print(f"  [{self.done}/{self.total}] {name}", highlight=False, markup=False)
+            self.console.print(f"  [{self.done}/{self.total}] {line}", highlight=False, markup=False)
 
 
-@contextmanager
-def shown(console: Console, total: int) -> Iterator[Board]:
-    """A board on the screen for as long as the block runs."""
-    board = Board(console, total)
-    with board.progress:
-        yield board
-
-
-def _run_here(jobs: list[Named], board: Board) -> None:
-    _one_thread()
+def _run_here(jobs: Sequence[Job], display: ProgressDisplay) -> None:
+    use_one_thread()
     waiting = list(jobs)
     while waiting:
         job = waiting.pop(0)
-        board.show(job.name, 0.0)
-        job.job(_Shower(board, job.name))
-        board.finish(job.name)
-        waiting += job.then
+        display.show(job.name, 0.0)
+        job.task(partial(display.show, job.name))
+        display.finish(job.name)
+        waiting += job.dependents
 
 
-@dataclass(frozen=True)
-class _Shower:
-    board: Board
-    name: str
-
-    def __call__(self, share: float) -> None:
-        self.board.show(self.name, share)
-
-
-def _run_apart(jobs: list[Named], workers: int, board: Board) -> None:
+def _run_in_processes(jobs: Sequence[Job], workers: int, display: ProgressDisplay) -> None:
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context, use_one_thread) as pool:
         assert isinstance(manager, SyncManager)
-        news: Any = manager.Queue()
-        running: dict[Future[Any], Named] = {}
+        reports: Any = manager.Queue()
 
-        def submit(batch: list[Named] | tuple[Named, ...]) -> None:
-            for job in batch:
-                running[pool.submit(_call, job.job, job.name, news)] = job
+        def start(job: Job) -> Future[None]:
+            return pool.submit(run_task, job.task, job.name, reports)
 
-        submit(jobs)
-        try:
-            while running:
-                finished, _ = wait(running, timeout=0.25, return_when=FIRST_COMPLETED)
-                _read(news, board)
-                for future in finished:
-                    job = running.pop(future)
-                    future.result()
-                    board.finish(job.name)
-                    submit(job.then)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        drive(jobs, start, lambda: workers, lambda: _drain(reports), lambda job, error: error, display)
 
 
-def _one_thread() -> None:
+def drive(
+    jobs: Sequence[Job],
+    start: Callable[[Job], Future[None]],
+    slots: Callable[[], int],
+    reports: Callable[[], Iterable[tuple[str, float]]],
+    judge: Callable[[Job, Exception], Exception | None],
+    display: ProgressDisplay,
+) -> None:
+    """Start jobs, and their dependents when they are done, and show their progress until all have ended.
+
+    Args:
+        jobs: what to run.
+        start: starts a job elsewhere.
+        slots: how many jobs run at once.
+        reports: the reports since the last call: names of jobs, and the shares of them that are done.
+        judge: told the error of a job; what to raise when all that runs has ended, or None to start the job again.
+        display: shows progress.
+
+    Raises:
+        Exception: the first that ``judge`` returned. Nothing was started after it.
+    """
+    waiting, running = deque(jobs), dict[Future[None], Job]()
+    failure: Exception | None = None
+    while running or (waiting and failure is None):
+        while waiting and failure is None and len(running) < max(1, slots()):
+            job = waiting.popleft()
+            running[start(job)] = job
+        finished, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
+        for name, share in reports():
+            display.show(name, share)
+        for future in finished:
+            job = running.pop(future)
+            try:
+                future.result()
+            except Exception as error:
+                failure = failure or judge(job, error)
+                waiting.appendleft(job)  # it is started again, unless something failed
+            else:
+                display.finish(job.name)
+                waiting += job.dependents
+    if failure is not None:
+        raise failure
+
+
+def use_one_thread() -> None:
+    """Let torch compute on one thread."""
     import torch
 
     torch.set_num_threads(1)
 
 
-@dataclass(frozen=True)
-class _Teller:
-    news: Any
+def run_task(task: Task, name: str, reports: Any) -> None:
+    """Run a job's task in another process; its reports go to the queue ``reports``."""
+    report = _Reporter(reports, name)
+    report(0.0)
+    task(report)
+
+
+@dataclass
+class _Reporter:
+    reports: Any
     name: str
+    last: float = field(default=-math.inf, init=False)
 
     def __call__(self, share: float) -> None:
-        self.news.put((self.name, share))
+        if time.monotonic() - self.last >= LOOK_SECONDS:
+            self.last = time.monotonic()
+            self.reports.put((self.name, share))
 
 
-def _call(job: Job, name: str, news: Any) -> Any:
-    news.put((name, 0.0))
-    return job(_Teller(news, name))
-
-
-def _read(news: Any, board: Board) -> None:
-    while True:
-        try:
-            name, share = news.get_nowait()
-        except queue.Empty:
-            return
-        board.show(name, share)
+def _drain(reports: Any) -> Iterator[tuple[str, float]]:
+    with suppress(queue.Empty):
+        while True:
+            yield reports.get_nowait()

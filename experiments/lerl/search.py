@@ -17,17 +17,17 @@ import numpy as np
 
 from rapport.agents.baselines import (
     bandits,
-    click_learner,
     hac,
     linear_bandits,
+    online_ctr,
     plackett_luce_ppo,
     reranking,
     search_spaces,
 )
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.experiments.core import EnvConfig, Row, Task, play
 from rapport.experiments.core.row import Progress
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 from rapport.experiments.lerl.config import PlannerConfig, planned
 from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.rows import DEFINITIONS, RowSettings, lerl_row
@@ -59,8 +59,8 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "ppo-pl": plackett_luce_ppo.space,
     "lerl-pl": plackett_luce_ppo.space,
     "hac": hac.space,
-    "click": click_learner.space,
-    "lerl-click": click_learner.space,
+    "click": online_ctr.space,
+    "lerl-click": online_ctr.space,
     "mask-linucb": linear_bandits.space_lin_ucb,
     **search_spaces.SPACES,
     **linear_bandits.SPACES,
@@ -88,14 +88,14 @@ class Search:
     transitions: int
     sessions: int
     folder: Path
-    base: LowLevel = field(default_factory=LowLevel)
+    base: PPOConfig = field(default_factory=PPOConfig)
 
-    def jobs(self, methods: tuple[str, ...]) -> list[Named]:
+    def jobs(self, methods: tuple[str, ...]) -> list[Job]:
         """The pretrained policy, then one job per method."""
         first = self.row("ppo", {})
         needed = first.learner.prerequisite(self.task(first, self.folder))  # type: ignore[attr-defined]
-        later = tuple(Named(f"search: {method}", SearchMethod(self, method)) for method in methods)
-        return [Named(needed.name, needed.make, later)]
+        later = tuple(Job(f"search: {method}", SearchMethod(self, method)) for method in methods)
+        return [Job(needed.name, needed.make, later)]
 
     def row(self, method: str, settings: Mapping[str, Any]) -> Row:
         """A method's row with settings to be tried."""

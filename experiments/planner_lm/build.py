@@ -19,7 +19,7 @@ from rapport.agents.lm.tokenizer import Tokenizer, learn_tokenizer
 from rapport.agents.planning.lm.curriculum import COPYING_STEPS, Curriculum, example_texts
 from rapport.agents.planning.lm.examples import is_plan
 from rapport.agents.planning.lm.simulated_examples import SimulatedExamples
-from rapport.agents.planning.prompts import VARIABLES, load_prompt
+from rapport.agents.planning.prompts import NAMES, load_prompt
 from rapport.experiments.core import EnvConfig
 from rapport.experiments.lerl.config import PlannerConfig
 from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of
@@ -114,7 +114,7 @@ class PlannerBuild:
         curriculum = Curriculum([], self.seed + 1)
         synthetic = [e for step in range(COPYING_STEPS, COPYING_STEPS + 60) for e in curriculum(4 * step)]
         texts = example_texts([*simulated[:120], *synthetic])
-        fixed = [load_prompt(name).text for name in VARIABLES] * _PROMPTS_COUNT
+        fixed = [load_prompt(name).text for name in NAMES] * _PROMPTS_COUNT
         return learn_tokenizer(texts + fixed, self.model.vocabulary, FRACTIONS + NUMBERS)
 
     def train(self, simulated: list[Example], tokenizer: Tokenizer, progress: Progress) -> Llama:
@@ -141,4 +141,4 @@ class PlannerBuild:
 
 def _wording() -> str:
     """Versions of the prompts' wording, which the model is trained to read."""
-    return "-".join(load_prompt(name).version for name in sorted(VARIABLES))
+    return "-".join(load_prompt(name).version for name in sorted(NAMES))

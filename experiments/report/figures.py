@@ -22,8 +22,8 @@ COLOURS = ("#0b5f8a", "#c8553d", "#3c7d4f", "#8a5fa8", "#a07a1f", "#5b6770", "#b
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _INK, _GRID = "#22292f", "#e7eaec"
 _DASHES = ("solid", "dash", "dot", "dashdot")
-_LINE = 42
-"""Letters of a title or label that fit side by side on a phone."""
+_LINE, _NOTE_LINE = 42, 54
+"""Letters of a title or label, and of a note in small letters, that fit side by side on a phone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,36 +50,40 @@ class Curve:
             )
 
 
-def lay_out(figure: Any, title: str, height: int) -> Any:
+def lay_out(figure: Any, title: str, height: int, note: str = "") -> Any:
     """Give a plotly figure the fonts, colours and margins of all figures.
 
     Args:
         figure: changed in place.
         title: heading, not escaped; it is broken into lines that fit a phone.
-        height: pixels, for a title of one line.
+        height: pixels, for a title of one line without a note.
+        note: stands below the title in small letters, not escaped.
 
     Returns:
         The figure.
     """
     lines = broken(title).split("<br>")
+    lines += [f"<span style='font-size:11px'>{broken(note, _NOTE_LINE)}</span>"] if note else []
+    above = 18 * len("<br>".join(lines).split("<br>"))
     figure.update_layout(
-        title={"text": "<br>".join(lines), "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 14}},
-        height=height + 18 * (len(lines) - 1),
-        margin={"l": 8, "r": 12, "t": 20 + 18 * len(lines), "b": 8},
+        height=height + above - 18,
+        margin={"l": 8, "r": 12, "t": 20 + above, "b": 8},
         font={"family": _FONT, "size": 12, "color": _INK},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         hoverlabel={"font": {"family": _FONT}},
     )
-    figure.update_layout(title={"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 8}})
+    # An annotation, for plotly cuts a title of several lines at the top.
+    heading = {"text": "<br>".join(lines), "name": "title", "font": {"size": 14}, "align": "left", "showarrow": False}
+    figure.add_annotation(heading, x=0, y=1, xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=6)
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=_GRID, zeroline=False, automargin=True)
     return figure
 
 
-def broken(text: str) -> str:
+def broken(text: str, letters: int = _LINE) -> str:
     """A text for a figure, escaped and broken into lines that fit a phone."""
-    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, _LINE))
+    return "<br>".join(html.escape(line, quote=False) for line in textwrap.wrap(text, letters))
 
 
 def label_rows(figure: Any, labels: Sequence[str], title: str) -> Any:

@@ -109,16 +109,18 @@ def write_page(page: Page, path: Path, console: Console) -> None:
 
 def print_page(page: Page, console: Console, tables: Iterable[Table] | None = None) -> None:
     """Print tables, what was run, and the findings; no wider than :data:`~rapport.experiments.report.table.WIDTH`."""
-    width = min(WIDTH, console.width) if console.is_terminal else WIDTH
+    shown = console if console.is_terminal else Console(file=console.file, width=WIDTH)
     for table in page.tables() if tables is None else tables:
-        console.print()
-        console.print(table.to_rich(), width=width)
-    console.print()
+        shown.print()
+        shown.print(table, crop=False)
+    shown.print()
     for name, value in page.settings.items():
-        console.print(f"{name}: {value}", style="dim", highlight=False, markup=False, width=width)
-    console.print(page.finding, style="bold", highlight=False, markup=False, width=width)
+        shown.print(f"{name}: {value}", style="dim", highlight=False, markup=False, width=WIDTH)
+    if page.settings:
+        shown.print()
+    shown.print(page.finding, style="bold", highlight=False, markup=False, width=WIDTH)
     for line in page.findings:
-        console.print(f"- {line}", highlight=False, markup=False, width=width)
+        shown.print(f"- {line}", highlight=False, markup=False, width=WIDTH)
 
 
 def to_markdown(page: Page, html: str | None = f"{NAME}.html") -> str:

@@ -109,8 +109,8 @@ def separation_page(data: str, tables: Sequence[Table], experiment: Experiment, 
         points = {row.name: R_CUM.estimate([r.arrays for r in found[row.name]], _rng()) for row in rows}
         best = max(rows, key=lambda row: points[row.name].point)
         against = _against(found, best)
-        above = f", {against.shown(3, signed=True)} above {REFERENCE}" if against else ""
-        said.append(f"in {environment} {best.label} ({points[best.name].shown(3)}{above})")
+        above = f", {against.shown(3, signed=True)} against {REFERENCE}" if against else ""
+        said.append(f"{best.label} in {environment} ({points[best.name].shown(3)}{above})")
     return Page(
         title=f"Methods under satiation: {data}",
         finding=f"Highest R_cum: {'; '.join(said)}.",

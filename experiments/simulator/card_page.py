@@ -86,8 +86,7 @@ def _reliability(found: Reliability) -> Any:
     )
     point, low, high = (100 * value for value in found.error)
     error = f"ECE {point:.2f} % [{low:.2f}, {high:.2f}], noise floor {100 * found.floor:.2f} %"
-    lay_out(figure, found.behaviour, 350)
-    figure.update_layout(title={"subtitle": {"text": error, "font": {"size": 11}}}, margin={"t": 58})
+    lay_out(figure, found.behaviour, 340, error)
     figure.update_xaxes(title="predicted", tickformat=".2~%", range=[0, end])
     figure.update_yaxes(title="observed", tickformat=".2~%", range=[0, end])
     return figure

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import signal
 import sqlite3
 import subprocess
@@ -10,36 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rapport.agents.planning.reflection import Reflection, ReflectionPool, softmax_draw
-
-
-def exact_draw_probabilities(logits: np.ndarray, n: int) -> dict[tuple[int, ...], float]:
-    """Eq. 4 word for word: one after the other, each in proportion to exp(logit) among those that are left."""
-    weights = np.exp(logits)
-    probabilities = {}
-    for draw in itertools.permutations(range(len(logits)), n):
-        left, probability = weights.sum(), 1.0
-        for index in draw:
-            probability *= weights[index] / left
-            left -= weights[index]
-        probabilities[draw] = probability
-    return probabilities
-
-
-def test_sampling_follows_eq_4() -> None:
-    logits = 0.1 * np.array([0, 3, 12, 25, 30])
-    expected = exact_draw_probabilities(logits, 3)
-    rng = np.random.default_rng(0)
-    draws = 40_000
-    counts = dict.fromkeys(expected, 0)
-    for _ in range(draws):
-        counts[tuple(softmax_draw(rng, logits, 3).tolist())] += 1
-    chi2 = sum((counts[d] - draws * p) ** 2 / (draws * p) for d, p in expected.items())
-    assert chi2 < 107  # 59 degrees of freedom: exceeded once in 10,000 times
-
-
-def test_sampling_takes_huge_scores() -> None:
-    assert softmax_draw(np.random.default_rng(0), np.array([0.0, 1e6, 2e6]), 2).tolist() == [2, 1]
+from rapport.agents.planning.reflection import Reflection, ReflectionPool, read_reflections
 
 
 def test_the_pool_draws_different_entries_and_is_reproducible() -> None:
@@ -71,9 +41,12 @@ def test_duplicates_are_stored_once() -> None:
     assert len(pool) == 3
 
 
-@pytest.mark.parametrize(("text", "score"), [("  ", 1.0), ("fine", float("nan"))])
-def test_useless_reflections_are_refused(text: str, score: float) -> None:
-    with pytest.raises(ValueError, match="reflection"):
+@pytest.mark.parametrize(
+    ("text", "score", "reason"),
+    [("  ", 1.0, "^a text must not be blank"), ("fine", float("nan"), "^score must be a finite number; got nan")],
+)
+def test_useless_reflections_are_refused(text: str, score: float, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         ReflectionPool().add(text, score)
 
 
@@ -127,7 +100,7 @@ def test_a_path_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
 
 
 def test_capacity_is_checked() -> None:
-    with pytest.raises(ValueError, match="at least 1 reflection; got 0"):
+    with pytest.raises(ValueError, match="capacity must be at least 1 text; got 0"):
         ReflectionPool(capacity=0)
 
 
@@ -152,3 +125,22 @@ def test_a_pool_is_restored_to_what_it_held() -> None:
     assert [entry.text for entry in pool.entries()] == [f"lesson {n}" for n in range(2, 7)]  # still first in, first out
     pool.restore([])
     assert len(pool) == 0
+
+
+def test_a_pool_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "pool.sqlite") as db:
+        db.execute(
+            "CREATE TABLE reflections (id INTEGER PRIMARY KEY AUTOINCREMENT, text TEXT NOT NULL, score REAL NOT NULL, "
+            "user INTEGER)"
+        )
+        db.executemany(
+            "INSERT INTO reflections (text, score, user) VALUES (?, ?, ?)", [("old", 3, 5), ("older", 1, None)]
+        )
+    pool = ReflectionPool(tmp_path / "pool.sqlite", capacity=2)
+    assert (
+        pool.entries()
+        == read_reflections(tmp_path / "pool.sqlite")
+        == [Reflection("old", 3, 5), Reflection("older", 1)]
+    )
+    pool.add("new", 2)
+    assert [entry.text for entry in pool.entries()] == ["older", "new"]

@@ -1,4 +1,4 @@
-"""Small worlds in which every registered environment can be made, from whole numbers alone: no file, no model."""
+"""Small data with which every registered environment can be made, from whole numbers alone: no file, no model."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ N_USERS, N_ITEMS, N_CATEGORIES, ROWS, DAYS = 40, 60, 8, 30, 10
 KUAIRAND_BEHAVIOURS = ("click", "long_view", "like", "comment", "forward", "follow", "hate")
 DAY_MS = 86_400_000
 
-World = dict[str, Any]
-"""Arguments of ``gym.make``: data that no file is needed for and people that no model is fitted for."""
+Arguments = dict[str, Any]
+"""Arguments of ``gym.make``: data that need no file, and responses that need no fitted model."""
 
 
 def dice(name: str, sides: int, *shape: int) -> NDArray[np.int64]:
-    """Numbers in [0, sides) that hang on nothing but the name and their place: no library's generator."""
+    """Numbers in [0, sides) that depend on the name and their position alone, not on a library's generator."""
     word = int.from_bytes(name.encode(), "big") % 2**64
     state = np.arange(1, int(np.prod(shape)) + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(word)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
@@ -75,16 +75,16 @@ def session_data(behaviours: tuple[str, ...]) -> SessionData:
 
 
 @functools.cache
-def kuairand() -> World:
-    """People without memory, whose chances are sixteenths."""
+def kuairand() -> Arguments:
+    """Users without memory, whose probabilities are sixteenths."""
     data = session_data(KUAIRAND_BEHAVIOURS)
     chances = dice("chances", 17, N_USERS, N_ITEMS, len(KUAIRAND_BEHAVIOURS)) / 16
     return {"data": data, "response": MatrixResponse(chances, KUAIRAND_BEHAVIOURS)}
 
 
 @functools.cache
-def kuairec() -> World:
-    """25 of the users are known, their watch ratios in sixteenths up to 2."""
+def kuairec() -> Arguments:
+    """25 of the users are fully observed, with watch ratios in sixteenths up to 2."""
     truth_users = np.arange(3, 28)
     watch_ratio = (dice("watch ratios", 33, len(truth_users), N_ITEMS) / 16).astype(np.float32)
     blocked = dice("blocked", 50, len(truth_users), N_ITEMS) == 0
@@ -95,18 +95,18 @@ def kuairec() -> World:
     return {"data": KuaiRec(data, truth_users, watch_ratio, blocked, tags)}
 
 
-WORLDS: dict[str, Callable[[], World]] = {"rapport/KuaiRand": kuairand, "rapport/KuaiRec": kuairec}
-"""By the beginning of an id. A new kind of environment needs a new world here; those there are must not change, for
+SMALL: dict[str, Callable[[], Arguments]] = {"rapport/KuaiRand": kuairand, "rapport/KuaiRec": kuairec}
+"""By the beginning of an id. A new kind of environment needs new ones here; those there are must not change, for
 golden.json tells what happens in them."""
 
 
 @pytest.fixture(scope="session")
-def small_world() -> Callable[[str], World]:
+def small_arguments() -> Callable[[str], Arguments]:
     """Arguments with which an id can be made without any file."""
 
-    def world(env_id: str) -> World:
-        found = [make for beginning, make in WORLDS.items() if env_id.startswith(beginning)]
-        assert found, f"{env_id}: add a small world for it to WORLDS in tests/envs/session/conftest.py"
+    def of(env_id: str) -> Arguments:
+        found = [make for beginning, make in SMALL.items() if env_id.startswith(beginning)]
+        assert found, f"{env_id}: add arguments for it to SMALL in tests/envs/session/conftest.py"
         return dict(found[0]())
 
-    return world
+    return of

@@ -12,7 +12,8 @@ import pytest
 
 import rapport
 from rapport.datasets.kuairec.load import synthetic_kuairec
-from rapport.envs.session.arguments import CoreArguments, LogArguments, SessionArguments, check_arguments
+from rapport.envs.common.arguments import check_arguments
+from rapport.envs.session.arguments import CoreArguments, LogArguments, SessionArguments
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.kuairand import KuaiRandArguments, kuairand_core, kuairand_env
 from rapport.envs.session.kuairand_satiation import SatiationArguments, satiation_core
@@ -81,10 +82,10 @@ def test_what_only_a_batch_takes_is_said_to_be_so() -> None:
 
 
 @pytest.mark.parametrize("env_id", ["rapport/KuaiRand-v0", "rapport/KuaiRandSatiation-v0", "rapport/KuaiRec-v0"])
-def test_no_data_set_is_printed(env_id: str, small_world: Callable[[str], dict[str, Any]]) -> None:
+def test_no_data_set_is_printed(env_id: str, small_arguments: Callable[[str], dict[str, Any]]) -> None:
     """Gymnasium puts all arguments into its message; the data among them is told in a few words."""
     with pytest.raises(TypeError, match=r"^unknown argument 'foo'; use one of ") as caught:
-        gym.make(env_id, foo=1, **small_world(env_id))
+        gym.make(env_id, foo=1, **small_arguments(env_id))
     message = str(caught.value)
     assert "SessionData('small', 40 users, 60 items, 1200 rows)" in message
     assert len(message) < 700 and "array" not in message
@@ -102,11 +103,11 @@ def test_data_sets_tell_their_sizes() -> None:
 
 @pytest.mark.parametrize(("limit", "length"), [(5, 5), (500, 7)])
 def test_gymnasiums_own_time_limit_comes_on_top(
-    limit: int, length: int, small_world: Callable[[str], dict[str, Any]]
+    limit: int, length: int, small_arguments: Callable[[str], dict[str, Any]]
 ) -> None:
     """``gym.make`` keeps ``max_episode_steps`` to itself: the session ends at whichever limit comes first."""
-    world = small_world("rapport/KuaiRand")
-    env = gym.make("rapport/KuaiRand-v0", max_episode_steps=limit, max_steps=7, quit_rule="never", **world)
+    arguments = small_arguments("rapport/KuaiRand")
+    env = gym.make("rapport/KuaiRand-v0", max_episode_steps=limit, max_steps=7, quit_rule="never", **arguments)
     for _ in range(2):
         env.reset(seed=0)
         ends = [env.step(np.zeros(6, np.int64))[2:4] for _ in range(length)]

@@ -1,4 +1,4 @@
-"""Dynamics never change under an id: what happens in a small world is compared with what happened when it was new.
+"""Dynamics never change under an id: what happens with small data is compared with what happened when it was new.
 
 ``golden.json`` holds one trace for every registered id. An id without one fails; record it, once, with
 
@@ -7,7 +7,7 @@
 which adds what is missing and never replaces what is there. If a trace that was published no longer fits, the dynamics
 have changed: take the change back, or register the new dynamics under the next version and keep the old.
 
-The small worlds (``conftest.py``) are made of whole numbers and the people are a table, so a trace is the same on every
+The small data (``conftest.py``) are whole numbers and the responses are a table, so a trace is the same on every
 machine. Numbers are told to six decimals.
 """
 
@@ -28,7 +28,7 @@ from gymnasium.vector import AutoresetMode
 import rapport  # noqa: F401 - registers the environments
 
 FILE = Path(__file__).with_name("golden.json")
-# Logs that users describe themselves are not ours to keep.
+# Custom logs have no trace.
 IDS = sorted(
     name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "manifest" not in spec.kwargs
 )
@@ -62,9 +62,9 @@ def line(action: Any, reward: Any, terminated: Any, truncated: Any, info: Words)
     )
 
 
-def trace(env_id: str, world: Words) -> Words:
+def trace(env_id: str, arguments: Words) -> Words:
     """50 slates for each of three users at once, sessions beginning anew within the step."""
-    env = gym.make_vec(env_id, num_envs=N_ENVS, autoreset_mode=AutoresetMode.SAME_STEP, **world)
+    env = gym.make_vec(env_id, num_envs=N_ENVS, autoreset_mode=AutoresetMode.SAME_STEP, **arguments)
     observations, info = env.reset(seed=SEED)
     spaces = {name: f"{space.shape} {space.dtype}" for name, space in env.single_observation_space.items()}
     lines: list[list[Words]] = [[] for _ in range(N_ENVS)]
@@ -92,13 +92,13 @@ def trace(env_id: str, world: Words) -> Words:
     }
 
 
-def trace_one_by_one(env_id: str, world: Words) -> str:
+def trace_one_by_one(env_id: str, arguments: Words) -> str:
     """Digest of the slates where each user has an environment of their own."""
     lines = []
-    batch = gym.make_vec(env_id, num_envs=N_ENVS, **world)
+    batch = gym.make_vec(env_id, num_envs=N_ENVS, **arguments)
     fed = actions(batch, batch.unwrapped.core.data.catalog.n_items)
     for i in range(N_ENVS):
-        env = gym.make(env_id, **world)
+        env = gym.make(env_id, **arguments)
         env.reset(seed=SEED + i)
         lines.append([])
         for action in fed[:, i]:
@@ -114,24 +114,24 @@ def recorded() -> dict[str, Words]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _record(small_world: Callable[[str], Words]) -> None:
+def _record(small_arguments: Callable[[str], Words]) -> None:
     if "RAPPORT_RECORD_TRACES" not in os.environ:
         return
     golden = recorded()
-    golden |= {env_id: trace(env_id, small_world(env_id)) for env_id in IDS if env_id not in golden}
+    golden |= {env_id: trace(env_id, small_arguments(env_id)) for env_id in IDS if env_id not in golden}
     FILE.write_text(json.dumps(golden, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_what_happens_is_what_happened(env_id: str, small_world: Callable[[str], Words]) -> None:
+def test_what_happens_is_what_happened(env_id: str, small_arguments: Callable[[str], Words]) -> None:
     golden = recorded()
     assert env_id in golden, f"{env_id} has no golden trace: record one, as the head of {__file__} says"
-    assert trace(env_id, small_world(env_id)) == golden[env_id]
+    assert trace(env_id, small_arguments(env_id)) == golden[env_id]
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_it_happens_one_by_one_as_well(env_id: str, small_world: Callable[[str], Words]) -> None:
-    assert trace_one_by_one(env_id, small_world(env_id)) == recorded()[env_id]["slates"]
+def test_it_happens_one_by_one_as_well(env_id: str, small_arguments: Callable[[str], Words]) -> None:
+    assert trace_one_by_one(env_id, small_arguments(env_id)) == recorded()[env_id]["slates"]
 
 
 def test_traces_tell_the_ids_apart_and_show_endings() -> None:

@@ -156,7 +156,7 @@ def test_the_simulator_is_the_default_response(small_data: SessionData, monkeypa
 
     monkeypatch.setattr(kuairand, "load_simulator", lambda *_, **__: (fitted("corrected"), None))
     monkeypatch.setattr(kuairand, "load_official", lambda *_, **__: fitted("official"))
-    monkeypatch.setattr(kuairand, "official_response", lambda data, answers, faults: answers)
+    monkeypatch.setattr(kuairand, "official_response", lambda data, fitted, faults: fitted)
     caches = (kuairand.fitted_response, kuairand.official_fitted)
     for cache in caches:
         cache.cache_clear()

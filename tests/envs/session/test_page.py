@@ -40,9 +40,9 @@ def test_sections_are_gymnasiums(page: type) -> None:
     assert list(sections(page)) == SECTIONS
 
 
-def test_spaces_are_the_environments(small_world: Callable[[str], dict[str, Any]]) -> None:
+def test_spaces_are_the_environments(small_arguments: Callable[[str], dict[str, Any]]) -> None:
     page = sections(SessionEnv)
-    env = gym.make("rapport/KuaiRand-v0", **small_world("rapport/KuaiRand"))
+    env = gym.make("rapport/KuaiRand-v0", **small_arguments("rapport/KuaiRand"))
     observation, _ = env.reset(seed=0)
     assert sorted(names(page["Observation Space"])) == list(env.observation_space) == list(observation)
     rows = re.findall(r"^ *\| `(\w+)` +\| \(.*?\) +\| (\w+)", page["Observation Space"], re.MULTILINE)

@@ -32,14 +32,14 @@ IDS = sorted(
     name for name, spec in gym.registry.items() if spec.namespace == "rapport" and "manifest" not in spec.kwargs
 )
 MODES = [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP]
-World = dict[str, Any]
+Arguments = dict[str, Any]
 
 
 def mean_of_likes(users: np.ndarray, slates: np.ndarray, feedback: np.ndarray) -> np.ndarray:
     return feedback[:, :, 0].mean(axis=1, dtype=np.float64) * 2
 
 
-EVERYWHERE: list[World] = [
+EVERYWHERE: list[Arguments] = [
     {},
     {"users": "held_out"},
     {"users": "all"},
@@ -62,7 +62,7 @@ EVERYWHERE: list[World] = [
     {"render_mode": "rgb_array"},
 ]
 """Arguments that every id takes."""
-OWN: dict[str, list[World]] = {
+OWN: dict[str, list[Arguments]] = {
     "rapport/KuaiRand": [
         {"profile": "corrected", "faults": "none"},
         {"quit_rule": "satisfaction", "weights": (1.0, 0.5, 2.0, 0.0, 0.0, 3.0, -1.0)},
@@ -136,9 +136,9 @@ def life(env: Any, seed: int, steps: int = 20) -> list[Any]:
 
 
 @pytest.mark.parametrize(("env_id", "arguments"), CASES)
-def test_every_argument_of_make(env_id: str, arguments: World, small_world: Callable[[str], World]) -> None:
+def test_every_argument_of_make(env_id: str, arguments: Arguments, small_arguments: Callable[[str], Arguments]) -> None:
     """The checkers find nothing, and nor does the passive one that ``gym.make`` wraps around."""
-    env = gym.make(env_id, **{**small_world(env_id), **arguments})
+    env = gym.make(env_id, **{**small_arguments(env_id), **arguments})
     check_env(env.unwrapped, skip_render_check="render_mode" not in arguments)
     sb3_check_env(env.unwrapped, warn="render_mode" not in arguments)  # it cannot know that ansi is a mode
     env.reset(seed=0)
@@ -151,9 +151,9 @@ def test_every_argument_of_make(env_id: str, arguments: World, small_world: Call
 @pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize(("env_id", "arguments"), CASES)
 def test_every_argument_of_make_vec(
-    env_id: str, arguments: World, mode: AutoresetMode, small_world: Callable[[str], World]
+    env_id: str, arguments: Arguments, mode: AutoresetMode, small_arguments: Callable[[str], Arguments]
 ) -> None:
-    env = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **{**small_world(env_id), **arguments})
+    env = gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **{**small_arguments(env_id), **arguments})
     assert env.metadata["autoreset_mode"] == mode and env.num_envs == 3 and env.spec.id == env_id
     observation, _ = env.reset(seed=0)
     env.action_space.seed(0)
@@ -168,27 +168,27 @@ def test_every_argument_of_make_vec(
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_no_argument_is_left_out(env_id: str, small_world: Callable[[str], World]) -> None:
+def test_no_argument_is_left_out(env_id: str, small_arguments: Callable[[str], Arguments]) -> None:
     """Whatever the signatures behind an id name is made with above, for this id."""
     named = next(kind for start, kind in ARGUMENTS.items() if env_id.startswith(start)).__annotations__.keys()
     tried = {name for param in CASES if param.values[0] == env_id for name in param.values[1]}  # type: ignore[union-attr]
-    tried |= small_world(env_id).keys() | gym.spec(env_id).kwargs.keys()
+    tried |= small_arguments(env_id).keys() | gym.spec(env_id).kwargs.keys()
     assert named <= tried
 
 
 @pytest.mark.parametrize("env_id", IDS)
 def test_data_by_name(
-    env_id: str, small_world: Callable[[str], World], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+    env_id: str, small_arguments: Callable[[str], Arguments], monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     """The made-up data that ships with the package, here small ones in their place."""
-    world = small_world(env_id)
-    monkeypatch.setattr(kuairand, "twin", lambda: world["data"])
-    monkeypatch.setattr(kuairec, "synthetic_kuairec", lambda: world["data"])
+    arguments = small_arguments(env_id)
+    monkeypatch.setattr(kuairand, "twin", lambda: arguments["data"])
+    monkeypatch.setattr(kuairec, "synthetic_kuairec", lambda: arguments["data"])
     named = kuairec if env_id.startswith("rapport/KuaiRec") else kuairand
     named._named_data.cache_clear()
     for data in ("auto", "synthetic" if named is kuairec else "twin"):
-        made = gym.make(env_id, **{**world, "data": data, "root": str(tmp_path)})
-        reference = gym.make(env_id, **world)
+        made = gym.make(env_id, **{**arguments, "data": data, "root": str(tmp_path)})
+        reference = gym.make(env_id, **arguments)
         same(made.reset(seed=3), reference.reset(seed=3))
         same(tuple(life(made, 3)), tuple(life(reference, 3)))
     named._named_data.cache_clear()
@@ -197,13 +197,13 @@ def test_data_by_name(
 # --- copies -----------------------------------------------------------------------------------------------------------
 
 
-def makers(env_id: str, world: World) -> list[Any]:
+def makers(env_id: str, arguments: Arguments) -> list[Any]:
     """One environment of each face, and those that remember most."""
-    single = {**world, "repeats": False, "quit_rule": "windowed_count", "threshold": 3, "render_mode": "ansi"}
+    single = {**arguments, "repeats": False, "quit_rule": "windowed_count", "threshold": 3, "render_mode": "ansi"}
     return [
-        gym.make(env_id, **world),
+        gym.make(env_id, **arguments),
         gym.make(env_id, **single),
-        *(gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **world) for mode in MODES),
+        *(gym.make_vec(env_id, num_envs=3, autoreset_mode=mode, **arguments) for mode in MODES),
         gym.make_vec(env_id, num_envs=3, **single),
     ]
 
@@ -215,9 +215,9 @@ def pickled(env: Any) -> Any:
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 @pytest.mark.parametrize("env_id", IDS)
 def test_a_copy_in_the_middle_of_a_session_goes_on_identically(
-    env_id: str, copied: Callable[[Any], Any], small_world: Callable[[str], World]
+    env_id: str, copied: Callable[[Any], Any], small_arguments: Callable[[str], Arguments]
 ) -> None:
-    for env in makers(env_id, small_world(env_id)):
+    for env in makers(env_id, small_arguments(env_id)):
         env.reset(seed=1)
         life(env, 1, steps=3)
         twin = copied(env)
@@ -230,10 +230,10 @@ def test_a_copy_in_the_middle_of_a_session_goes_on_identically(
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 @pytest.mark.parametrize("env_id", IDS)
 def test_a_copy_and_its_original_do_not_touch_each_other(
-    env_id: str, copied: Callable[[Any], Any], small_world: Callable[[str], World]
+    env_id: str, copied: Callable[[Any], Any], small_arguments: Callable[[str], Arguments]
 ) -> None:
     """Other actions in the copy change nothing in the original, and the copy's own way can be gone again."""
-    for env, undisturbed in zip(*(makers(env_id, small_world(env_id)) for _ in range(2)), strict=True):
+    for env, undisturbed in zip(*(makers(env_id, small_arguments(env_id)) for _ in range(2)), strict=True):
         for made in (env, undisturbed):
             made.reset(seed=1)
             life(made, 1, steps=3)
@@ -247,8 +247,8 @@ def test_a_copy_and_its_original_do_not_touch_each_other(
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_deep_copies_share_what_no_session_changes(env_id: str, small_world: Callable[[str], World]) -> None:
-    for env in makers(env_id, small_world(env_id)):
+def test_deep_copies_share_what_no_session_changes(env_id: str, small_arguments: Callable[[str], Arguments]) -> None:
+    for env in makers(env_id, small_arguments(env_id)):
         env.reset(seed=0)
         core, twin = env.unwrapped.core, copy.deepcopy(env.unwrapped).core
         for name in ("data", "response", "quit_rule", "histories", "log_rows", "_category"):
@@ -258,10 +258,10 @@ def test_deep_copies_share_what_no_session_changes(env_id: str, small_world: Cal
 
 
 @pytest.mark.parametrize("env_id", IDS)
-def test_a_spec_makes_the_same_environment_again(env_id: str, small_world: Callable[[str], World]) -> None:
-    env = gym.make(env_id, **small_world(env_id))
+def test_a_spec_makes_the_same_environment_again(env_id: str, small_arguments: Callable[[str], Arguments]) -> None:
+    env = gym.make(env_id, **small_arguments(env_id))
     again = gym.make(env.spec)
     same(env.reset(seed=4), again.reset(seed=4))
     same(tuple(life(env, 4)), tuple(life(again, 4)))
-    batch = gym.make_vec(env_id, num_envs=2, **small_world(env_id))
+    batch = gym.make_vec(env_id, num_envs=2, **small_arguments(env_id))
     assert isinstance(batch.unwrapped, SessionVectorEnv)

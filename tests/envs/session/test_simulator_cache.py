@@ -43,7 +43,7 @@ def fits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def answers(response: SequenceResponse | HistoryResponse) -> np.ndarray:
+def responses(response: SequenceResponse | HistoryResponse) -> np.ndarray:
     users = np.arange(50)
     slates = np.arange(300).reshape(50, 6).astype(np.int32) % 150
     state = response.initial_state(users)
@@ -56,13 +56,13 @@ def test_the_second_load_is_identical(small_data: SessionData, fits: list[int]) 
     first, fitted = load_simulator(small_data, SETTINGS)
     second, again = load_simulator(small_data, SETTINGS)
     assert len(fits) == 1
-    np.testing.assert_array_equal(answers(first), answers(second))
+    np.testing.assert_array_equal(responses(first), responses(second))
     assert torch.equal(fitted.calibration, again.calibration)
     for name, weight in fitted.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
 
 
-def test_nobodys_luck_depends_on_whether_the_cache_was_full(small_data: SessionData) -> None:
+def test_random_numbers_do_not_depend_on_the_cache(small_data: SessionData) -> None:
     drawn = []
     for _ in range(2):
         torch.manual_seed(0)
@@ -117,7 +117,7 @@ def test_a_damaged_file_is_fitted_anew_with_a_warning(
     assert len(fits) == 2 and not trap.exists()
     assert [r.message for r in caplog.records] == [caplog.records[0].message]
     assert caplog.records[0].message.startswith(f"the cached simulator is fitted anew: {path}: ")
-    np.testing.assert_array_equal(answers(first), answers(second))
+    np.testing.assert_array_equal(responses(first), responses(second))
     load_simulator(small_data, SETTINGS)
     assert len(fits) == 2
 
@@ -129,15 +129,15 @@ def test_lerls_model_is_kept_too(
     first = load_official(small_data, settings)
     monkeypatch.setattr(simulator, "fit_history_model", lambda *_: pytest.fail("fitted again"))
     second = load_official(small_data, settings, dropout=True)
-    np.testing.assert_array_equal(answers(first), answers(load_official(small_data, settings)))
-    assert second.dropout and not first.dropout and np.abs(answers(first) - answers(second)).max() > 1e-4
+    np.testing.assert_array_equal(responses(first), responses(load_official(small_data, settings)))
+    assert second.dropout and not first.dropout and np.abs(responses(first) - responses(second)).max() > 1e-4
     monkeypatch.setattr(simulator, "fit_history_model", fit_history_model)
     path = simulator_path(small_data, settings)
     path.write_bytes(path.read_bytes()[:1000])
     with caplog.at_level(logging.WARNING, "rapport"):
         caplog.clear()
         third = load_official(small_data, settings)
-    np.testing.assert_array_equal(answers(first), answers(third))
+    np.testing.assert_array_equal(responses(first), responses(third))
     assert caplog.records[0].message.startswith(f"the cached simulator is fitted anew: {path}: ")
 
 
@@ -157,5 +157,5 @@ def test_a_cache_that_cannot_be_written_costs_no_more_than_a_warning(
     monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path / "file"))
     with caplog.at_level(logging.WARNING, "rapport"):
         response, _ = load_simulator(small_data, SETTINGS)
-    assert answers(response).shape == (50, 6, 7)
+    assert responses(response).shape == (50, 6, 7)
     assert caplog.records[-1].message.startswith("the simulator could not be kept and will be fitted again: ")

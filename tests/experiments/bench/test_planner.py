@@ -32,7 +32,7 @@ def test_bench_planner_prints_the_table(
 
 
 def test_sessions_are_under_way_and_differ(small_data: SessionData, matrix_response: MatrixResponse) -> None:
-    views = planner.lived_views(small_data, matrix_response, 20)
+    views = planner.simulated_views(small_data, matrix_response, 20)
     assert (views.step == planner.SLATES).all() and len(views) == 20
     assert len(np.unique(views.categories[:, -views.slate_size * planner.SLATES :], axis=0)) > 10
 

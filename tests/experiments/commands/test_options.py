@@ -26,7 +26,7 @@ from rapport.experiments.commands.options import (
     at_least_one,
 )
 from rapport.experiments.commands.run import Run
-from rapport.experiments.jobs.local import Named
+from rapport.experiments.jobs.local import Job
 
 
 @dataclass
@@ -88,7 +88,7 @@ def test_the_data_directory_reaches_the_data(tmp_path) -> None:
 
 
 def test_limits_are_a_budget() -> None:
-    budget = LanguageModelLimits(llm_calls=3).budget()
+    budget = LanguageModelLimits(llm_calls=3, llm_seconds=120.0).budget()
     assert (budget.calls, budget.tokens, budget.seconds) == (3, None, 120.0)
 
 
@@ -102,7 +102,7 @@ class Touch:
 
 @pytest.mark.parametrize("workers", [Workers(workers=1), Cluster(workers=1)])
 def test_jobs_run_here_unless_a_cluster_is_named(workers, tmp_path) -> None:
-    jobs, console = [Named("touch", Touch(tmp_path / "done"))], Console(file=io.StringIO())
+    jobs, console = [Job("touch", Touch(tmp_path / "done"))], Console(file=io.StringIO())
     if isinstance(workers, Cluster):
         workers.run_shared(jobs, tmp_path, console)
     else:

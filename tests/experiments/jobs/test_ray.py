@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from rapport.experiments.jobs import ray as ray_pool
-from rapport.experiments.jobs.local import Named, run_jobs
+from rapport.experiments.jobs.local import Job, run_jobs
 from rapport.experiments.jobs.ray import ClusterError, check_shared, run_on_ray
 from rapport.experiments.results.store import write_atomically
 
@@ -109,7 +109,7 @@ def alive(pid):
 def twelve(folder, pause=0.05, stuck=None):
     first = [Work(folder, f"a{i}", i, None, pause) for i in range(6)]
     later = [Work(folder, f"b{i}", 10 + i, f"a{i}", pause, stuck) for i in range(6)]
-    return [Named(a.name, a, (Named(b.name, b),)) for a, b in zip(first, later, strict=True)]
+    return [Job(a.name, a, (Job(b.name, b),)) for a, b in zip(first, later, strict=True)]
 
 
 def logs(folder):
@@ -207,9 +207,9 @@ def test_a_node_dies_and_nothing_is_lost_or_done_twice(cluster, tmp_path):
 
 @pytest.mark.slow
 def test_a_failure_is_raised_what_began_ends_and_nothing_else_begins(cluster, tmp_path):
-    failing = Named("fails", Fail(), (Named("never", Work(tmp_path, "never", 0)),))
+    failing = Job("fails", Fail(), (Job("never", Work(tmp_path, "never", 0)),))
     with pytest.raises(KeyError) as caught:
-        ray_on(cluster, [failing, *(Named(f"later {i}", Work(tmp_path, f"later{i}", i)) for i in range(4))])
+        ray_on(cluster, [failing, *(Job(f"later {i}", Work(tmp_path, f"later{i}", i)) for i in range(4))])
     assert caught.value.args == ("the job's own",)
     assert all(lines[-1].startswith("ended") for lines in logs(tmp_path).values())
     assert len(logs(tmp_path)) < 4
@@ -218,7 +218,7 @@ def test_a_failure_is_raised_what_began_ends_and_nothing_else_begins(cluster, tm
 
 @pytest.mark.slow
 def test_a_job_that_takes_its_worker_with_it_is_sent_again(cluster, tmp_path):
-    told = ray_on(cluster, [Named("dies", Die(tmp_path, times=2))])
+    told = ray_on(cluster, [Job("dies", Die(tmp_path, times=2))])
     assert "dies: lost with its worker or node (WorkerCrashedError); sent again, 2 of 3" in told
     assert (tmp_path / "alive").exists()
 
@@ -227,7 +227,7 @@ def test_a_job_that_takes_its_worker_with_it_is_sent_again(cluster, tmp_path):
 def test_but_not_for_ever(cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_pool, "LOSSES", 1)
     with pytest.raises(ClusterError, match="dies: lost 2 times"):
-        ray_on(cluster, [Named("dies", Die(tmp_path, times=9))])
+        ray_on(cluster, [Job("dies", Die(tmp_path, times=9))])
     assert len(list(tmp_path.glob("death*"))) == 2
 
 
@@ -252,7 +252,7 @@ def test_an_interrupt_cancels_what_runs(cluster, tmp_path):
 @pytest.mark.parametrize("address", ["address", "door"])
 def test_a_job_has_the_drivers_variables_and_one_thread(cluster, tmp_path, monkeypatch, address):
     monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path / "cache"))
-    ray_on(cluster, [Named("tells", Tell(tmp_path))], getattr(cluster, address))
+    ray_on(cluster, [Job("tells", Tell(tmp_path))], getattr(cluster, address))
     assert json.loads((tmp_path / "told").read_text()) == [str(tmp_path / "cache"), "1", 1]
 
 
@@ -276,7 +276,7 @@ def test_a_door_is_knocked_at_again(cluster, tmp_path, monkeypatch, refusals):
     stillborn = ConnectionAbortedError("Initialization failure from server: Starting Ray client server failed")
     monkeypatch.setattr(ray, "init", refusing(join, stillborn))
     if refusals < ray_pool._KNOCKS:
-        ray_on(cluster, [Named("work", Work(tmp_path, "work", 0))], cluster.door)
+        ray_on(cluster, [Job("work", Work(tmp_path, "work", 0))], cluster.door)
         assert len(results(tmp_path)) == 1
     else:
         with pytest.raises(ClusterError, match="does not take this run: Initialization failure"):

@@ -20,7 +20,8 @@ def test_a_forest_has_every_point_and_every_label() -> None:
     for trace, (_, value) in zip(figure.data, rows, strict=True):
         assert trace.x[0] + trace.error_x.array[0] == pytest.approx(value.high)
         assert trace.x[0] - trace.error_x.arrayminus[0] == pytest.approx(value.low)
-    shown = [note.text for note in figure.layout.annotations]
+    title, *shown = [note.text for note in figure.layout.annotations]
+    assert title == "return [clicks]"
     assert shown[0] == "PPO"
     assert shown[1].replace("<br>", " ") == LONG.replace("<b>", "&lt;b&gt;").replace("</b>", "&lt;/b&gt;")
     bottom, top = figure.layout.yaxis.range
@@ -30,7 +31,7 @@ def test_a_forest_has_every_point_and_every_label() -> None:
 def test_rows_are_as_high_as_their_longest_label() -> None:
     short, long = (label_rows(go.Figure(), ["one", label], "title") for label in ("two", LONG))
     assert long.layout.height > short.layout.height
-    assert all(note.y < place for place, note in enumerate(long.layout.annotations))
+    assert all(note.y < place for place, note in enumerate(long.layout.annotations[1:]))
 
 
 @pytest.mark.parametrize("text", ["short", LONG, "x" * 200])
@@ -43,9 +44,12 @@ def test_lines_fit_a_phone_and_lose_nothing(text: str) -> None:
 
 
 def test_a_long_title_makes_room_for_itself() -> None:
-    short, long = lay_out(go.Figure(), "one", 200), lay_out(go.Figure(), LONG, 200)
+    short, long, noted = (lay_out(go.Figure(), *given) for given in (("one", 200), (LONG, 200), ("one", 200, LONG)))
     assert short.layout.height == 200
-    assert long.layout.height - long.layout.margin.t == short.layout.height - short.layout.margin.t
+    assert {figure.layout.height - figure.layout.margin.t for figure in (short, long, noted)} == {162}
+    lines = [figure.layout.annotations[0].text.count("<br>") + 1 for figure in (short, long, noted)]
+    assert lines == [1, 3, 3]
+    assert [figure.layout.margin.t - 20 for figure in (short, long, noted)] == [18 * n for n in lines]
 
 
 def test_curves_of_different_grids_are_averaged_where_both_are() -> None:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
-from rapport.experiments.results.stats import Scores, estimate, iqm, paired_difference
+from rapport.experiments.results.stats import (
+    Estimate,
+    Scores,
+    cluster_bootstrap,
+    cluster_estimate,
+    estimate,
+    iqm,
+    paired_difference,
+    percentile_interval,
+    t_interval,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -100,6 +112,93 @@ def test_a_difference_turns_its_sign() -> None:
     assert (forth.point, forth.low, forth.high) == pytest.approx((-back.point, -back.high, -back.low))
 
 
+# --- clusters ---------------------------------------------------------------------------------------------------------
+
+
+def clustered(rng: np.random.Generator, n: int, between: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Values and clusters (codes with holes) of unequal size, rows in random order."""
+    sizes = rng.integers(1, 9, n)
+    cluster = np.repeat(7 * rng.permutation(n), sizes)
+    values = np.repeat(rng.normal(0, between, n), sizes) + rng.normal(size=len(cluster))
+    order = rng.permutation(len(cluster))
+    return values[order], cluster[order]
+
+
+def test_the_cluster_bootstrap_is_a_slow_loop() -> None:
+    """Clusters drawn by the same numbers, each time glued together row by row."""
+    values, cluster = clustered(generator(1), 12)
+    names, rng, expected = np.unique(cluster), generator(2), []
+    for _ in range(50):
+        glued = np.concatenate([values[cluster == names[i]] for i in rng.integers(len(names), size=len(names))])
+        expected.append([glued.mean(), (glued > 0).sum()])
+    drawn = cluster_bootstrap(lambda w: (w @ values / w.sum(), w @ (values > 0)), cluster, generator(2), resamples=50)
+    assert drawn.shape == (50, 2)
+    np.testing.assert_allclose(drawn, expected)
+
+
+def test_its_spread_is_the_analytic_one_of_a_mean_over_clusters() -> None:
+    """With clusters of equal size the mean's variance is that of the cluster means over their number."""
+    rng = generator(3)
+    means = rng.normal(0, 2, 60)
+    values, cluster = np.repeat(means, 5) + rng.normal(size=300), np.repeat(np.arange(60), 5)
+    drawn = cluster_bootstrap(lambda w: w @ values / w.sum(), cluster, generator(4), resamples=20_000)
+    own = values.reshape(60, 5).mean(axis=1)
+    assert drawn.var() == pytest.approx(own.var() / 60, rel=0.03)
+    rows = cluster_bootstrap(lambda w: w @ values / w.sum(), np.arange(300), generator(4), resamples=4_000)
+    assert drawn.var() > 3 * rows.var()  # rows taken for independent look surer than they are
+
+
+def test_a_cluster_estimate_is_the_bootstrap_of_its_ratio() -> None:
+    top, cluster = clustered(generator(5), 15)
+    bottom = generator(6).uniform(0, 3, len(top))
+    found = cluster_estimate(top, cluster, generator(7), denominator=bottom, resamples=300, level=0.9)
+    drawn = cluster_bootstrap(lambda w: w @ top / (w @ bottom), cluster, generator(7), resamples=300)
+    assert found.point == pytest.approx(top.sum() / bottom.sum())
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, (0.05, 0.95))))
+    assert found.n_seeds == 15
+    plain = cluster_estimate(top, cluster, generator(7), resamples=300)
+    assert plain.point == pytest.approx(top.mean())
+
+
+def test_single_rows_as_clusters_are_scipys_bootstrap() -> None:
+    values = generator(8).exponential(size=300)
+    reference = scipy_stats.bootstrap((values,), np.mean, method="percentile", rng=generator(9)).confidence_interval
+    found = cluster_estimate(values, np.arange(300), generator(10), resamples=10_000)
+    assert (found.low, found.high) == pytest.approx((reference.low, reference.high), abs=0.01)
+
+
+@pytest.mark.slow
+def test_coverage_over_clusters() -> None:
+    rng, hits = generator(12), 0
+    for _ in range(300):
+        values, cluster = clustered(rng, 60)
+        found = cluster_estimate(values, cluster, rng, resamples=400)
+        hits += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_a_t_interval_is_scipys() -> None:
+    values = generator(1).normal(3, 2, 9)
+    for level in (0.5, 0.95):
+        expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(level)
+        found = t_interval(values, level)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+        assert (found.point, found.n_seeds) == (values.mean(), 9)
+
+
+def test_a_missing_scipy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ModuleNotFoundError, match=r"t-intervals need scipy.*rapport-gym\[stats\]"):
+        t_interval([1.0, 2.0])
+
+
+def test_estimates_as_text() -> None:
+    value = Estimate(9.1, 8.765, 9.449, 5)
+    assert value.shown(2) == "9.10 [8.77, 9.45]"
+    assert value.shown(1, signed=True) == "+9.1 [+8.8, +9.4]"
+    assert Estimate(-0.2, -0.5, 0.1, 5).shown(1, signed=True) == "-0.2 [-0.5, +0.1]"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("seeds", "between", "least", "most"),
@@ -135,6 +234,16 @@ def test_coverage(seeds: int, between: float, least: float, most: float) -> None
             lambda: paired_difference(Scores.mean([[1.0]]), Scores.mean([[1.0, 2.0]]), generator()),
             "pass same_sessions=False",
         ),
+        (lambda: cluster_bootstrap(np.sum, np.arange(3), generator(), resamples=0), "resamples: 0"),
+        (lambda: cluster_estimate([1.0, 2.0], np.arange(3), generator()), r"numerator \(2,\), .* clusters \(3,\)"),
+        (lambda: cluster_estimate([], np.arange(0), generator()), "at least one row"),
+        (
+            lambda: cluster_estimate([1.0, 2.0], np.arange(2), generator(), denominator=[1.0, 0.0]),
+            "a cluster's denominators sum to 0",
+        ),
+        (lambda: percentile_interval(np.arange(3.0), 0.0), r"level: 0.0 is not in \(0, 1\)"),
+        (lambda: t_interval([1.0]), r"values of shape \(1,\); give at least two"),
+        (lambda: t_interval([1.0, 2.0], 1.0), r"level: 1.0 is not in \(0, 1\)"),
     ],
 )
 def test_bad_input_is_named(make, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ from rapport.agents.planning.lm.synthetic_examples import (
     synthetic_reflections,
     top_categories,
 )
-from rapport.agents.planning.prompts import VARIABLES, load_prompt
+from rapport.agents.planning.prompts import NAMES, load_prompt
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_it_is_small_and_was_trained_on_the_prompts_as_they_are_now(llm: LlamaCp
     assert embedded_model().stat().st_size < 8e6
     card = embedded_model().with_name("CARD.md").read_text("utf-8")
     assert f"{embedded_model().stat().st_size / 1e6:.2f} MB" in card
-    wording = "-".join(load_prompt(name).version for name in sorted(VARIABLES))
+    wording = "-".join(load_prompt(name).version for name in sorted(NAMES))
     assert llm._llama.metadata["rapport.prompts"] == wording, "train the embedded model anew: `rapport lm train`"
 
 

@@ -61,23 +61,23 @@ HOW = st.fixed_dictionaries(
 
 
 @functools.cache
-def world() -> tuple[SessionData, MatrixResponse, TableReward, TableReward]:
-    """Seven behaviours, all certain; a reward laid out as the answers are, and one that is not."""
+def parts() -> tuple[SessionData, MatrixResponse, TableReward, TableReward]:
+    """Seven behaviours, all certain; a reward laid out as the responses are, and one that is not."""
     data = twin(n_users=N_USERS, n_items=N_ITEMS, seed=1)
     rng = np.random.default_rng(2)
-    answers = rng.integers(2, size=(len(SERVED), N_ITEMS, len(data.log.behaviours)))
+    responses = rng.integers(2, size=(len(SERVED), N_ITEMS, len(data.log.behaviours)))
     worth = (rng.integers(1, 500, size=(N_USERS, N_ITEMS)) / 100).astype(np.float32)
     alike = TableReward(worth[: len(SERVED)], SERVED, N_USERS)
     return (
         data,
-        MatrixResponse(answers, data.log.behaviours, SERVED),
+        MatrixResponse(responses, data.log.behaviours, SERVED),
         alike,
         TableReward(worth, np.arange(N_USERS), N_USERS),
     )
 
 
 def made(how: dict[str, Any], n_envs: int, reward: int, compiled: bool) -> SessionCore:
-    data, response, *rewards = world()
+    data, response, *rewards = parts()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "compiles", lambda: compiled)
         core = session_core(data, response, n_envs, among=SERVED, reward=[None, *rewards][reward], **how)
@@ -155,11 +155,11 @@ def test_so_it_is_for_one_user(how: dict[str, Any], reward: int, seed: int, few:
 @pytest.mark.parametrize("env_id", ["rapport/KuaiRec-v0", "rapport/KuaiRecItem-v0", "rapport/KuaiRecDORL-v0"])
 @pytest.mark.parametrize("mode", MODES)
 def test_so_it_is_in_the_registered_environments(
-    env_id: str, mode: AutoresetMode, small_world: Any, monkeypatch: pytest.MonkeyPatch
+    env_id: str, mode: AutoresetMode, small_arguments: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = gym.make_vec(env_id, num_envs=80, autoreset_mode=mode, **small_world(env_id))
+    ours = gym.make_vec(env_id, num_envs=80, autoreset_mode=mode, **small_arguments(env_id))
     monkeypatch.setattr(engine, "compiles", lambda: False)
-    theirs = gym.make_vec(env_id, num_envs=80, autoreset_mode=mode, **small_world(env_id))
+    theirs = gym.make_vec(env_id, num_envs=80, autoreset_mode=mode, **small_arguments(env_id))
     assert (type(ours.core), type(theirs.core)) == (LookupCore, SessionCore)
     same(ours.reset(seed=3), theirs.reset(seed=3))
     for action in np.random.default_rng(0).integers(60, size=(60, *ours.action_space.shape)):
@@ -167,8 +167,8 @@ def test_so_it_is_in_the_registered_environments(
 
 
 @pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
-def test_copies_go_their_own_way(twin_of: Any, small_world: Any) -> None:
-    env = gym.make_vec("rapport/KuaiRecItem-v0", num_envs=5, **small_world("rapport/KuaiRec"))
+def test_copies_go_their_own_way(twin_of: Any, small_arguments: Any) -> None:
+    env = gym.make_vec("rapport/KuaiRecItem-v0", num_envs=5, **small_arguments("rapport/KuaiRec"))
     env.reset(seed=0)
     first, second = np.random.default_rng(0).integers(60, size=(2, 40, 5))
     for action in first[:20]:
@@ -181,11 +181,11 @@ def test_copies_go_their_own_way(twin_of: Any, small_world: Any) -> None:
         same(other.step(action), expected)
 
 
-def test_a_session_is_drawn_as_by_the_other(small_world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_is_drawn_as_by_the_other(small_arguments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = []
     for compiled in (True, False):
         monkeypatch.setattr(engine, "compiles", lambda compiled=compiled: compiled)
-        env = gym.make_vec("rapport/KuaiRec-v0", num_envs=2, render_mode="ansi", **small_world("rapport/KuaiRec"))
+        env = gym.make_vec("rapport/KuaiRec-v0", num_envs=2, render_mode="ansi", **small_arguments("rapport/KuaiRec"))
         env.reset(seed=1)
         for action in np.random.default_rng(0).integers(60, size=(4, 2, 6)):
             env.step(action)
@@ -213,13 +213,13 @@ class Lenient(Positional):
     ],
 )
 def test_what_is_not_compiled_is_served_by_the_other(arguments: dict[str, Any]) -> None:
-    data, response, *_ = world()
+    data, response, *_ = parts()
     assert type(session_core(data, response, 2, **{"among": SERVED, **arguments})) is SessionCore
     assert type(session_core(data, response, 2, among=SERVED)) is LookupCore
 
 
 def test_chances_are_drawn_by_the_other() -> None:
-    data, response, *_ = world()
+    data, response, *_ = parts()
     chances = MatrixResponse(response.matrix / 2, response.behaviours, SERVED)
     assert type(session_core(data, chances, 2, among=SERVED)) is SessionCore
 
@@ -269,7 +269,9 @@ import sys
 import gymnasium, numpy as np
 import rapport
 from rapport.datasets.kuairec.load import synthetic_kuairec
-from rapport.envs.session import build, core, engine, env, kuairec
+from rapport.envs.session import env, factory, kuairec
+from rapport.envs.session.compiled import select
+from rapport.envs.session.engine import core
 assert "numba" not in sys.modules
 data = synthetic_kuairec(20, 20, 30)
 gymnasium.make("rapport/KuaiRec-v0", data=data, quit_rule="never")
@@ -283,7 +285,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "numba" else find(name, package)
 import numpy as np
-from rapport.envs.session import kernels
+from rapport.envs.session.compiled import kernels
 costs = np.empty(2)
 kernels.positional(np.array([[1, 2], [3, 4]], np.int32), np.array([[2, 1], [3, 5]], np.int32), costs)
 assert costs.tolist() == [1, 2] and "numba" not in sys.modules
@@ -312,11 +314,11 @@ def test_strangers_and_no_items_are_refused(compiled: bool) -> None:
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("mode", MODES)
 def test_views_hold_until_the_next_step(
-    compiled: bool, mode: AutoresetMode, small_world: Any, monkeypatch: pytest.MonkeyPatch
+    compiled: bool, mode: AutoresetMode, small_arguments: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "compiles", lambda: compiled)
     make = functools.partial(
-        gym.make_vec, "rapport/KuaiRecItem-v0", num_envs=70, autoreset_mode=mode, **small_world("rapport/KuaiRec")
+        gym.make_vec, "rapport/KuaiRecItem-v0", num_envs=70, autoreset_mode=mode, **small_arguments("rapport/KuaiRec")
     )
     copying, viewing = make(), make(copy=False)
     same(copying.reset(seed=4), viewing.reset(seed=4))
@@ -333,8 +335,8 @@ def test_views_hold_until_the_next_step(
     assert not np.shares_memory(*(copying.step(np.zeros(70, int))[0]["history_items"] for _ in range(2)))
 
 
-def test_learned_environments_have_views_too(small_world: Any) -> None:
-    env = gym.make_vec("rapport/KuaiRandSatiation-v0", num_envs=2, copy=False, **small_world("rapport/KuaiRand"))
+def test_learned_environments_have_views_too(small_arguments: Any) -> None:
+    env = gym.make_vec("rapport/KuaiRandSatiation-v0", num_envs=2, copy=False, **small_arguments("rapport/KuaiRand"))
     first, _ = env.reset(seed=0)
     second = env.step(np.zeros((2, 6), int))[0]
     assert np.shares_memory(first["user_features"], second["user_features"])

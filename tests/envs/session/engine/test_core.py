@@ -98,7 +98,7 @@ def test_leaving_at_the_time_limit_is_terminated_not_truncated(
     assert (terminated.tolist(), truncated.tolist()) == ([True], [False])
 
 
-def test_a_table_of_noughts_and_ones_leaves_nothing_to_luck(small_data: SessionData) -> None:
+def test_a_table_of_zeros_and_ones_is_certain(small_data: SessionData) -> None:
     truth = np.random.default_rng(3).integers(2, size=(200, 150, 7))
     response = MatrixResponse(truth, small_data.log.behaviours)
     env = SessionVectorEnv(kuairand_core(50, data=small_data, response=response))

@@ -116,7 +116,7 @@ def test_a_slot_draws_the_same_in_any_batch() -> None:
     np.testing.assert_array_equal(counter_rng.uniform(stream, 3), together[:, :3])
 
 
-def test_drawing_leaves_the_luck_as_it_was() -> None:
+def test_drawing_does_not_change_the_stream() -> None:
     stream = np.array([5, 6], np.uint64)
     counter_rng.uniform(stream, 9)
     counter_rng.new_stream(stream, np.array([1, 2]))

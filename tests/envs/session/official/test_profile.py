@@ -96,14 +96,14 @@ def learned(faults: frozenset[str]) -> tuple[ReadsHistories, Any]:
     """The engine's response model and the reference's."""
     made = model("scrambled_history" in faults)
     histories = Histories.before(data(), data().test_from_ms, LENGTH)
-    answers = HistoryResponse(made, histories, data().log.behaviours, dropout="dropout" in faults)
+    responses = HistoryResponse(made, histories, data().log.behaviours, dropout="dropout" in faults)
 
     def masks(user: int, history: list[tuple[int, list[int]]]) -> Any:
         items = np.array([[item for item, _ in history]], np.int32)
         done = np.array([[done for _, done in history]], np.int8)
-        return answers._masks(answers.state_after(np.array([user]), items, done), np.array([user]))
+        return responses._masks(responses.state_after(np.array([user]), items, done), np.array([user]))
 
-    return official_response(data(), answers, faults), REFERENCE.Model(made, faults, weights(faults), masks)
+    return official_response(data(), responses, faults), REFERENCE.Model(made, faults, weights(faults), masks)
 
 
 def check_step(env: SessionVectorEnv, people: list[Any], slates: np.ndarray, lost_endings: bool) -> list[bool]:
@@ -138,7 +138,7 @@ def check_seen(seen: dict[str, Any], info: dict[str, Any], b: int, person: Any) 
 def play(
     faults: frozenset[str],
     response: Any,
-    answers: Any,
+    responses: Any,
     *,
     seed: int,
     steps: int,
@@ -161,7 +161,7 @@ def play(
         budget=how["temper"],
         max_steps=how["max_steps"],
     )
-    people = [REFERENCE.Person(data(), answers, seed + b, faults=faults, length=LENGTH, **how) for b in range(n_envs)]
+    people = [REFERENCE.Person(data(), responses, seed + b, faults=faults, length=LENGTH, **how) for b in range(n_envs)]
     seen, info = env.reset(seed=seed)
     for b, person in enumerate(people):
         check_seen(seen, info, b, person)
@@ -207,7 +207,7 @@ def test_whole_sessions_of_the_released_setting(faults: frozenset[str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["balanced_prior", "dropout", "scrambled_history", "shrunken_penalty"])
-def test_each_fault_of_the_answers_changes_them_alone(name: str) -> None:
+def test_each_fault_of_the_responses_changes_them_alone(name: str) -> None:
     """So that agreement with the reference is no accident of faults that do nothing."""
     users, slates = np.arange(25), np.random.default_rng(0).integers(14, size=(25, 6)).astype(np.int32)
     chances = []

@@ -214,7 +214,7 @@ def test_bad_settings_are_named(name: str) -> None:
 # --- as the simulator asks it -----------------------------------------------------------------------------------------
 
 
-def test_answers_in_a_session_are_those_of_the_log(small_data: SessionData, model: HistoryModel) -> None:
+def test_responses_in_a_session_are_those_of_the_log(small_data: SessionData, model: HistoryModel) -> None:
     """A session that repeats what the log holds is answered as the log's rows are predicted."""
     log, response = small_data.log, response_of(small_data, model)
     first_rows = np.flatnonzero(log.time_ms >= small_data.test_from_ms)

@@ -249,7 +249,7 @@ def test_an_item_that_nobody_met_speaks_by_its_features(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gives_the_same_answers(small_data: SessionData, sequence_response: SequenceResponse) -> None:
+def test_a_gpu_gives_the_same_responses(small_data: SessionData, sequence_response: SequenceResponse) -> None:
     calibration = torch.stack([sequence_response._scale, sequence_response._shift])
     there = SequenceResponse(
         Fitted(sequence_response.model, calibration), sequence_response.start, sequence_response.behaviours, "cuda"

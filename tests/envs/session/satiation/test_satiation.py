@@ -65,9 +65,9 @@ def test_loads_are_what_fading_item_by_item_gives(satiation: SatiationState, sho
 
 def test_satiation_decays_while_others_are_shown(satiation: SatiationState) -> None:
     one, other = np.zeros((1, 6), np.int32), np.ones((1, 6), np.int32)
-    bored = satiation.after(satiation.initial(1), one)
-    recovering = satiation.after(bored, other)
-    assert 0 < recovering[0, 0] < bored[0, 0]
+    sated = satiation.after(satiation.initial(1), one)
+    recovering = satiation.after(sated, other)
+    assert 0 < recovering[0, 0] < sated[0, 0]
     for _ in range(60):
         recovering = satiation.after(recovering, other)
     assert recovering[0, 0] < 1e-6 and recovering[0, 1] > 0.99
