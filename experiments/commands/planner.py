@@ -10,6 +10,7 @@ from typing import ClassVar
 from rich.console import Console
 
 from rapport.agents.checkpoint import read_checkpoint
+from rapport.agents.llm.transcript import seal
 from rapport.experiments.commands.options import (
     LanguageModel,
     LanguageModelLimits,
@@ -62,6 +63,8 @@ class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Worker
         tell_problems(study, console)
         prepare([env], console)
         self.run_jobs(study.jobs(), console)
+        if llm.record is not None:
+            seal(Path(llm.record))
         return study
 
 

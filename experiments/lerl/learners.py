@@ -72,7 +72,7 @@ class PPOLearner:
             slates_of(trained.agent, task, self.best),
             trained.agent.num_timesteps,
             trained.seconds,
-            trained.meter,
+            trained.meter if task.trained.planner.llm is not None else {},
             training_notes(trained.capped),
             trained.curve,
         )

@@ -62,7 +62,7 @@ class StudyLearner:
     low_level: PPOConfig = field(default_factory=PPOConfig)
     """Of the pretrained policy."""
     digests: tuple[str, ...] = ()
-    """Of the trained agents' files, one per seed."""
+    """Of all trained agents' files, so that the number of seeds played changes nothing."""
     agents: Path | None = field(default=None, metadata=LOCAL)
     """Folder of the run that trained them."""
 
@@ -142,9 +142,12 @@ def study_learner(llm: PlannerConfig, pool_sessions: int, agents: Path | None, s
     Raises:
         CheckpointError: the run has no agent of a seed.
     """
-    digests = () if agents is None else tuple(file_digest(checkpoint_of(agents, seed)) for seed in range(seeds))
+    digests: dict[Path, str] = {}
+    if agents is not None:
+        there = sorted(agents.glob("checkpoints/lerl-seed*.safetensors"))
+        digests = {path: file_digest(path) for path in [*(checkpoint_of(agents, s) for s in range(seeds)), *there]}
     filler = replace(llm, name=LLM, period=FILL_PERIOD, replan_threshold=None)
-    return StudyLearner(filler, pool_sessions, digests=digests, agents=agents)
+    return StudyLearner(filler, pool_sessions, digests=tuple(sorted(digests.values())), agents=agents)
 
 
 def planner_study(rows: tuple[Row, ...], seeds: int, sessions: int, folder: Path) -> Experiment:

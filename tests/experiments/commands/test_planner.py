@@ -6,30 +6,37 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from rapport.agents.checkpoint import CheckpointError
 from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm import ScriptedLLM
-from rapport.agents.llm.base.interface import LLM
-from rapport.agents.planning.build import STORED_TOP_K
+from rapport.agents.llm.base.interface import LLM as LanguageModel
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.experiments.cli import main, parse
 from rapport.experiments.commands import planner as planner_commands
 from rapport.experiments.commands.planner import PlannerCost, PlannerReflections
-from rapport.experiments.lerl import config as setup
-from rapport.experiments.lerl import planner_study
-from rapport.experiments.lerl.config import SHUFFLED, WORST, PlannerChoice, Setup, planned
-from rapport.experiments.lerl.evaluation import play
-from rapport.experiments.lerl.planner_study import Study, cost_variants, fill_pool, reflection_variants
-from rapport.experiments.lerl.planner_tables import Found, cost_verdict
+from rapport.experiments.core import EnvConfig, Task
+from rapport.experiments.lerl import config, planner_study
+from rapport.experiments.lerl.config import LLM, LLM_ONLY, SHUFFLED, WORST, PlannerConfig, planned
+from rapport.experiments.lerl.environments import data_of, session_env, sessions_of
+from rapport.experiments.lerl.metrics import METRICS, R_CUM
+from rapport.experiments.lerl.planner_study import (
+    StudyLearner,
+    cost_finding,
+    cost_rows,
+    fill_pool,
+    pool_of,
+    reflection_rows,
+    study_learner,
+)
 from rapport.experiments.lerl.training import Training, train
-from rapport.experiments.results.stats import Estimate
-from rapport.experiments.results.summary import Row
+from rapport.experiments.results.store import Result
+from rapport.experiments.results.summary import Found, Summary, summarise
 
 pytest.importorskip("plotly")
 
@@ -40,7 +47,7 @@ class Script:
     def __init__(self, names: Sequence[str]) -> None:
         self.names, self.opened, self.written = names, [], 0
 
-    def __call__(self, source: str, **settings: Any) -> LLM:
+    def __call__(self, source: str, **settings: Any) -> LanguageModel:
         self.opened.append(ScriptedLLM(self.answer, sampling=settings["sampling"], budget=settings["budget"]))
         return self.opened[-1]
 
@@ -52,24 +59,19 @@ class Script:
 
 
 @pytest.fixture
-def script(twin_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Script:
-    names = twin_setup.session_data().catalog.category_names
-    made = Script(names)
-    monkeypatch.setattr(setup, "open_llm", made)
+def script(twin_env: EnvConfig, monkeypatch: pytest.MonkeyPatch) -> Script:
+    made = Script(data_of(twin_env).catalog.category_names)
+    monkeypatch.setattr(config, "open_llm", made)
     return made
 
 
 @pytest.fixture
 def quick(script: Script, small: PPOConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A study of seconds."""
-    monkeypatch.setattr(planner_commands, "Study", partial(Study, low_level=small))
+    monkeypatch.setattr(
+        planner_commands, "study_learner", lambda *arguments: replace(study_learner(*arguments), low_level=small)
+    )
     return {"llm": "script", "data": "twin", "seeds": 2, "sessions": 12, "pool_sessions": 3, "workers": 1}
-
-
-def small_study(people: Setup, small: PPOConfig, folder: Path, **changes: Any) -> Study:
-    llm = PlannerChoice("llm", "script")
-    study = Study(people, cost_variants(llm, 2.0), "llm-1", 1, 6, 3, str(folder), low_level=small)
-    return replace(study, **changes)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------
@@ -85,21 +87,22 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
     assert len(store) == 2 * 7
     for path in store:
         result = json.loads(path.read_text("utf-8"))["result"]
-        meter, lengths = result["meter"], np.array(result["lengths"])
-        held = re.fullmatch(r"(?:llm|lasting)-(\d+)", result["method"])
+        meter, lengths = result["meter"], np.array(result["arrays"]["length"])
+        held = re.fullmatch(r"(?:llm|top-k)-(\d+)", result["row"])
         if held:
             assert meter["plans"] == np.ceil(lengths / int(held[1])).sum()
-            assert meter["surprises"] == 0
+            assert meter["replans_triggered"] == 0
         else:
-            assert meter["plans"] == len(lengths) + meter["surprises"]
-        assert (meter["calls"] == 0) == result["method"].startswith("lasting")
+            assert meter["plans"] == len(lengths) + meter["replans_triggered"]
+        assert (meter["calls"] == 0) == result["row"].startswith("top-k")
     assert printed.count("LLM, every 20 slates") >= 2 and "calls" in printed
     assert re.search(r"A tenth of the calls (gives|does not)|No planner was asked as rarely", printed)
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<script src" not in page and "R_cum [summed click rate]" in page
-    assert "| LLM, every 10 slates |" in (tmp_path / "table.md").read_text("utf-8")
+    assert "| LLM, every 10 slates |" in (tmp_path / "report.md").read_text("utf-8")
 
-    (tmp_path / "results" / "llm-5-seed1.json").unlink()
+    (lost,) = (tmp_path / "results").glob("llm-5-seed1-*.json")
+    lost.unlink()
     script.opened.clear()
     assert PlannerCost(**quick, out=tmp_path).run() == 0
     again = capsys.readouterr().out
@@ -108,12 +111,12 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
 
 
 def test_trained_agents_can_play(
-    quick: dict[str, Any], twin_setup: Setup, small: PPOConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: dict[str, Any], small: PPOConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a run leaves them: one checkpoint per seed."""
     run = tmp_path / "run"
-    task = Training(replace(twin_setup, quit_rule="set_overlap"), "lerl", 0, 40, str(run), PlannerChoice(), small)
-    train(task, lambda _: None)
+    env = session_env("kuairand", "twin", quit_rule="set_overlap")
+    train(Training(env, "lerl", 0, 40, run, PlannerConfig(), small))
     command = PlannerCost(**{**quick, "seeds": 1, "sessions": 4}, checkpoint=run, out=tmp_path / "study")
     assert command.run() == 0
     printed = " ".join(capsys.readouterr().out.split())
@@ -121,25 +124,43 @@ def test_trained_agents_can_play(
     assert not (tmp_path / "study" / "checkpoints").exists()
 
 
-def estimated(name: str, calls: float, low: float, high: float) -> Found:
-    value = Estimate(10.0, 9.0, 11.0, 5)
-    row = Row(name, f"LLM, {name}", (0,), 10, value, value, value, meter={"calls": calls, "plans": calls})
-    return Found(row, Estimate((low + high) / 2, low, high, 5), slates=1000.0, asks=True)
+def study_of(**rows: tuple[int, float, float]) -> tuple[Summary, Found]:
+    """Rows called LLM with so many calls on 1,000 slates, and a return so far above the first one's, give or take."""
+    spread = np.tile([1.0, -1.0], 50)
+    base = np.random.default_rng(0).normal(10.0, 1.0, 100)
+    found = {
+        f"llm-{name}": [
+            Result(
+                f"llm-{name}",
+                f"LLM, {name}",
+                seed,
+                {"length": np.full(100, 10), "return": base + above + give_or_take * spread},
+                ids=np.arange(100),
+                meter={"calls": calls, "plans": calls},
+            )
+            for seed in range(5)
+        ]
+        for name, (calls, above, give_or_take) in rows.items()
+    }
+    labels = {name: group[0].label for name, group in found.items()}
+    return summarise(found, labels, METRICS, next(iter(found)), main=R_CUM), found
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("above", "give_or_take", "words"),
     [
-        (-0.2, 0.1, "A tenth of the calls gives the same return within the interval: LLM, b, makes 10 % of"),
-        (-0.4, -0.2, r"does not give the same return: LLM, b, makes 10 % .* loses -0.30 \[-0.40, -0.20\]"),
-        (0.2, 0.4, r"A tenth of the calls gives more: LLM, b, makes 10 % of LERL's calls and gains \+0.30"),
+        (0.0, 0.5, "A tenth of the calls gives the same return within the interval: LLM, b, makes 10 % of"),
+        (-0.3, 0.0, r"does not give the same return: LLM, b, makes 10 % .* loses -0.30 \[-0.30, -0.30\]"),
+        (0.3, 0.0, r"A tenth of the calls gives more: LLM, b, makes 10 % of LERL's calls and gains \+0.30"),
     ],
 )
-def test_the_verdict_is_about_the_planner_that_is_asked_a_tenth_as_often(low: float, high: float, words: str) -> None:
-    found = [estimated("a", 400, -9.0, -8.0), estimated("b", 100, low, high), estimated("c", 50, -9.0, -8.0)]
-    assert len(said := cost_verdict(found)) == 1
-    assert re.search(words, said[0])
-    assert cost_verdict(found[:1]) == ["No planner was asked as rarely as once in ten slates."]
+def test_the_finding_is_about_the_planner_that_is_asked_a_tenth_as_often(
+    above: float, give_or_take: float, words: str
+) -> None:
+    rows = {"one": (1_000, 0.0, 0.0), "a": (400, -9.0, 0.0), "b": (100, above, give_or_take), "c": (50, -9.0, 0.0)}
+    assert re.search(words, cost_finding(*study_of(**rows)))
+    del rows["b"], rows["c"]
+    assert cost_finding(*study_of(**rows)) == "No planner was asked as rarely as once in ten slates."
 
 
 # --- reflections ------------------------------------------------------------------------------------------------------
@@ -151,9 +172,10 @@ def test_reflections_are_compared_with_none(
     assert PlannerReflections(**{**quick, "seeds": 1}, out=tmp_path).run() == 0
     printed = capsys.readouterr().out
     assert "LLM, shuffled reflections" in printed and "in R_cum" in printed
-    variants = [variant.name for variant in reflection_variants(PlannerChoice("llm"))]
+    env = session_env("kuairand", "twin")
+    rows = [row.name for row in reflection_rows(env, PlannerConfig(LLM), StudyLearner(PlannerConfig(LLM), 3))]
     asked = ([p for p in llm.prompts if '{"categories"' in p] for llm in script.opened[-4:])
-    taught = {name: "lesson number" in "".join(prompts) for name, prompts in zip(variants, asked, strict=True)}
+    taught = {name: "lesson number" in "".join(prompts) for name, prompts in zip(rows, asked, strict=True)}
     assert taught == {
         "llm": True,
         "llm-without-reflection": False,
@@ -164,29 +186,28 @@ def test_reflections_are_compared_with_none(
     assert "+0.00 [+0.00, +0.00]" in printed
 
 
-def drawn(choice: PlannerChoice, people: Setup, script: Script, seed: int) -> list[str]:
+def drawn(planner: PlannerConfig, env: EnvConfig, pool: Path, script: Script, seed: int) -> list[str]:
     """Which of the pool's texts stand in a prompt."""
-    llm = choice.open(seed)
-    env = planned(people.sessions(1, "train"), people.session_data(), choice, llm, np.random.default_rng(seed))
-    env.reset(seed=seed)
+    llm, rng = planner.open(seed), np.random.default_rng(seed)
+    planned(sessions_of(env, 1, "train"), data_of(env), planner, llm, rng, pool).reset(seed=seed)
     return re.findall(r"text number (\d+)", script.opened[-1].prompts[-1])
 
 
 def test_variants_draw_by_outcome_against_it_and_regardless_of_it(
-    twin_setup: Setup, script: Script, tmp_path: Path
+    twin_env: EnvConfig, script: Script, tmp_path: Path
 ) -> None:
     """Twenty texts with scores far apart: Eq. 4 takes the last ones, its mirror image the first, shuffled any."""
     path = tmp_path / "pool.sqlite"
     pool = ReflectionPool(path)
     for number in range(20):
         pool.add(f"text number {number}", 500.0 * number)
-    choice = PlannerChoice("llm", "script", pool=str(path))
-    assert drawn(choice, twin_setup, script, 0) == ["19", "18", "17"]
-    assert drawn(replace(choice, name=WORST), twin_setup, script, 0) == ["0", "1", "2"]
-    shuffled = [drawn(replace(choice, name=SHUFFLED), twin_setup, script, seed) for seed in range(4)]
+    planner = PlannerConfig(LLM, "script")
+    assert drawn(planner, twin_env, path, script, 0) == ["19", "18", "17"]
+    assert drawn(replace(planner, name=WORST), twin_env, path, script, 0) == ["0", "1", "2"]
+    shuffled = [drawn(replace(planner, name=SHUFFLED), twin_env, path, script, seed) for seed in range(4)]
     assert len({number for three in shuffled for number in three}) > 6
-    assert shuffled[0] == drawn(replace(choice, name=SHUFFLED), twin_setup, script, 0)
-    assert drawn(replace(choice, name="llm without reflection"), twin_setup, script, 0) == []
+    assert shuffled[0] == drawn(replace(planner, name=SHUFFLED), twin_env, path, script, 0)
+    assert drawn(replace(planner, name=LLM_ONLY), twin_env, path, script, 0) == []
     assert len(ReflectionPool(path)) == 20
 
 
@@ -204,53 +225,48 @@ def test_shuffling_deals_the_scores_anew_and_keeps_the_texts() -> None:
 
 
 def test_a_pool_is_filled_by_training_users_and_filled_again_only_when_it_has_to_be(
-    twin_setup: Setup, small: PPOConfig, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twin_env: EnvConfig, small: PPOConfig, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planner_study, "WAVE", 2)
-    study = small_study(twin_setup, small, tmp_path)
-    agent, pool = study.agent(0), study.pool(0)
-    choice = PlannerChoice("llm", "script", period=5, pool=str(pool))
-    task = planner_study.Evaluation(twin_setup, 0, 5)
+    learner = StudyLearner(PlannerConfig(LLM, "script", period=5), 5, small)
+    row = cost_rows(twin_env, PlannerConfig(LLM, "script"), learner, 2.0)[0]
+    task = Task(row, row, 0, tmp_path)
+    agent, pool = learner.agent(task), pool_of(task)
     shares: list[float] = []
-    fill_pool(task, choice, agent, "first", shares.append)
+    fill_pool(task, learner, agent, shares.append)
     assert shares == [0.4, 0.8, 1.0]
     entries = ReflectionPool(pool).entries()
-    held_out = twin_setup.session_data().held_out
+    held_out = data_of(twin_env).held_out
     assert len(entries) == 5 and not any(held_out[entry.user] for entry in entries)
     assert json.loads(pool.with_suffix(".json").read_text("utf-8"))["sessions"] == 5
     # Sessions after the first wave have something to draw from.
     assert any("lesson number" in prompt for prompt in script.opened[-1].prompts if '{"categories"' in prompt)
 
     opened = len(script.opened)
-    fill_pool(task, choice, agent, "first")
+    fill_pool(task, learner, agent)
+    fill_pool(task, replace(learner, agents=tmp_path), agent)  # a folder's name changes nothing
     assert len(script.opened) == opened
     pool.with_suffix(".json").unlink()  # as after a filling that was stopped
-    fill_pool(task, choice, agent, "first")
-    fill_pool(task, choice, agent, "second")
-    assert len(script.opened) == opened + 2 and len(ReflectionPool(pool).entries()) == 5
+    fill_pool(task, learner, agent)
+    assert len(script.opened) == opened + 1 and len(ReflectionPool(pool).entries()) == 5
+    for other in (replace(learner, digests=("x",)), replace(learner, filler=replace(learner.filler, period=4))):
+        fill_pool(task, other, agent)
+    assert len(script.opened) == opened + 3 and len(ReflectionPool(pool).entries()) == 5
 
 
-# --- rests and surprises by choice ------------------------------------------------------------------------------------
-
-
-def test_only_planners_whose_plans_hold_give_rests() -> None:
-    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", STORED_TOP_K)}
-    assert {name for name in resting if PlannerChoice(name).rests} == {STORED_TOP_K}
-    assert all(PlannerChoice(name, "script").rests for name in setup.LLM_PLANNERS)
-    assert PlannerChoice("rotation", rest=True).rests and not PlannerChoice("llm", rest=False).rests
-
-
-def test_a_control_is_what_it_is_called(twin_setup: Setup) -> None:
-    data = twin_setup.session_data()
-    env = planned(twin_setup.sessions(4, "train"), data, PlannerChoice("none"), None, np.random.default_rng(0))
-    seen: list[np.ndarray] = []
-
-    def act(observations: dict[str, Any]) -> Any:
-        seen.append(observations["plan"])
-        return np.tile(np.arange(6), (4, 1))
-
-    play(env, act, np.flatnonzero(~data.held_out)[:4], 0)
-    assert np.all(seen)
+def test_agents_are_known_by_their_files_however_many_of_them_play(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "checkpoints"
+    folder.mkdir(parents=True)
+    for seed in range(3):
+        (folder / f"lerl-seed{seed}.safetensors").write_text(f"agent {seed}")
+    llm = PlannerConfig(LLM, "script")
+    one, three = (study_learner(llm, 3, tmp_path / "run", seeds).digests for seeds in (1, 3))
+    assert one == three and len(set(one)) == 3
+    (folder / "lerl-seed2.safetensors").write_text("another agent")
+    assert study_learner(llm, 3, tmp_path / "run", 1).digests != one
+    with pytest.raises(CheckpointError, match=r"lerl-seed3\.safetensors: .* train it with `rapport run`"):
+        study_learner(llm, 3, tmp_path / "run", 4)
+    assert study_learner(llm, 3, None, 4).digests == ()
 
 
 # --- the list of reflections ------------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_ppo_tells_what_its_training_took(twin_env, small, tmp_path):
     assert Path(needed.key).exists() and needed.name == "pretrained policy, seed 0"
     policy = task.row.learner(task, silent)
     assert policy.steps == 160 and policy.seconds > 0 and policy.notes == ()
+    assert policy.meter == {}  # nothing was asked of a model, so nothing is counted
     assert policy.curve == tuple(
         map(tuple, read_checkpoint(tmp_path / "checkpoints" / "row-seed0.safetensors")[1]["curve"])
     )
