@@ -1,4 +1,4 @@
-"""Agents on disk: weights, optimiser and a note in one safetensors file. Loading one never executes anything."""
+"""Agents on disk: weights, optimiser state and a note in one safetensors file. Loading one executes no code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
+from rapport.agents.planning.build import planner_name
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError
 
@@ -17,11 +18,11 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint is of another environment or kind; the message says which and what to do."""
+    """A checkpoint was made with other settings or is of another kind; the message says which and what to do."""
 
 
 def save_agent(path: Path, agent: PPO, note: dict[str, Any]) -> None:
-    """Write the policy's weights, Adam's state and a JSON-able note, whole or not at all."""
+    """Write the policy's weights, Adam's state and a note that JSON can hold, atomically."""
     arrays = {f"policy.{name}": weight.numpy() for name, weight in agent.policy.state_dict().items()}
     for index, state in agent.policy.optimizer.state_dict()["state"].items():
         arrays |= {f"optimiser.{index}.{name}": np.atleast_1d(value.numpy()) for name, value in state.items()}
@@ -46,13 +47,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
 
 
 def check_note(path: Path, note: dict[str, Any], expected: dict[str, Any]) -> None:
-    """See that the checkpoint was made for this environment.
+    """Check that the checkpoint was made with these settings.
 
     Raises:
         CheckpointError: an entry differs; the message names it, both values and the remedy.
     """
     for name, value in expected.items():
-        if note.get(name) != value:
+        if _present(note.get(name)) != _present(value):
             raise CheckpointError(
                 f"checkpoint {path}: made with {name}={_short(note.get(name))}, but here {name}={_short(value)}; "
                 "use the data and settings it was trained with, or train anew"
@@ -60,7 +61,7 @@ def check_note(path: Path, note: dict[str, Any], expected: dict[str, Any]) -> No
 
 
 def restore_agent(path: Path, agent: PPO, arrays: dict[str, NDArray[Any]], note: dict[str, Any]) -> None:
-    """Put saved weights and Adam's state into an agent of the same shape.
+    """Load saved weights and Adam's state into an agent of the same shape.
 
     Raises:
         CheckpointError: the shapes do not fit.
@@ -79,6 +80,13 @@ def restore_agent(path: Path, agent: PPO, arrays: dict[str, NDArray[Any]], note:
     optimiser = agent.policy.optimizer
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
     agent.num_timesteps = int(note["transitions"])
+
+
+def _present(value: Any) -> Any:
+    """An entry of a note, in which a planner that is stored by its former name has its present one."""
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        return {**value, "name": planner_name(value["name"])}
+    return value
 
 
 def _short(value: object) -> str:

@@ -1,11 +1,11 @@
 """LERL (arXiv 2601.19585) on one page: a planner of categories above, a transformer policy trained by PPO below.
 
-    session views -> planner -> category mask -> hyper-action -> best six allowed items -> people -> reward
+    session views -> planner -> category mask -> hyper-action -> best six allowed items -> users -> reward
                        ^                                                                     |
                  reflection pool  <-  critic  <-  finished session  <------------------------+
 
-High level: :mod:`rapport.agents.planning`. Low level: :mod:`rapport.agents.policies`. What differs from the authors'
-released code, and why, is in ``docs/lerl.md``.
+The high level is :mod:`rapport.agents.planning`, the low level :mod:`rapport.agents.policies`. ``docs/lerl.md`` lists
+the differences from the authors' released code with their reasons.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from rapport._deprecation import renamed
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
 from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv, best_items
@@ -31,15 +32,15 @@ from rapport.datasets.schema import SessionData
 
 
 @dataclass(frozen=True)
-class LowLevel:
-    """The low level and how PPO trains it; a planner-less PPO agent is the same with every category allowed."""
+class PPOConfig:
+    """Sizes of the low level and settings of PPO; PPO without a planner is the same with every category allowed."""
 
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     """Sizes of the state encoder."""
     warm_start: WarmStart | None = field(default_factory=WarmStart)
-    """How a first policy is learned from training users' log; None: from random features, as LERL."""
+    """How the policy is pretrained on training users' log; None: PPO starts from random features, as in LERL."""
     n_envs: int = 64
-    """Users served at once while learning (LERL: 12)."""
+    """Users served at once in training (LERL: 12)."""
     n_steps: int = 20
     """Slates per user between updates (LERL: 20)."""
     batch_size: int = 320
@@ -47,15 +48,15 @@ class LowLevel:
     n_epochs: int = 4
     """Passes over a rollout (LERL: 4)."""
     learning_rate: float = 1e-3
-    """Adam's, for actor, critic and state encoder."""
+    """Learning rate of Adam, for actor, critic and state encoder."""
     gamma: float = 0.8
     """Discount per slate (LERL: 0.9); chosen by hand on training users, one seed, the same for all agents."""
     gae_lambda: float = 0.95
-    """Of generalised advantage estimation (LERL: 0, one-step errors)."""
+    """Lambda of generalised advantage estimation (LERL: 0, one-step errors)."""
     clip_range: float = 0.2
-    """Of PPO's ratio (LERL: 0.8)."""
+    """Clipping of PPO's ratio (LERL: 0.8)."""
     log_std_init: float = -1.2
-    """Logarithm of the hyper-action's first standard deviation, ln 0.3 (LERL: ln 0.8)."""
+    """Logarithm of the hyper-action's initial standard deviation, ln 0.3 (LERL: ln 0.8)."""
 
     @property
     def rollout(self) -> int:
@@ -68,7 +69,7 @@ def act_on(sessions: PlannedVectorEnv, encoder: StateEncoder) -> HyperActionEnv:
     return HyperActionEnv(sessions, encoder, sessions.data.catalog.category)
 
 
-def new_agent(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+def new_agent(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
     """An untrained low level for planned sessions."""
     torch.manual_seed(seed)
     encoder = StateEncoder(sessions.data, settings.encoder)
@@ -88,22 +89,21 @@ def new_agent(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
     )
 
 
-def first_policy(
+def pretrain_policy(
     agent: PPO,
     data: SessionData,
-    settings: LowLevel,
+    settings: PPOConfig,
     seed: int,
     report: Callable[[int, int, float], None] | None = None,
 ) -> None:
-    """Give an untrained agent its first policy, in place, and fix what its hyper-actions mean.
+    """Pretrain an untrained agent's policy on the log, in place, and fix its item encodings.
 
-    From here on the item encodings stay: PPO's likelihood is of the hyper-action, so a hyper-action must go on standing
-    for the same slate.
+    PPO's likelihood is of the hyper-action, so a hyper-action must stand for the same slate throughout training.
     """
     policy = slate_policy(agent)
     if settings.warm_start is not None:
         warm_start(policy, data, settings.warm_start, seed, report)
-    policy.encoder.forget_dropout()
+    policy.encoder.disable_dropout()
     policy.encoder.freeze_items()
 
 
@@ -114,9 +114,14 @@ def slate_policy(agent: OnPolicyAlgorithm) -> SlatePolicy:
 
 
 def sampled_actions(agent: OnPolicyAlgorithm, seed: int, best: bool = False) -> Callable[[dict[str, Any]], Any]:
-    """The agent's policy as a function from observations to hyper-actions: drawn as in training, from a seed, or best.
+    """The agent's policy as a function from observations to hyper-actions: drawn as in training, or the mean.
 
     LERL always draws.
+
+    Args:
+        agent: a PPO or A2C agent with a :class:`~rapport.agents.policies.slate_policy.SlatePolicy`.
+        seed: of the draws.
+        best: return the mean hyper-action in place of a draw.
     """
     policy = slate_policy(agent)
     generator = torch.Generator().manual_seed(seed)
@@ -132,17 +137,17 @@ def sampled_actions(agent: OnPolicyAlgorithm, seed: int, best: bool = False) -> 
     return act
 
 
-def served_slates(
+def serving_policy(
     agent: OnPolicyAlgorithm, category: NDArray[np.integer], slate_size: int, seed: int, best: bool = False
 ) -> Callable[[Any], Any]:
-    """The agent as a function from observations with plans to slates of shape (B, K), drawn as in training, or best.
+    """The agent as a function from observations with plans to slates of shape (B, K).
 
     Args:
-        agent: after its first policy was given to it.
+        agent: an agent whose policy was pretrained.
         category: shape (N,), category of each item.
         slate_size: K.
-        seed: of what is drawn.
-        best: serve the best slate in place of a draw.
+        seed: of the draws.
+        best: serve the mean hyper-action's slate in place of a draw's, which is as in training.
     """
     hyper_actions = sampled_actions(agent, seed, best)
     of_item = torch.from_numpy(category.astype(np.int64))
@@ -158,8 +163,13 @@ def served_slates(
 
 
 def learn(agent: PPO, sessions: PlannedVectorEnv, transitions: int, seed: int, callback: Any = None) -> None:
-    """Train for ``transitions`` more, on fresh sessions; all luck comes from ``seed`` alone."""
+    """Train for ``transitions`` more, on fresh sessions; ``seed`` alone determines all random draws."""
     environment: VectorEnv[Any, Any, Any] = act_on(sessions, slate_policy(agent).encoder)
     agent.set_env(GymnasiumVecEnv(environment))
     agent.set_random_seed(seed)
     agent.learn(transitions, callback=callback, reset_num_timesteps=False)
+
+
+__getattr__ = renamed(
+    __name__, {"LowLevel": "PPOConfig", "first_policy": "pretrain_policy", "served_slates": "serving_policy"}
+)

@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices,
 
 
 class GymnasiumVecEnv(VecEnv):
-    """Hands a native vector environment that resets within the step to Stable-Baselines3.
+    """Adapts a vector environment that resets within the step to Stable-Baselines3.
 
-    The last observation of an ended session goes into its info, as Stable-Baselines3 wants it, with the session's
+    The last observation of an ended session stands in its info, as Stable-Baselines3 expects it, with the session's
     return and length.
 
     Args:
@@ -38,7 +38,7 @@ class GymnasiumVecEnv(VecEnv):
         self._begun = time.time()
 
     def reset(self) -> VecEnvObs:
-        """Begin all sessions, with the seed given to :meth:`seed` where one was."""
+        """Begin all sessions, with the seed that was given to :meth:`seed`, if any."""
         seed = self._seeds[0]
         observations, _ = self.env.reset(seed=seed) if seed is not None else self.env.reset()
         self._reset_seeds()
@@ -88,5 +88,5 @@ class GymnasiumVecEnv(VecEnv):
         return [getattr(self.env, method_name)(*args, **kwargs)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> Sequence[bool]:  # type: ignore[override]
-        """Say that a Monitor is there, whose part this class plays (``info["episode"]``), and nothing else."""
+        """True for Monitor alone, because this class fills ``info["episode"]`` as Monitor does."""
         return [wrapper_class is Monitor for _ in self._get_indices(indices)]

@@ -114,7 +114,7 @@ COMMANDS = (
     Entry(
         "planner cost",
         "planner:PlannerCost",
-        "Return against calls: plans that hold for 1 to 20 slates, or until a session surprises.",
+        "Return against calls: plans that hold for 1 to 20 slates, or until a replan trigger.",
     ),
     Entry(
         "planner reflections",
@@ -140,17 +140,17 @@ COMMANDS = (
     Entry(
         "lm train",
         "lm:LmTrain",
-        "Train the embedded planner model from scratch: lessons, vocabulary, model, GGUF file.",
+        "Train the embedded planner model from scratch: examples, vocabulary, weights, GGUF file.",
     ),
     Entry(
         "lm card",
         "lm:LmCard",
-        "What the model can do: where it was taught, under invented names, and on other data, beside the controls.",
+        "Evaluate the model and the controls: on its training data, under synthetic names, and on other data.",
     ),
     Entry(
         "lm improve",
         "lm:LmImprove",
-        "Let the planner learn from its sessions: policy gradient on the tokens of plans; curves on held-out users.",
+        "Fine-tune the planner by policy gradient on the tokens of its plans; learning curves on held-out users.",
     ),
     Entry("export", "export:Export", "Play sessions and write them as a data set for offline reinforcement learning."),
     Entry(

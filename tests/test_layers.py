@@ -103,14 +103,7 @@ def circle(graph: dict[str, set[str]]) -> str | None:
     return None
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        *LAYERS[:3],
-        # lerl needs commands.evaluate, report needs lerl
-        pytest.param("experiments", marks=pytest.mark.xfail(strict=False, reason="experiments still has a circle")),
-    ],
-)
+@pytest.mark.parametrize("layer", LAYERS)
 def test_no_circle_runs_through_folders(layer: str) -> None:
     assert circle(folder_imports(layer)) is None
 
@@ -145,7 +138,6 @@ def test_bandits_know_no_session() -> None:
     assert not wrong
 
 
-@pytest.mark.xfail(strict=False, reason="tables, pages and results still name LERL's metrics")
 def test_only_lerls_folders_have_its_words() -> None:
     found = []
     for layer in LAYERS:

@@ -1,7 +1,7 @@
-"""Bandits without context that begin with what the log counted and go on counting: arms are items or categories.
+"""Bandits without context over sessions: arms are items or categories, and their counts begin with the log's.
 
-All users share the arms; a slate plays K of them, and what B users did with their slates is counted at once, after the
-step. Sessions only tell what was shown in them already, which is not shown again.
+All users share the arms. A slate plays K of them, and the clicks of B users on their slates are counted at once, after
+the step. No item is shown twice in a session. The algorithms are those of :mod:`rapport.agents.bandits`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rapport.agents.bandits import ArmCounts, epsilon_greedy, ucb1
 from rapport.agents.baselines.click_prior import top_items
 from rapport.agents.baselines.controls import PRIOR, exposures
-from rapport.agents.baselines.task import Act, Baseline, Lesson, settings_of
+from rapport.agents.baselines.task import Act, Baseline, TrainingTask, settings_of
 from rapport.datasets.schema import SessionData
 
 if TYPE_CHECKING:
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Values = Callable[[ArmCounts], Floats]
-"""What arms are worth, shape (A,)."""
+"""Values of arms, shape (A,)."""
 Slates = Callable[[Floats, dict[str, Any], float, np.random.Generator], NDArray[np.int64]]
-"""From values of arms, shape (A,), observations of B sessions, a share of places to explore and luck to slates."""
+"""From values of arms (A,), observations of B sessions, the share of places to explore and a generator to slates."""
 Update = Callable[[dict[str, Any], NDArray[np.int64], NDArray[np.integer]], None]
 """Learns from observations of B sessions, the slates (B, K) they were shown and the clicks (B, K) on them."""
 
 
-def learn_online(lesson: Lesson, choose: Act, update: Update, rng: np.random.Generator) -> None:
-    """Step a lesson's sessions in whole steps until its transitions are reached, learning after each.
+def learn_online(task: TrainingTask, choose: Act, update: Update, rng: np.random.Generator) -> None:
+    """Step a task's sessions until its transitions are reached, learning after each step.
 
     Args:
-        lesson: its sessions must observe copies, as is their default: an update reads what the slate was chosen on.
+        task: its sessions must observe copies, as is their default: an update reads what the slate was chosen on.
         choose: from observations to slates.
-        update: learns from what became of them.
-        rng: of the users' luck.
+        update: learns from the clicks on them.
+        rng: seeds the sessions.
     """
-    sessions = lesson.sessions
+    sessions = task.sessions
     observations, _ = sessions.reset(seed=int(rng.integers(2**31)))
-    for _ in range(-(-lesson.transitions // sessions.num_envs)):
+    for _ in range(-(-task.transitions // sessions.num_envs)):
         slates = choose(observations)
         following, _, _, _, info = sessions.step(slates)
         update(observations, slates, info["feedback"][:, :, 0])
@@ -118,7 +118,7 @@ def _explored(values: Floats, available: Bools, k: int, epsilon: float, rng: np.
 
 
 def item_slates(data: SessionData, slate_size: int) -> Slates:
-    """Slates of the best items, those not shown in the session."""
+    """Slates of the best items that the session has not shown."""
     category = data.catalog.category
 
     def slates(
@@ -132,9 +132,9 @@ def item_slates(data: SessionData, slate_size: int) -> Slates:
 
 
 def category_slates(data: SessionData, slate_size: int) -> Slates:
-    """Slates of the best categories: of each the item that the log's users clicked most and the session has not shown.
+    """Slates of the best categories, each with its item of highest click rate that the session has not shown.
 
-    Where there are fewer categories than places, the most clicked of all other items follow.
+    Where there are fewer categories than places, the other items of highest click rate follow.
     """
     category, n_categories = data.catalog.category, data.catalog.n_categories
     rates = log_arms(data, np.arange(data.catalog.n_items)).means
@@ -160,61 +160,62 @@ def category_slates(data: SessionData, slate_size: int) -> Slates:
 # --- baselines --------------------------------------------------------------------------------------------------------
 
 
-def epsilon_greedy_items(lesson: Lesson) -> Act:
-    """Shows the items clicked most often where shown, others at random in a share of places while it learns.
+def epsilon_greedy_items(task: TrainingTask) -> Act:
+    """Epsilon-greedy over items while it learns, then the items of highest click rate.
 
-    Settings: ``epsilon`` (0.1), that share; ``log_weight`` (1.0), exposures that one of the log's is worth.
+    Settings: ``epsilon`` (0.1), share of places to explore; ``log_weight`` (1.0), exposures that one of the log's is
+    worth.
     """
-    return _epsilon_greedy(lesson, np.arange(lesson.data.catalog.n_items), item_slates)
+    return _epsilon_greedy(task, np.arange(task.data.catalog.n_items), item_slates)
 
 
-def epsilon_greedy_categories(lesson: Lesson) -> Act:
-    """As :func:`epsilon_greedy_items`, of categories; settings are the same."""
-    return _epsilon_greedy(lesson, lesson.data.catalog.category, category_slates)
+def epsilon_greedy_categories(task: TrainingTask) -> Act:
+    """As :func:`epsilon_greedy_items`, over categories; the settings are the same."""
+    return _epsilon_greedy(task, task.data.catalog.category, category_slates)
 
 
-def ucb_items(lesson: Lesson) -> Act:
+def ucb_items(task: TrainingTask) -> Act:
     """UCB1 (:func:`~rapport.agents.bandits.ucb1`) over items while it learns, then the items of highest click rate.
 
     Settings: ``width`` (0.1), of the bounds, UCB1's is 1; ``log_weight`` (1.0), exposures that one of the log's is
     worth.
     """
-    return _ucb(lesson, np.arange(lesson.data.catalog.n_items), item_slates)
+    return _ucb(task, np.arange(task.data.catalog.n_items), item_slates)
 
 
-def ucb_categories(lesson: Lesson) -> Act:
-    """As :func:`ucb_items`, of categories; settings are the same."""
-    return _ucb(lesson, lesson.data.catalog.category, category_slates)
+def ucb_categories(task: TrainingTask) -> Act:
+    """As :func:`ucb_items`, over categories; the settings are the same."""
+    return _ucb(task, task.data.catalog.category, category_slates)
 
 
 def _epsilon_greedy(
-    lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]
+    task: TrainingTask, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]
 ) -> Act:
-    settings = settings_of("epsilon-greedy", {"epsilon": 0.1, "log_weight": 1.0}, lesson.settings)
-    arms = log_arms(lesson.data, arm_of_item, settings["log_weight"])
-    of = slates(lesson.data, lesson.log_model.slate_size)
-    return _played(lesson, arms, arm_of_item, of, lambda counted: counted.means, settings["epsilon"])
+    settings = settings_of("epsilon-greedy", {"epsilon": 0.1, "log_weight": 1.0}, task.settings)
+    arms = log_arms(task.data, arm_of_item, settings["log_weight"])
+    of = slates(task.data, task.ctr_model.slate_size)
+    return _learned(task, arms, arm_of_item, of, lambda counted: counted.means, settings["epsilon"])
 
 
-def _ucb(lesson: Lesson, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]) -> Act:
-    settings = settings_of("UCB", {"width": 0.1, "log_weight": 1.0}, lesson.settings)
-    arms = log_arms(lesson.data, arm_of_item, settings["log_weight"])
-    of = slates(lesson.data, lesson.log_model.slate_size)
-    return _played(lesson, arms, arm_of_item, of, lambda counted: ucb1(counted, settings["width"]))
+def _ucb(task: TrainingTask, arm_of_item: NDArray[np.integer], slates: Callable[[SessionData, int], Slates]) -> Act:
+    settings = settings_of("UCB", {"width": 0.1, "log_weight": 1.0}, task.settings)
+    arms = log_arms(task.data, arm_of_item, settings["log_weight"])
+    of = slates(task.data, task.ctr_model.slate_size)
+    return _learned(task, arms, arm_of_item, of, lambda counted: ucb1(counted, settings["width"]))
 
 
-def _played(
-    lesson: Lesson,
+def _learned(
+    task: TrainingTask,
     arms: ArmCounts,
     arm_of_item: NDArray[np.integer],
     slates: Slates,
     values: Values,
     epsilon: float = 0.0,
 ) -> Act:
-    """Learn by values and exploration; then act by click rates alone, counting no more."""
-    rng = np.random.default_rng(lesson.seed)
+    """Learn by values and exploration; then serve by click rates alone, without learning."""
+    rng = np.random.default_rng(task.seed)
     learn_online(
-        lesson,
+        task,
         lambda observations: slates(values(arms), observations, epsilon, rng),
         lambda _, shown, clicks: arms.update(arm_of_item[shown], clicks),
         rng,
@@ -224,7 +225,7 @@ def _played(
 
 
 def space_epsilon_greedy(trial: optuna.Trial) -> dict[str, Any]:
-    """What to search for epsilon-greedy bandits."""
+    """The search space of epsilon-greedy bandits."""
     return {
         "epsilon": trial.suggest_float("epsilon", 0.01, 0.5, log=True),
         "log_weight": trial.suggest_float("log_weight", 0.01, 1.0, log=True),
@@ -232,7 +233,7 @@ def space_epsilon_greedy(trial: optuna.Trial) -> dict[str, Any]:
 
 
 def space_ucb(trial: optuna.Trial) -> dict[str, Any]:
-    """What to search for UCB1 bandits."""
+    """The search space of UCB1 bandits."""
     return {
         "width": trial.suggest_float("width", 0.01, 1.0, log=True),
         "log_weight": trial.suggest_float("log_weight", 0.01, 1.0, log=True),
@@ -252,4 +253,4 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "ucb-items": space_ucb,
     "ucb-categories": space_ucb,
 }
-"""What to search for each."""
+"""The search space of each."""

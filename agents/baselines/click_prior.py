@@ -1,4 +1,4 @@
-"""What the log alone teaches: the first policy's states, items and click scores, frozen.
+"""The pretrained CTR model: states, items and click scores of the policy that was pretrained on the log, frozen.
 
 Every agent that learns begins with it, LERL included, so that none is ahead by what it knew before its first reward.
 """
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rapport._deprecation import renamed
 from rapport.agents.planning.planner import last_slate
 from rapport.agents.planning.preference import mark_categories
 from rapport.agents.policies.score import score_items
@@ -20,11 +21,11 @@ from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.datasets.schema import SessionData
 
 
-class LogModel:
-    """A first policy (:func:`rapport.agents.lerl.first_policy`) as a model of clicks.
+class CTRModel:
+    """A pretrained policy (:func:`rapport.agents.lerl.pretrain_policy`) as a model of click-through rates (CTR).
 
     Args:
-        policy: fitted to training users' log; left as it is.
+        policy: fitted to training users' log; it is not changed.
         data: its data set.
         slate_size: K.
 
@@ -44,17 +45,17 @@ class LogModel:
         self.category = torch.from_numpy(data.catalog.category.astype(np.int64))
         self._longest = float(policy.observation_space["step"].high[0])  # type: ignore[index]
 
-    def copy(self) -> LogModel:
-        """Another one, whose policy may be changed."""
-        return LogModel(copy.deepcopy(self.policy), self.data, self.slate_size)
+    def copy(self) -> CTRModel:
+        """A copy whose policy may be changed."""
+        return CTRModel(copy.deepcopy(self.policy), self.data, self.slate_size)
 
     @torch.no_grad()
     def encode_items(self) -> None:
-        """Encode the items, anew where the policy was changed."""
+        """Encode the items; needed again after the policy was changed."""
         self.items = self.policy.encoder.items()
 
     def read(self, observations: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-        """What the encoder reads of B sessions: user features (B, G), newest items (B, W), their feedback (B, W, F)."""
+        """The encoder's input for B sessions: user features (B, G), newest items (B, W), their feedback (B, W, F)."""
         window, seen = self.policy.encoder.settings.window, observations["history_items"]
         items = torch.from_numpy(np.ascontiguousarray(seen[:, -window:])).long()
         feedback = torch.from_numpy(observations["history_feedback"]).reshape(*seen.shape, -1)[:, -window:]
@@ -62,7 +63,7 @@ class LogModel:
 
     @torch.no_grad()
     def states(self, observations: dict[str, Any]) -> Tensor:
-        """What B sessions look like, shape (B, D): the encoder's state, the session's age, the last slate's categories.
+        """States of B sessions, shape (B, D): the encoder's state, the session's age, the last slate's categories.
 
         The age is a share of the longest session; categories are 1 where the last slate showed them.
         """
@@ -79,11 +80,11 @@ class LogModel:
         return self.policy.mean_action(torch.cat([encoded, plan], dim=1))
 
     def scores(self, weights: Tensor) -> Tensor:
-        """Scores of all items, shape (B, N), under hyper-actions of shape (B, E + 1): <w, e> / sqrt(E) + b."""
+        """Scores of all items, shape (B, N), under hyper-actions (B, E + 1)."""
         return score_items(weights, self.items)
 
     def click_scores(self, observations: dict[str, Any]) -> Tensor:
-        """Click log-odds of all items, shape (B, N), as the log has them."""
+        """Click log-odds of all items, shape (B, N)."""
         return self.scores(self.weights(self.states(observations)))
 
     def allowed(self, observations: dict[str, Any]) -> Tensor:
@@ -102,9 +103,12 @@ def top_items(scores: Tensor, allowed: Tensor, k: int) -> NDArray[np.int64]:
     """The k best allowed items of each row, best first, shape (B, k).
 
     Args:
-        scores: shape (B, N); left as they are.
+        scores: shape (B, N); not changed.
         allowed: shape (B, N), bool; where fewer than k are, others follow in no order.
-        k: how many.
+        k: items to choose.
     """
     best: NDArray[np.int64] = scores.masked_fill(~allowed, float("-inf")).topk(k, dim=1).indices.numpy()
     return best
+
+
+__getattr__ = renamed(__name__, {"LogModel": "CTRModel"})

@@ -1,11 +1,11 @@
 """HAC: the hyper-actor critic (Liu et al., "Exploration and Regularization of the Latent Action Space in
 Recommendation", WWW 2023).
 
-An actor sends a hyper-action Z; the items it scores highest are the effect-action, a slate; a pooling module reads the
-slate back as a hyper-action Z'. One critic judges both, an alignment keeps Z near Z', and clicks on the slate supervise
-the scores under Z. Here Z is the log model's hyper-action and what the actor adds to it, so that the agent begins with
-what the log teaches. The paper's released code bootstraps at the ends of sessions only (``reward + gamma * done * Q``
-in its ``DDPG.py``); here, as everywhere else, only where there is no end.
+An actor outputs a hyper-action Z; the items it scores highest are the effect-action, a slate; a pooling module maps the
+slate back to a hyper-action Z'. One critic values both, an alignment loss keeps Z near Z', and clicks on the slate
+supervise the scores under Z. Here Z is the pretrained CTR model's hyper-action plus what the actor adds to it, so that
+the agent begins with what the log teaches. The paper's released code bootstraps at the ends of sessions only
+(``reward + gamma * done * Q`` in its ``DDPG.py``); here the target bootstraps only where a session goes on.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from stable_baselines3.common.torch_layers import create_mlp
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.state_env import StateEnv, hyper_action_chooser, hyper_action_space, on_states
-from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
+from rapport.agents.baselines.task import Act, Settings, TrainingTask, settings_of
 from rapport.agents.policies.score import score_pairs
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ DEFAULTS: Settings = {
 }
 
 
-class Replay:
-    """Transitions to learn from, the newest in the oldest's place.
+class ReplayBuffer:
+    """A ring of transitions: a new one takes the oldest's place.
 
     Args:
-        capacity: how many are kept.
+        capacity: transitions kept.
         width: D, of states.
         action_width: of hyper-actions.
         slate_size: K.
@@ -66,15 +66,15 @@ class Replay:
         self.size, self._next = 0, 0
 
     def add(self, *parts: NDArray[Any]) -> None:
-        """Take in B transitions: state, action, slate, clicks, reward, state after, and 1 where the session goes on."""
+        """Add B transitions: state, action, slate, clicks, reward, state after, and 1 where the session goes on."""
         rows = (self._next + np.arange(len(parts[0]))) % self._capacity
         for array, part in zip(self._arrays, parts, strict=True):
             array[rows] = part
         self._next = int(rows[-1] + 1) % self._capacity
         self.size = min(self.size + len(rows), self._capacity)
 
-    def draw(self, n: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        """N transitions, with replacement, in the order of :meth:`add`."""
+    def sample(self, n: int, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """N transitions, drawn with replacement, their parts in the order of :meth:`add`."""
         rows = rng.integers(self.size, size=n)
         return tuple(torch.from_numpy(array[rows]) for array in self._arrays)
 
@@ -84,13 +84,13 @@ class Hac:
     """Actor, critic and their targets.
 
     Attributes:
-        log_model: encodes items, and scores them before the actor has its say.
+        ctr_model: encodes items and gives the hyper-action that the actor adds to.
         settings: as of :data:`DEFAULTS`.
         actor: states (B, D) to actions (B, E + 1) in [-1, 1].
         critic: states and hyper-actions (B, D + E + 1) to values (B, 1).
     """
 
-    log_model: LogModel
+    ctr_model: CTRModel
     settings: dict[str, Any]
     actor: nn.Module
     critic: nn.Module
@@ -102,26 +102,26 @@ class Hac:
         self._critic_optimiser = torch.optim.Adam(self.critic.parameters(), lr=rate)
 
     def hyper_actions(self, states: Tensor, actions: Tensor) -> Tensor:
-        """Z, shape (B, E + 1): the log model's plus the radius times the actions (B, E + 1)."""
-        sent: Tensor = self.log_model.weights(states) + self.settings["radius"] * actions
+        """Z, shape (B, E + 1): the CTR model's hyper-action plus the radius times the actions (B, E + 1)."""
+        sent: Tensor = self.ctr_model.weights(states) + self.settings["radius"] * actions
         return sent
 
     def pooled(self, states: Tensor, slates: Tensor) -> Tensor:
-        """Z', shape (B, E + 1): what slates (B, K) say of the hyper-action behind them, the mean of their encodings.
+        """Z', shape (B, E + 1): the hyper-action that slates (B, K) stand for, the mean of their encodings.
 
-        Only its direction says which items come first; its length and bias are the log model's, so that Z and Z' lie
-        in one space.
+        Only its direction decides which items come first; its length and bias are the CTR model's, so that Z and Z'
+        lie in one space.
         """
-        log = self.log_model.weights(states)
-        direction = F.normalize(self.log_model.items[slates].mean(dim=1), dim=1)
-        return torch.cat([direction * log[:, :-1].norm(dim=1, keepdim=True), log[:, -1:]], dim=1)
+        pretrained = self.ctr_model.weights(states)
+        direction = F.normalize(self.ctr_model.items[slates].mean(dim=1), dim=1)
+        return torch.cat([direction * pretrained[:, :-1].norm(dim=1, keepdim=True), pretrained[:, -1:]], dim=1)
 
     def critic_loss(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Squared one-step errors of Q(s, Z) and Q(s, Z'), both towards what the target actor's Z promises next."""
-        state, action, slate, _, reward, after, going_on = batch
+        """Squared one-step errors of Q(s, Z) and Q(s, Z'); the target of both is the target networks' value next."""
+        state, action, slate, _, reward, after, continues = batch
         with torch.no_grad():
             following = _values(self.critic_target, after, self.hyper_actions(after, self.actor_target(after)))
-            target = reward + self.settings["gamma"] * going_on * following
+            target = reward + self.settings["gamma"] * continues * following
         sent = _values(self.critic, state, self.hyper_actions(state, action))
         effect = _values(self.critic, state, self.pooled(state, slate))
         return F.mse_loss(sent, target) + F.mse_loss(effect, target)
@@ -134,14 +134,14 @@ class Hac:
         state, _, slate, clicks, *_ = batch
         sent = self.hyper_actions(state, self.actor(state))
         align = F.mse_loss(sent, self.pooled(state, slate))
-        logits = score_pairs(sent[:, None], self.log_model.items[slate])
+        logits = score_pairs(sent[:, None], self.ctr_model.items[slate])
         supervised = F.binary_cross_entropy_with_logits(logits, clicks)
         value = _values(self.critic, state, sent).mean()
         loss: Tensor = -value + self.settings["align"] * align + self.settings["supervise"] * supervised
         return loss
 
     def learn(self, batch: tuple[Tensor, ...]) -> None:
-        """One gradient step of each, then the targets follow."""
+        """One gradient step of critic and actor, then a Polyak update of their targets."""
         for loss, optimiser in ((self.critic_loss, self._critic_optimiser), (self.actor_loss, self._actor_optimiser)):
             optimiser.zero_grad()
             loss(batch).backward()  # type: ignore[no-untyped-call]
@@ -155,9 +155,9 @@ def _values(critic: nn.Module, states: Tensor, hyper_actions: Tensor) -> Tensor:
     return values
 
 
-def new_hac(log_model: LogModel, settings: dict[str, Any], seed: int) -> Hac:
-    """Untrained, the actor's first actions near 0: the log's own slates."""
-    width, action_width = log_model.width, log_model.items.shape[1] + 1
+def new_hac(ctr_model: CTRModel, settings: dict[str, Any], seed: int) -> Hac:
+    """Untrained networks; the actor's first actions are near 0, which serves the CTR model's slates."""
+    width, action_width = ctr_model.width, ctr_model.items.shape[1] + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = create_mlp(width, action_width, [256, 64], squash_output=True)
@@ -166,20 +166,22 @@ def new_hac(log_model: LogModel, settings: dict[str, Any], seed: int) -> Hac:
         assert isinstance(head, nn.Linear)
         nn.init.uniform_(head.weight, -1e-3, 1e-3)
         nn.init.zeros_(head.bias)
-    return Hac(log_model, settings, nn.Sequential(*layers), critic)
+    return Hac(ctr_model, settings, nn.Sequential(*layers), critic)
 
 
-def hac(lesson: Lesson) -> Act:
-    """Learn from sessions, and serve as while learning: with the noise of exploration."""
-    settings = settings_of("hac", DEFAULTS, lesson.settings)
-    log_model, rng = lesson.log_model, np.random.default_rng(lesson.seed)
-    choose = hyper_action_chooser(log_model, settings["radius"])
-    env = StateEnv(lesson.sessions, log_model, hyper_action_space(log_model), choose)
-    agent = new_hac(log_model, settings, lesson.seed)
+def hac(task: TrainingTask) -> Act:
+    """Learn from sessions, and serve as while learning, with exploration noise."""
+    settings = settings_of("hac", DEFAULTS, task.settings)
+    ctr_model, rng = task.ctr_model, np.random.default_rng(task.seed)
+    choose = hyper_action_chooser(ctr_model, settings["radius"])
+    env = StateEnv(task.sessions, ctr_model, hyper_action_space(ctr_model), choose)
+    agent = new_hac(ctr_model, settings, task.seed)
     n_envs = env.num_envs
-    replay = Replay(lesson.transitions + n_envs, log_model.width, log_model.items.shape[1] + 1, log_model.slate_size)
-    states, _ = env.reset(seed=lesson.seed)
-    for step in range(-(-lesson.transitions // n_envs)):
+    replay = ReplayBuffer(
+        task.transitions + n_envs, ctr_model.width, ctr_model.items.shape[1] + 1, ctr_model.slate_size
+    )
+    states, _ = env.reset(seed=task.seed)
+    for step in range(-(-task.transitions // n_envs)):
         with torch.no_grad():
             actions = agent.actor(torch.from_numpy(states)).numpy()
         actions = np.clip(actions + rng.normal(0.0, settings["noise"], actions.shape), -1, 1).astype(np.float32)
@@ -191,9 +193,9 @@ def hac(lesson: Lesson) -> Act:
         replay.add(before, actions, slates, info["feedback"][:, :, 0], rewards, after, ~terminated)
         if (step + 1) * n_envs >= WARM_UP:
             for _ in range(settings["gradient_steps"]):
-                agent.learn(replay.draw(settings["batch_size"], rng))
+                agent.learn(replay.sample(settings["batch_size"], rng))
 
-    generator = torch.Generator().manual_seed(lesson.seed)
+    generator = torch.Generator().manual_seed(task.seed)
 
     @torch.no_grad()
     def act(states: NDArray[np.float32], observations: dict[str, Any]) -> Tensor:
@@ -201,11 +203,11 @@ def hac(lesson: Lesson) -> Act:
         noise: Tensor = settings["noise"] * torch.randn(sent.shape, generator=generator)
         return (sent + noise).clamp(-1.0, 1.0)
 
-    return on_states(log_model, choose, act)
+    return on_states(ctr_model, choose, act)
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
-    """Where settings are looked for."""
+    """The search space."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
         "gamma": trial.suggest_float("gamma", 0.3, 0.99),

@@ -1,4 +1,4 @@
-"""Rewards that are higher for what few have seen, as SAC4IR's and DNaIR's released code has them."""
+"""Rewards with a bonus for items that few users have seen, as in SAC4IR's and DNaIR's released code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHT = 0.1
 
 
 class NoveltyReward(VectorWrapper):
-    """Adds the mean over a slate of its items' bonus to the reward; what is underneath sees true rewards.
+    """Adds the mean bonus of a slate's items to the reward; wrappers below see true rewards.
 
     Args:
         env: sessions.
@@ -43,7 +43,7 @@ def popularity_bonus(data: SessionData) -> NDArray[np.float64]:
 def quality_bonus(data: SessionData) -> NDArray[np.float64]:
     """DNaIR's, shape (N,): 0.1 quality / log10(pop + 1.1), quality an item's smoothed click rate.
 
-    Of an item never shown the formula would make 0.1 quality / 0.04: it counts as shown once.
+    An item never shown counts as shown once: the formula would give it 0.1 quality / 0.04.
     """
     shown, clicked = exposures(data)
     bonus: NDArray[np.float64] = WEIGHT * smoothed(shown, clicked) / np.log10(np.maximum(shown, 1) + 1.1)

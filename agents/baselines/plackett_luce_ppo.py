@@ -1,4 +1,4 @@
-"""PPO on slates with their exact Plackett-Luce likelihood, under whatever plans the sessions have."""
+"""PPO on slates with their exact Plackett-Luce likelihood, under the plans that the sessions have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
+from rapport.agents.baselines.task import Act, Settings, TrainingTask, settings_of
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.policies.plackett_luce import PlackettLucePolicy
 from rapport.agents.sb3 import GymnasiumVecEnv
@@ -29,32 +29,32 @@ DEFAULTS: Settings = {
 }
 
 
-def plackett_luce_ppo(lesson: Lesson) -> Act:
-    """Train from the log model's policy.
+def plackett_luce_ppo(task: TrainingTask) -> Act:
+    """Train from the pretrained policy.
 
-    Settings: PPO's; ``temperature``, the first; ``greedy``, whether the best slate is served in place of a draw.
+    Settings: PPO's; ``temperature``, the initial one; ``greedy``, whether the best slate is served in place of a draw.
     """
-    settings = settings_of("Plackett-Luce PPO", DEFAULTS, lesson.settings)
+    settings = settings_of("Plackett-Luce PPO", DEFAULTS, task.settings)
     temperature, greedy = settings.pop("temperature"), settings.pop("greedy")
-    encoder = StateEncoder(lesson.data, lesson.log_model.policy.encoder.settings)
-    encoder.forget_dropout()
+    encoder = StateEncoder(task.data, task.ctr_model.policy.encoder.settings)
+    encoder.disable_dropout()
     encoder.freeze_items()
-    arguments = {"encoder": encoder, "category": lesson.data.catalog.category, "temperature": temperature}
+    arguments = {"encoder": encoder, "category": task.data.catalog.category, "temperature": temperature}
     agent = PPO(
         PlackettLucePolicy,
-        GymnasiumVecEnv(lesson.sessions),
+        GymnasiumVecEnv(task.sessions),
         policy_kwargs=arguments,
-        seed=lesson.seed,
+        seed=task.seed,
         device="cpu",
         **settings,
     )
     policy = agent.policy
     assert isinstance(policy, PlackettLucePolicy)
-    weights = {k: v for k, v in lesson.log_model.policy.state_dict().items() if k != "log_std"}
+    weights = {k: v for k, v in task.ctr_model.policy.state_dict().items() if k != "log_std"}
     policy.load_state_dict({**weights, "log_temperature": policy.log_temperature})
-    agent.learn(lesson.transitions)
+    agent.learn(task.transitions)
     policy.set_training_mode(False)
-    generator, size = torch.Generator().manual_seed(lesson.seed), policy.slate_size
+    generator, size = torch.Generator().manual_seed(task.seed), policy.slate_size
 
     @torch.no_grad()
     def act(observations: dict[str, Any]) -> NDArray[Any]:
@@ -68,7 +68,7 @@ def plackett_luce_ppo(lesson: Lesson) -> Act:
 
 
 def space(trial: optuna.Trial) -> dict[str, Any]:
-    """Where settings are looked for."""
+    """The search space."""
     return {
         "learning_rate": trial.suggest_float("learning_rate", 1e-4, 3e-3, log=True),
         "gamma": trial.suggest_float("gamma", 0.3, 0.99),

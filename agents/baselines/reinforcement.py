@@ -1,12 +1,13 @@
 """Reinforcement learning without a planner, by Stable-Baselines3 and sb3-contrib.
 
-On-policy methods with continuous actions (REINFORCE, A2C) train the very policy that LERL's PPO trains. Off-policy ones
+On-policy methods with continuous actions (REINFORCE, A2C) train the same policy as LERL's PPO. Off-policy methods
 (DDPG, TD3, SAC, and SAC4IR on top of it) and those that choose a category (DQN, masked PPO, DNaIR) train a network of
-their own on the log model's states, which stay as they are; LERL's released code leaves its encoder as good as frozen,
-too. All begin with what the log teaches: their first action is, or is near, the log's own slate.
+their own on the states of the pretrained CTR model, which is frozen; LERL's released code leaves its encoder almost
+frozen, too. All begin with what the log teaches: their first action is, or is near, the CTR model's own slate.
 
-Everybody serves as it acts while learning, by draws, as LERL does: a policy that always takes its best action shows the
-same again and again, and people leave. DQN and DNaIR, whose choice changes with what was shown, take their best.
+Every method serves as it acts while learning, by draws, as LERL does: a policy that always takes its best action shows
+the same items again and again, and users leave. DQN and DNaIR take their best action, which changes with the slates
+shown before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise, VectorizedActionNoise
 from torch import Tensor, nn
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.novelty import NoveltyReward, popularity_bonus, quality_bonus
 from rapport.agents.baselines.state_env import (
     StateEnv,
@@ -35,8 +36,8 @@ from rapport.agents.baselines.state_env import (
     hyper_action_space,
     on_states,
 )
-from rapport.agents.baselines.task import Act, Lesson, Settings, settings_of
-from rapport.agents.lerl import served_slates
+from rapport.agents.baselines.task import Act, Settings, TrainingTask, settings_of
+from rapport.agents.lerl import serving_policy
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.policies.hyper_action import HyperActionEnv
 from rapport.agents.policies.slate_policy import SlatePolicy
@@ -86,160 +87,160 @@ DEFAULTS: dict[str, Settings] = {
     },
 }
 DEFAULTS["dnair"] = DEFAULTS["dqn"]
-"""What each method does unless its lesson says otherwise."""
+"""Default settings of each method."""
 
 
-def reinforce(lesson: Lesson) -> Act:
+def reinforce(task: TrainingTask) -> Act:
     """REINFORCE (Williams, 1992): policy gradient on whole returns, normalised over a batch, without a critic.
 
     Sessions that a rollout's end cuts count as if they ended there.
     """
-    settings = settings_of("reinforce", DEFAULTS["reinforce"], lesson.settings)
-    agent = _on_policy(lesson, settings, {"gae_lambda": 1.0, "vf_coef": 0.0, "normalize_advantage": True})
-    with torch.no_grad():  # a critic that says nothing, and that no gradient reaches
+    settings = settings_of("reinforce", DEFAULTS["reinforce"], task.settings)
+    agent = _on_policy(task, settings, {"gae_lambda": 1.0, "vf_coef": 0.0, "normalize_advantage": True})
+    with torch.no_grad():  # a critic whose value is 0 and that no gradient reaches
         for parameter in agent.policy.value_net.parameters():
             parameter.zero_()
-    return _learned_slates(lesson, agent)
+    return _learned_slates(task, agent)
 
 
-def a2c(lesson: Lesson) -> Act:
+def a2c(task: TrainingTask) -> Act:
     """Advantage actor-critic (Mnih et al., 2016)."""
-    settings = settings_of("a2c", DEFAULTS["a2c"], lesson.settings)
+    settings = settings_of("a2c", DEFAULTS["a2c"], task.settings)
     critic = {name: settings.pop(name) for name in ("gae_lambda", "vf_coef")}
-    return _learned_slates(lesson, _on_policy(lesson, settings, critic))
+    return _learned_slates(task, _on_policy(task, settings, critic))
 
 
-def ddpg(lesson: Lesson) -> Act:
+def ddpg(task: TrainingTask) -> Act:
     """Deterministic policy gradient (Lillicrap et al., 2016)."""
-    return _continuous(lesson, "ddpg", DDPG)
+    return _continuous(task, "ddpg", DDPG)
 
 
-def td3(lesson: Lesson) -> Act:
+def td3(task: TrainingTask) -> Act:
     """Twin delayed deterministic policy gradient (Fujimoto et al., 2018)."""
-    return _continuous(lesson, "td3", TD3)
+    return _continuous(task, "td3", TD3)
 
 
-def sac(lesson: Lesson) -> Act:
+def sac(task: TrainingTask) -> Act:
     """Soft actor-critic (Haarnoja et al., 2018)."""
-    return _continuous(lesson, "sac", SAC)
+    return _continuous(task, "sac", SAC)
 
 
-def sac4ir(lesson: Lesson) -> Act:
-    """SAC4IR (Shi et al., ICWS 2023): soft actor-critic whose reward is higher for what few have seen."""
-    bonus = popularity_bonus(lesson.data)
-    return _continuous(lesson, "sac4ir", SAC, lambda sessions: NoveltyReward(sessions, bonus))
+def sac4ir(task: TrainingTask) -> Act:
+    """SAC4IR (Shi et al., ICWS 2023): soft actor-critic with a reward bonus for items that few users have seen."""
+    bonus = popularity_bonus(task.data)
+    return _continuous(task, "sac4ir", SAC, lambda sessions: NoveltyReward(sessions, bonus))
 
 
-def dqn(lesson: Lesson) -> Act:
+def dqn(task: TrainingTask) -> Act:
     """Deep Q-network (Mnih et al., 2015) that chooses a category; its best items fill the slate."""
-    return _q_network(lesson, "dqn")
+    return _q_network(task, "dqn")
 
 
-def dnair(lesson: Lesson) -> Act:
-    """DNaIR (Shi et al., TOIS 2023): a deep Q-network whose reward is higher for good items that few have seen."""
-    bonus = quality_bonus(lesson.data)
-    return _q_network(lesson, "dnair", lambda sessions: NoveltyReward(sessions, bonus))
+def dnair(task: TrainingTask) -> Act:
+    """DNaIR (Shi et al., TOIS 2023): a deep Q-network with a reward bonus for good items that few users have seen."""
+    bonus = quality_bonus(task.data)
+    return _q_network(task, "dnair", lambda sessions: NoveltyReward(sessions, bonus))
 
 
-def random_category(lesson: Lesson) -> Act:
-    """Masked PPO's actions without its learning: any category but those just shown, its best items by the log model."""
-    settings_of("random-category", {}, lesson.settings)
-    log_model, rng = lesson.log_model, np.random.default_rng(lesson.seed)
+def random_category(task: TrainingTask) -> Act:
+    """Masked PPO's actions without its learning: a random category not just shown, its best items by the CTR model."""
+    settings_of("random-category", {}, task.settings)
+    ctr_model, rng = task.ctr_model, np.random.default_rng(task.seed)
 
     def any_allowed(states: NDArray[np.float32], observations: dict[str, Any]) -> NDArray[np.int64]:
-        masks = category_masks(log_model, observations)
+        masks = category_masks(ctr_model, observations)
         drawn: NDArray[np.int64] = np.where(masks, rng.random(masks.shape), -1.0).argmax(axis=1)
         return drawn
 
-    return on_states(log_model, category_chooser(log_model), any_allowed)
+    return on_states(ctr_model, category_chooser(ctr_model), any_allowed)
 
 
-def masked_ppo(lesson: Lesson) -> Act:
-    """PPO over categories with invalid ones masked (Huang and Ontañón, 2022): too small ones, and those just shown."""
-    settings = settings_of("masked-ppo", DEFAULTS["masked-ppo"], lesson.settings)
-    log_model, choose = lesson.log_model, category_chooser(lesson.log_model)
-    env = StateEnv(lesson.sessions, log_model, category_space(log_model), choose)
+def masked_ppo(task: TrainingTask) -> Act:
+    """PPO over categories (Huang and Ontañón, 2022) that masks those just shown and those with less than a slate."""
+    settings = settings_of("masked-ppo", DEFAULTS["masked-ppo"], task.settings)
+    ctr_model, choose = task.ctr_model, category_chooser(task.ctr_model)
+    env = StateEnv(task.sessions, ctr_model, category_space(ctr_model), choose)
     agent = MaskablePPO(
         "MlpPolicy",
         GymnasiumVecEnv(env),
         policy_kwargs={"net_arch": {"pi": NET["pi"], "vf": NET["pi"]}},
-        seed=lesson.seed,
+        seed=task.seed,
         device="cpu",
         **settings,
     )
-    agent.learn(lesson.transitions)
-    policy, generator = agent.policy, torch.Generator().manual_seed(lesson.seed)
+    agent.learn(task.transitions)
+    policy, generator = agent.policy, torch.Generator().manual_seed(task.seed)
     policy.set_training_mode(False)
 
     @torch.no_grad()
     def categories(states: NDArray[np.float32], observations: dict[str, Any]) -> NDArray[np.int64]:
-        masks = category_masks(log_model, observations)
+        masks = category_masks(ctr_model, observations)
         chances: Any = policy.get_distribution(torch.from_numpy(states), masks).distribution
         drawn: NDArray[np.int64] = torch.multinomial(chances.probs, 1, generator=generator)[:, 0].numpy()
         return drawn
 
-    return on_states(log_model, choose, categories)
+    return on_states(ctr_model, choose, categories)
 
 
 Shaped = Callable[[Any], VectorEnv[Any, Any, Any]]
 
 
-def _on_policy(lesson: Lesson, settings: dict[str, Any], fixed: Mapping[str, Any]) -> A2C:
-    """An A2C agent that begins as the log model's policy; hyper-actions go on meaning the same slates."""
-    encoder = _copy_of(lesson.log_model)
+def _on_policy(task: TrainingTask, settings: dict[str, Any], fixed: Mapping[str, Any]) -> A2C:
+    """An A2C agent that begins as the pretrained policy; its item encodings are fixed."""
+    encoder = _copy_of(task.ctr_model)
     log_std_init = settings.pop("log_std_init")
     agent = A2C(
         SlatePolicy,
-        GymnasiumVecEnv(HyperActionEnv(lesson.sessions, encoder, lesson.data.catalog.category)),
+        GymnasiumVecEnv(HyperActionEnv(task.sessions, encoder, task.data.catalog.category)),
         policy_kwargs={"encoder": encoder, "log_std_init": log_std_init},
         use_rms_prop=False,
-        seed=lesson.seed,
+        seed=task.seed,
         device="cpu",
         **settings,
         **fixed,
     )
-    weights = {k: v for k, v in lesson.log_model.policy.state_dict().items() if k != "log_std"}
+    weights = {k: v for k, v in task.ctr_model.policy.state_dict().items() if k != "log_std"}
     agent.policy.load_state_dict(weights, strict=False)
     return agent
 
 
-def _copy_of(log_model: LogModel) -> StateEncoder:
-    """An encoder of the log model's shape, its items fixed; the weights follow with the policy's."""
-    encoder = StateEncoder(log_model.data, log_model.policy.encoder.settings)
-    encoder.forget_dropout()
+def _copy_of(ctr_model: CTRModel) -> StateEncoder:
+    """An encoder of the CTR model's shape, its items fixed; its weights are loaded with the policy's."""
+    encoder = StateEncoder(ctr_model.data, ctr_model.policy.encoder.settings)
+    encoder.disable_dropout()
     encoder.freeze_items()
     return encoder
 
 
-def _learned_slates(lesson: Lesson, agent: A2C) -> Act:
-    agent.learn(lesson.transitions)
-    return served_slates(agent, lesson.data.catalog.category, lesson.log_model.slate_size, lesson.seed)
+def _learned_slates(task: TrainingTask, agent: A2C) -> Act:
+    agent.learn(task.transitions)
+    return serving_policy(agent, task.data.catalog.category, task.ctr_model.slate_size, task.seed)
 
 
 def _continuous(
-    lesson: Lesson, method: str, algorithm: type[DDPG] | type[TD3] | type[SAC], shaped: Shaped = lambda s: s
+    task: TrainingTask, method: str, algorithm: type[DDPG] | type[TD3] | type[SAC], shaped: Shaped = lambda s: s
 ) -> Act:
-    settings = settings_of(method, DEFAULTS[method], lesson.settings)
-    log_model = lesson.log_model
-    choose = hyper_action_chooser(log_model, settings.pop("radius"))
-    space = hyper_action_space(log_model)
-    env = StateEnv(shaped(lesson.sessions), log_model, space, choose)  # type: ignore[arg-type]
+    settings = settings_of(method, DEFAULTS[method], task.settings)
+    ctr_model = task.ctr_model
+    choose = hyper_action_chooser(ctr_model, settings.pop("radius"))
+    space = hyper_action_space(ctr_model)
+    env = StateEnv(shaped(task.sessions), ctr_model, space, choose)  # type: ignore[arg-type]
     noise = settings.pop("noise", None)
     agent = algorithm(
         "MlpPolicy",
         GymnasiumVecEnv(env),
         policy_kwargs={"net_arch": NET},
-        action_noise=None if noise is None else _noise(space.shape[0], noise, lesson.sessions.num_envs),
+        action_noise=None if noise is None else _noise(space.shape[0], noise, task.sessions.num_envs),
         buffer_size=REPLAY,
         learning_starts=WARM_UP,
         train_freq=1,
-        seed=lesson.seed,
+        seed=task.seed,
         device="cpu",
         **settings,
     )
     _begin_at_zero(agent)
-    agent.learn(lesson.transitions)
-    return on_states(log_model, choose, _drawn_actions(agent, noise or 0.0, lesson.seed))
+    agent.learn(task.transitions)
+    return on_states(ctr_model, choose, _drawn_actions(agent, noise or 0.0, task.seed))
 
 
 def _noise(size: int, scale: float, n_envs: int) -> VectorizedActionNoise:
@@ -248,7 +249,7 @@ def _noise(size: int, scale: float, n_envs: int) -> VectorizedActionNoise:
 
 
 def _begin_at_zero(agent: BaseAlgorithm) -> None:
-    """Let the actor's first actions be near 0, the log's own slates."""
+    """Set the actor's first actions near 0, which serves the CTR model's own slates."""
     actor: Any = agent.actor  # type: ignore[attr-defined]
     if isinstance(agent, SAC):
         heads, start = [actor.mu], -1.5
@@ -265,7 +266,7 @@ def _begin_at_zero(agent: BaseAlgorithm) -> None:
 
 
 def _drawn_actions(agent: BaseAlgorithm, noise: float, seed: int) -> Callable[[Any, dict[str, Any]], Tensor]:
-    """How the actor serves: its best action with the noise of its exploration, or, for SAC, its own draw."""
+    """The actor's actions while serving: the best one with exploration noise, or, for SAC, a draw."""
     actor: Any = agent.actor  # type: ignore[attr-defined]
     actor.set_training_mode(False)
     generator = torch.Generator().manual_seed(seed)
@@ -283,10 +284,10 @@ def _drawn_actions(agent: BaseAlgorithm, noise: float, seed: int) -> Callable[[A
     return actions
 
 
-def _q_network(lesson: Lesson, method: str, shaped: Shaped = lambda s: s) -> Act:
-    settings = settings_of(method, DEFAULTS[method], lesson.settings)
-    log_model, choose = lesson.log_model, category_chooser(lesson.log_model)
-    env = StateEnv(shaped(lesson.sessions), log_model, category_space(log_model), choose)  # type: ignore[arg-type]
+def _q_network(task: TrainingTask, method: str, shaped: Shaped = lambda s: s) -> Act:
+    settings = settings_of(method, DEFAULTS[method], task.settings)
+    ctr_model, choose = task.ctr_model, category_chooser(task.ctr_model)
+    env = StateEnv(shaped(task.sessions), ctr_model, category_space(ctr_model), choose)  # type: ignore[arg-type]
     agent = DQN(
         "MlpPolicy",
         GymnasiumVecEnv(env),
@@ -295,11 +296,11 @@ def _q_network(lesson: Lesson, method: str, shaped: Shaped = lambda s: s) -> Act
         learning_starts=WARM_UP,
         train_freq=1,
         target_update_interval=WARM_UP,
-        seed=lesson.seed,
+        seed=task.seed,
         device="cpu",
         **settings,
     )
-    agent.learn(lesson.transitions)
+    agent.learn(task.transitions)
     network = agent.q_net
     network.set_training_mode(False)
 
@@ -307,4 +308,4 @@ def _q_network(lesson: Lesson, method: str, shaped: Shaped = lambda s: s) -> Act
     def best(states: NDArray[np.float32], observations: dict[str, Any]) -> Tensor:
         return network(torch.from_numpy(states)).argmax(dim=1)  # type: ignore[no-any-return]
 
-    return on_states(log_model, choose, best)
+    return on_states(ctr_model, choose, best)

@@ -1,4 +1,4 @@
-"""Where the settings of Stable-Baselines3's methods are looked for; the others' stand beside them."""
+"""Search spaces of Stable-Baselines3's methods; those of the others stand beside them."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "dnair": _q_network,
     "masked-ppo": _masked_ppo,
 }
-"""Short name -> space."""
+"""Short name -> search space."""

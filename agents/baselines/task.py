@@ -1,4 +1,4 @@
-"""What every baseline is given to learn from, and what it becomes: a function from observations to slates."""
+"""The training task that every baseline is given, and the policy it returns: from observations to slates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport._deprecation import renamed
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 
@@ -19,20 +20,20 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """One agent's chance to learn, the same for all.
+class TrainingTask:
+    """One agent's training, the same for all.
 
     Attributes:
         sessions: training users' sessions, each observation with its ``plan``; they take slates of shape (B, K), count
-            transitions and write down how sessions go.
-        log_model: what the log alone teaches, of this seed; the agent may read and copy it but not change it.
+            transitions and record how sessions go.
+        ctr_model: the pretrained CTR model of this seed; the agent may read and copy it but not change it.
         transitions: how many to learn from; an agent stops at the first whole step that reaches them.
-        seed: of all the agent's luck.
+        seed: of all the agent's random draws.
         settings: hyper-parameters; those left out have their defaults.
     """
 
     sessions: PlannedVectorEnv
-    log_model: LogModel
+    ctr_model: CTRModel
     transitions: int
     seed: int
     settings: Settings = field(default_factory=dict)
@@ -43,12 +44,12 @@ class Lesson:
         return self.sessions.data
 
 
-Baseline = Callable[[Lesson], Act]
-"""Learns from a lesson; returns how it then serves held-out users, who may be any number at once."""
+Baseline = Callable[[TrainingTask], Act]
+"""Learns a task; returns the policy that then serves held-out users, any number of them at once."""
 
 
 def settings_of(method: str, defaults: Settings, given: Settings) -> dict[str, Any]:
-    """Defaults with what was given in their place.
+    """The defaults, each replaced by what was given for it.
 
     Raises:
         ValueError: the method has no such setting.
@@ -57,3 +58,6 @@ def settings_of(method: str, defaults: Settings, given: Settings) -> dict[str, A
         known = ", ".join(defaults) or "it has none"
         raise ValueError(f"{method}: there is no setting {unknown[0]!r}; choose of: {known}")
     return {**defaults, **given}
+
+
+__getattr__ = renamed(__name__, {"Lesson": "TrainingTask"})

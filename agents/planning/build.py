@@ -1,4 +1,4 @@
-"""Planners by name, with what each needs to know of the data."""
+"""Planners by name, made from a data set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from rapport._deprecation import renamed
 from rapport.agents.llm.base.interface import LLM
 from rapport.agents.planning.controls import (
     GreedyPreferencePlanner,
@@ -21,15 +22,22 @@ from rapport.agents.planning.preference import FloatArray
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.datasets.schema import SessionData
 
-HEURISTIC = "lasting preference"
+TOP_K_PREFERENCE = "top-k preference"
 """The planner that stands in where no language model is given or where its answer cannot be used.
 
-The user's best ten categories, of which what all users click counts for 30 of the user's own exposures: enough for a
-whole session where those just shown are given a rest. Both numbers were chosen by hand on training users' sessions,
-after a look at one seed of held-out users.
+It plans the user's ten categories of highest smoothed click rate, where the click rate of all users counts as much as
+30 of the user's own exposures: enough categories for a whole session under the one-slate cooldown. Both numbers were
+chosen by hand on training users' sessions, after a look at one seed of held-out users.
 """
+STORED_TOP_K = "lasting preference"
+"""Its former name, which checkpoints, keys of results and reports hold; both names are accepted."""
 PRIOR = 10.0
 """Exposures that the overall click rate is worth against a category's own."""
+
+
+def planner_name(name: str) -> str:
+    """The present name of a planner that is given by its present or its former one."""
+    return TOP_K_PREFERENCE if name == STORED_TOP_K else name
 
 
 def category_click_rates(data: SessionData) -> FloatArray:
@@ -58,11 +66,11 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         "rotation": lambda: RotationPlanner(sizes, rng),
         "greedy preference": lambda: GreedyPreferencePlanner(sizes, category_click_rates(data)),
         "greedy rotation": lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),
-        HEURISTIC: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=10, strength=30.0),
+        TOP_K_PREFERENCE: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=10, strength=30.0),
     }
-    if name not in makers:
+    if planner_name(name) not in makers:
         raise ValueError(f"planner={name!r} is unknown; choose one of {', '.join(makers)}")
-    return makers[name]()
+    return makers[planner_name(name)]()
 
 
 def llm_planner(
@@ -75,15 +83,25 @@ def llm_planner(
     reflections: int = 3,
     by_likeness: bool = False,
 ) -> LLMPlanner:
-    """The language-model planner, with the heuristic to fall back on; without a pool it gets no reflections.
+    """The language-model planner, with the top-k preference planner as its fallback.
 
-    `reflections` are drawn with LERL's Eq. 4 and `alpha`; with `-alpha` those on the worst sessions are drawn most. A
-    plan has at most `most` categories. With ``by_likeness`` those on sessions of similar users are recalled instead.
+    Args:
+        llm: the model.
+        data: its log before validation days gives the click rates.
+        rng: draws the reflections.
+        pool: reflections; None for none.
+        alpha: LERL's Eq. 4; below 0 those on the worst sessions are drawn most.
+        most: most categories in a plan.
+        reflections: reflections in a prompt.
+        by_likeness: recall those on sessions of similar users in place of draws.
     """
     rates = category_click_rates(data)
-    fallback = control_planner(HEURISTIC, data, rng)
+    fallback = control_planner(TOP_K_PREFERENCE, data, rng)
     names = data.catalog.category_names
     memory = SimilarSessions(pool, data, reflections) if by_likeness and pool is not None else None
     return LLMPlanner(
         llm, names, rates, fallback, pool, rng, most=most, reflections=reflections, alpha=alpha, memory=memory
     )
+
+
+__getattr__ = renamed(__name__, {"HEURISTIC": "STORED_TOP_K"})

@@ -1,7 +1,7 @@
-"""Planners without a language model: the controls every table carries, and the heuristic for when no model is given.
+"""Planners without a language model: the controls of every table.
 
-A method that plans with a language model is only worth its calls if it beats these. Under LERL's quit rule a random
-plan of 4 out of 12 categories already keeps users for 14.8 steps, so `RandomPlanner` is not optional.
+A language model is only worth its calls if its plans beat these. Under LERL's quit rule a random plan of 4 out of 12
+categories already keeps users for 14.8 steps, so every comparison needs `RandomPlanner`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class NoPlanner:
 
 
 class RandomPlanner:
-    """Draws `n` categories afresh for every session and step, and more where they hold less than a slate."""
+    """Draws `n` categories for every session and step, and more where they hold fewer items than a slate."""
 
     name = "random"
 
@@ -68,7 +68,7 @@ class RandomPlanner:
 
 
 class RotationPlanner:
-    """Takes fixed blocks of categories in turn, the same for every user: variety without any knowledge of taste.
+    """Takes fixed blocks of categories in turn, the same for every user: variety without knowledge of preferences.
 
     Blocks are disjoint and each holds at least a slate. Two consecutive plans therefore share no category, as long as
     the catalogue is large enough for two blocks.
@@ -109,7 +109,7 @@ class RotationPlanner:
 
 
 class GreedyPreferencePlanner:
-    """The categories this user clicks most: the best that can be done for the next slate, blind to boredom."""
+    """Plans the categories that each user clicks most: good for the next slate alone, as it ignores satiation."""
 
     name = "greedy preference"
 
@@ -137,10 +137,9 @@ class GreedyPreferencePlanner:
 
 
 class GreedyRotationPlanner:
-    """The user's best categories among those not shown in the last slates: taste and variety, without a model.
+    """Plans each user's best categories among those that the last slates did not show.
 
-    This is the planner that stands in where no language model is given or where its answer cannot be used. A plan
-    shares no category with the last `window` slates unless all the others together hold fewer items than a slate.
+    A plan shares no category with the last `window` slates unless all others together hold fewer items than a slate.
     """
 
     name = "greedy rotation"
@@ -153,7 +152,7 @@ class GreedyRotationPlanner:
         window: int = 1,
         strength: float = PRIOR_STRENGTH,
     ) -> None:
-        """Plan each user's best `n` categories that are not fresh in mind.
+        """Plan each user's best `n` categories that were not just shown.
 
         Args:
             category_sizes: shape (C,), items in each category.

@@ -1,4 +1,4 @@
-"""LERL's critic (arXiv 2601.19585): a language model that looks back on finished sessions."""
+"""LERL's critic (arXiv 2601.19585): a language model that reflects on finished sessions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wording import checked_names, describe_slates
 
 _LONGEST = 160
-"""Characters in a reflection, about 20 words and some."""
+"""Characters in a reflection: somewhat more than 20 words."""
 
 REFLECTION_SCHEMA = {
     "type": "object",
@@ -25,7 +25,7 @@ REFLECTION_SCHEMA = {
 class LLMCritic:
     """Writes one sentence about each finished session and keeps it in the pool, with that session's own score.
 
-    Where the model gives no usable answer nothing is kept; ``skipped`` counts these sessions.
+    A session for which the model gives no usable answer is skipped and counted in ``skipped``.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class LLMCritic:
             llm: the model.
             pool: takes the reflections.
             category_names: C names, all different.
-            words: longest reflection; what goes beyond is cut off.
-            every: of this many sessions one is looked back on; LERL looks back on each, though its pool keeps 200.
-            retries: times an unusable answer is asked for again.
-            prompt: the wording; ``load_prompt("reflect")`` where None.
+            words: most words in a reflection; further ones are cut off.
+            every: one of this many sessions is reflected on; LERL reflects on each, though its pool keeps 200.
+            retries: times the model is asked again after an unusable answer.
+            prompt: the template; ``load_prompt("reflect")`` where None.
         """
         if words < 1:
             raise ValueError(f"words, the longest reflection, must be at least 1; got {words}")
         if every < 1:
-            raise ValueError(f"every, the sessions of which one is looked back on, must be at least 1; got {every}")
+            raise ValueError(f"every, the sessions of which one is reflected on, must be at least 1; got {every}")
         self.llm = llm
         self.skipped = 0
         self._every, self._heard = every, 0
@@ -64,7 +64,7 @@ class LLMCritic:
         self._prompt = checked_prompt("reflect", prompt)
 
     def reflect(self, sessions: list[FinishedSession]) -> None:
-        """Look back on sessions that just ended."""
+        """Reflect on sessions that just ended."""
         first = -self._heard % self._every
         self._heard += len(sessions)
         sessions = sessions[first :: self._every]
@@ -79,7 +79,7 @@ class LLMCritic:
                 self._pool.add(text, session.score, session.user)
 
     def prompt(self, session: FinishedSession) -> str:
-        """What the model is asked about one session."""
+        """The prompt about one session."""
         return self._prompt.fill(
             words=self._words,
             slates=len(session.categories),

@@ -30,7 +30,7 @@ class LLMPlanner:
     and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with
     GGUF files a grammar, keeps valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
 
-    One draw of reflections serves a group of sessions, as in LERL; equal prompts in a batch are asked once.
+    One draw of reflections serves a group of sessions, as in LERL; equal prompts in a batch are sent once.
     """
 
     name = "language model"
@@ -61,18 +61,18 @@ class LLMPlanner:
             llm: the model.
             category_names: C names, all different.
             rates: shape (C,), click rate of each category over all training users.
-            fallback: decides where the model gives no usable answer.
+            fallback: plans where the model gives no usable answer.
             pool: reflections to draw from; None to plan without.
             rng: draws the reflections; needed with a pool.
             fewest: fewest categories in a plan.
             most: most categories in a plan.
             slates: newest slates of the session that the model sees.
-            taste: categories the user saw most before the session, liked or not, that the model sees; 0 for none.
+            taste: categories in the user's history, those shown most first, that the model sees; 0 for none.
             reflections: reflections the model sees.
             alpha: LERL's Eq. 4, how much more often reflections on good sessions are drawn.
             group: sessions that are shown the same draw of reflections; LERL serves 12 and draws once for all.
-            retries: times an unusable answer is asked for again.
-            prompt: the wording; ``load_prompt("plan")`` where None.
+            retries: times the model is asked again after an unusable answer.
+            prompt: the template; ``load_prompt("plan")`` where None.
             memory: recalls reflections for each session, in place of draws from the pool.
         """
         if pool is not None and rng is None:
@@ -96,7 +96,7 @@ class LLMPlanner:
         self._max_tokens = 32 + self._most * (2 * longest + 6)
 
     def plan(self, views: SessionViews) -> BoolArray:
-        """Categories the model chose, shape (B, C); the fallback's where it chose none."""
+        """Categories the model chose, shape (B, C); the fallback's where its answer is unusable."""
         check_views(views, len(self._names))
         prompts = self.prompts(views)
         questions = list(dict.fromkeys(prompts))
@@ -120,7 +120,7 @@ class LLMPlanner:
         return plans
 
     def prompts(self, views: SessionViews) -> list[str]:
-        """What the model is asked for each of B sessions; draws or recalls the reflections."""
+        """The prompt for each of B sessions; draws or recalls the reflections."""
         if self._memory is not None:
             recalled = self._memory.recall(views.user)
             rows = [views.rows(np.array([row])) for row in range(len(views))]
@@ -131,7 +131,7 @@ class LLMPlanner:
         return [prompt for rows in groups for prompt in self.prompts_with(views.rows(rows), self._draw())]
 
     def prompts_with(self, views: SessionViews, reflections: Sequence[str]) -> list[str]:
-        """The same with these reflections."""
+        """The prompt for each of B sessions with these reflections."""
         taught = bullet_list(reflections)
         tastes = self._tastes(views)
         prompts = []
@@ -165,7 +165,7 @@ class LLMPlanner:
         return [describe_taste(seen[row], clicked[row], self._names, self._taste) for row in range(len(views))]
 
     def parse(self, answer: object) -> list[int]:
-        """Indices of the categories in an answer, or an error that tells the model what to mend."""
+        """Indices of the categories in an answer; ValueError tells the model what to correct."""
         names = answer.get("categories") if isinstance(answer, dict) else answer
         if not isinstance(names, list):
             raise ValueError('it must have the form {"categories": ["...", "..."]}')

@@ -1,8 +1,8 @@
-"""Reflections recalled by likeness: those on sessions of people of like taste, in place of a draw by outcome.
+"""Reflections recalled by similarity: those on sessions of similar users, in place of a draw by outcome.
 
-BiLLP's planner and actor read what their memory holds nearest to the situation at hand (Shi et al., "Large Language
-Models are Learnable Planners for Long-Term Recommendation", SIGIR 2024, section 4.2); it compares texts by a language
-model's embeddings, here users are compared by the categories they click more or less than others.
+BiLLP's planner and actor read the entries of their memory that are nearest to the present situation (Shi et al.,
+"Large Language Models are Learnable Planners for Long-Term Recommendation", SIGIR 2024, section 4.2). BiLLP compares
+texts by a language model's embeddings; here users are compared by the categories they click more or less than others.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from rapport.datasets.schema import SessionData
 
 
 class SimilarSessions:
-    """Recalls what sessions of the most similar users have taught.
+    """Recalls the reflections on sessions of the most similar users.
 
     Args:
         pool: reflections with their users.
-        data: its log, before the test days, tells tastes.
+        data: its log before the test days gives the users' preferences.
         n: reflections recalled for each session.
     """
 
     def __init__(self, pool: ReflectionPool, data: SessionData, n: int = 3) -> None:
         self.pool, self.n = pool, n
-        self._taste = tastes(data)
+        self._preference = preferences(data)
 
     def recall(self, users: IntArray) -> list[list[str]]:
-        """For each of B users, shape (B,), at most n texts, the most similar user's first."""
+        """At most n texts for each of B users, shape (B,), the most similar user's first."""
         known = [(entry.text, entry.user) for entry in self.pool.entries() if entry.user is not None]
         if not known:
             return [[] for _ in users]
         about = np.array([user for _, user in known])
-        likeness = self._taste[users] @ self._taste[about].T
-        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, : self.n]
+        similarity = self._preference[users] @ self._preference[about].T
+        nearest = np.argsort(-similarity, axis=1, kind="stable")[:, : self.n]
         return [[known[i][0] for i in row] for row in nearest.tolist()]
 
 
-def tastes(data: SessionData) -> FloatArray:
-    """Clicks of each user in each category beyond those expected of anybody there, at unit length, shape (U, C).
+def preferences(data: SessionData) -> FloatArray:
+    """Clicks of each user in each category minus those expected at its overall rate, at unit length, shape (U, C).
 
-    A user without recorded clicks has zeros.
+    A user without recorded feedback has zeros.
     """
     log, n_categories = data.log, data.catalog.n_categories
     rows = np.flatnonzero((log.time_ms < data.test_from_ms) & (log.feedback[:, 0] >= 0))
@@ -52,5 +52,5 @@ def tastes(data: SessionData) -> FloatArray:
     expected = seen * (clicked.sum(axis=0) / np.maximum(seen.sum(axis=0), 1))
     beyond = clicked - expected
     length = np.linalg.norm(beyond, axis=1, keepdims=True)
-    taste: FloatArray = beyond / np.where(length > 0, length, 1.0)
-    return taste
+    preference: FloatArray = beyond / np.where(length > 0, length, 1.0)
+    return preference

@@ -1,7 +1,7 @@
-"""What a planner sees and what it answers: the contract of LERL's high level.
+"""The interface of LERL's high level: what a planner sees of sessions, and what it returns.
 
-A planner chooses, for each of B sessions at once, the set of categories the next slate may be drawn from. It sees only
-what a real service would see: the user's logged history, what was shown in this session and what was clicked.
+A planner chooses, for each of B sessions at once, the set of categories that the next slate may be drawn from. It sees
+only what a real service would see: the user's logged history, what was shown in this session and what was clicked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SessionViews:
-    """B running sessions, as a planner may see them.
+    """B running sessions as a planner sees them.
 
     Attributes:
         user: shape (B,), int64, index of the user (a key, not an ordinal quantity).
@@ -61,7 +61,7 @@ class SessionViews:
 def session_views(
     observations: dict[str, Any], users: NDArray[np.int64], data: SessionData, slate_size: int
 ) -> SessionViews:
-    """What a planner may see of what a session environment observes.
+    """What a planner sees of a session environment's observations.
 
     Args:
         observations: of B sessions, as of :class:`~rapport.envs.session.env.SessionVectorEnv`.
@@ -70,7 +70,7 @@ def session_views(
         slate_size: K.
     """
     behaviours = data.log.behaviours
-    # Some early exposures are known by their long views alone: the stricter sign then stands in for the click.
+    # Of some early exposures only the long view is recorded: this stricter sign then stands in for the click.
     stand_in = behaviours.index("long_view") if "long_view" in behaviours else 0
     items = observations["history_items"]
     feedback = observations["history_feedback"].reshape(*items.shape, len(behaviours))
@@ -124,5 +124,5 @@ class Critic(Protocol):
     """Learns from sessions that ended."""
 
     def reflect(self, sessions: list[FinishedSession]) -> None:
-        """Take in sessions that just ended."""
+        """Learn from sessions that just ended."""
         ...

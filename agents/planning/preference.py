@@ -1,4 +1,4 @@
-"""What a user's visible history says about categories, for a whole batch at once."""
+"""Statistics of categories in users' histories, for a whole batch at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IntArray = NDArray[np.int64]
 
 
 def category_counts(categories: IntArray, clicks: NDArray[np.int8], n_categories: int) -> tuple[IntArray, IntArray]:
-    """How often each user saw and clicked each category, leaving out padding and impressions of unknown outcome.
+    """How often each user saw and clicked each category, without padding and impressions of unknown outcome.
 
     Args:
         categories: shape (B, H), -1 where there is none.
@@ -67,8 +67,8 @@ def recent_categories(views: SessionViews, n_categories: int, slates: int) -> Bo
 def take_best(scores: FloatArray, eligible: BoolArray, sizes: IntArray, n: int, slate_size: int) -> BoolArray:
     """The best `n` eligible categories of each row, and as many more as one slate needs.
 
-    Categories are taken by eligibility first and score second (ties: the lower index), so one that is not eligible
-    enters a plan only where all the eligible ones together hold fewer items than a slate.
+    Categories are taken by eligibility first and score second (ties: the lower index), so an ineligible one enters a
+    plan only where all eligible ones together hold fewer items than a slate.
 
     Args:
         scores: shape (B, C), higher is better.
@@ -92,7 +92,7 @@ def take_best(scores: FloatArray, eligible: BoolArray, sizes: IntArray, n: int, 
 
 
 def checked_sizes(category_sizes: ArrayLike) -> IntArray:
-    """Category sizes as an array of shape (C,), or an error that says what is wrong with them."""
+    """Category sizes as an array of shape (C,); ValueError says what is wrong with them."""
     sizes = np.asarray(category_sizes)
     if sizes.ndim != 1 or len(sizes) == 0:
         raise ValueError(f"category_sizes must hold one count per category, shape (C,); got shape {sizes.shape}")
@@ -104,7 +104,7 @@ def checked_sizes(category_sizes: ArrayLike) -> IntArray:
 
 
 def checked_prior(prior: ArrayLike, n_categories: int) -> FloatArray:
-    """Click rates as an array of shape (C,), or an error that says what is wrong with them."""
+    """Click rates as an array of shape (C,); ValueError says what is wrong with them."""
     rates = np.asarray(prior, dtype=np.float64)
     if rates.shape != (n_categories,):
         raise ValueError(f"prior must hold a click rate for each of {n_categories} categories; got shape {rates.shape}")
@@ -115,7 +115,7 @@ def checked_prior(prior: ArrayLike, n_categories: int) -> FloatArray:
 
 
 def check_views(views: SessionViews, n_categories: int) -> None:
-    """Refuse views that name a category the planner does not know."""
+    """Raise ValueError where views name a category that the planner does not know."""
     if views.categories.size and (highest := int(views.categories.max())) >= n_categories:
         raise ValueError(
             f"the views name category {highest}, but the planner was made for {n_categories} categories "

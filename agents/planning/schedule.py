@@ -1,4 +1,4 @@
-"""When a session is planned anew: every few slates, or earlier where its click rate changes."""
+"""When a session gets a new plan: every few slates, or earlier where its click rate changes."""
 
 from __future__ import annotations
 

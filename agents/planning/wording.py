@@ -1,4 +1,4 @@
-"""How categories and sessions are written down for a language model: short, and in an order that does not vary."""
+"""Categories and sessions as text for a language model: short, and in a fixed order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNKNOWN = "(nothing known)"
 
 
 def checked_names(names: Sequence[str]) -> list[str]:
-    """Category names on one line each, or an error where a model could not tell two of them apart."""
+    """Category names on one line each; ValueError where a model could not tell two of them apart."""
     clean = [" ".join(printable(name).split()) for name in names]
     if not clean:
         raise ValueError("category_names is empty: a planner needs at least one category")
@@ -31,7 +31,7 @@ def checked_names(names: Sequence[str]) -> list[str]:
 
 
 def bullet_list(lines: Sequence[str], empty: str = NONE_YET) -> str:
-    """The lines as a list, or the word for an empty one."""
+    """The lines as a bulleted list, or ``empty`` where there are none."""
     return "\n".join(f"- {line}" for line in lines) or empty
 
 
@@ -55,13 +55,13 @@ def describe_slate(categories: NDArray[np.int64], clicks: NDArray[np.int8], name
 
 
 def describe_slates(categories: NDArray[np.int64], clicks: NDArray[np.int8], names: Sequence[str]) -> str:
-    """Slates of shape (n, K) line by line, or the word for none."""
+    """Slates of shape (n, K) line by line, or :data:`NONE_YET`."""
     slates = zip(categories, clicks, strict=True)
     return bullet_list([describe_slate(shown, clicked, names) for shown, clicked in slates])
 
 
 def describe_taste(seen: NDArray[np.int64], clicked: NDArray[np.int64], names: Sequence[str], most: int) -> str:
-    """The categories shown most often, liked or not, as ``Comedy 7/12, Sport 0/4``.
+    """The categories shown most often, whether clicked or not, as ``Comedy 7/12, Sport 0/4``.
 
     Args:
         seen: shape (C,), impressions.
@@ -74,7 +74,7 @@ def describe_taste(seen: NDArray[np.int64], clicked: NDArray[np.int64], names: S
 
 
 def describe_categories(names: Sequence[str], rates: NDArray[np.float64]) -> str:
-    """The categories line by line, most clicked first, as ``- Comedy 54``: clicks in 100 items shown.
+    """The categories line by line, highest click rate first, as ``- Comedy 54``: clicks per 100 items shown.
 
     Args:
         names: C names.

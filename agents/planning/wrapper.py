@@ -32,7 +32,7 @@ class PlannedVectorEnv(VectorWrapper):
     session's click rate changes (:class:`~rapport.agents.planning.schedule.ReplanTrigger`). With ``cooldown`` the
     categories of the slate just shown are left out of the plan for one step
     (:class:`~rapport.agents.planning.no_repeat.NoRepeatMask`), so that one plan serves a whole session without
-    repeating itself. LERL plans anew at every step.
+    repeating itself. LERL makes a plan at every step.
 
     The critic is told of each finished session (:class:`~rapport.agents.planning.session_buffer.SessionBuffer`).
 
@@ -43,7 +43,7 @@ class PlannedVectorEnv(VectorWrapper):
         critic: is told of finished sessions; optional.
         period: steps a plan holds.
         cooldown: leave out the categories of the slate just shown, unless what remains of the plan cannot fill a slate.
-        replan_threshold: standard deviations from the clicks expected beyond which a session is planned anew; None for
+        replan_threshold: standard deviations from the expected clicks beyond which a session gets a new plan; None for
             never.
         once: only the first session at each place counts, as in evaluation: those that follow are not planned for, may
             show everything and are kept from the critic.

@@ -1,7 +1,7 @@
-"""The low level's eyes: a small transformer over what a user saw and did.
+"""The low level's state encoder: a small transformer over the items that a user saw and the user's behaviours on them.
 
-Same shape as LERL's policy encoder (item features embedded and summed, tokens of item and behaviours, four heads, feed
-forward 64), with what made the original a fixed random feature map put right: padding is masked, positions are
+It has the shape of LERL's policy encoder (item features embedded and summed, tokens of item and behaviours, four heads,
+feed-forward width 64). The original is a fixed random feature map in effect; here padding is masked, positions are
 relative, and gradients reach every weight.
 """
 
@@ -30,11 +30,11 @@ class EncoderSettings:
     heads: int = 4
     """Attention heads."""
     layers: int = 1
-    """Transformer layers (LERL: 3); a second one more than halves the speed, and whether it gains anything is open."""
+    """Transformer layers (LERL: 3); a second one more than halves the speed, and its gain was not measured."""
     window: int = 30
-    """Newest items that are read: five slates of six, as LERL's planner reads (LERL's encoder: 100)."""
+    """Newest items read: five slates of six, as LERL's planner reads (LERL's encoder: 100)."""
     dropout: float = 0.1
-    """Dropout while pre-training; none while acting or in PPO, whose ratios it would blur."""
+    """Dropout while pretraining; none while acting or in PPO, whose likelihood ratios it would blur."""
 
 
 class Layer(nn.Module):
@@ -57,8 +57,8 @@ class Layer(nn.Module):
     def forward(self, tokens: Tensor, visible: Tensor, last_only: bool) -> Tensor:
         """Tokens after the layer, shape (B, T, D), or only the last, (B, 1, D); ``visible`` (B, T) bool masks padding.
 
-        Distances beyond the window count as the window's; token 0 is the user's, which has no place in time: it has a
-        bias of its own.
+        Distances beyond the window count as the window's. Token 0 is the user's; it has no place in time and a bias of
+        its own.
         """
         length = tokens.shape[1]
         normed = self.norm_attention(tokens)
@@ -82,10 +82,10 @@ class Layer(nn.Module):
 
 
 class StateEncoder(nn.Module):
-    """Encodes items, and the state of a session: the user and the newest items with what was done.
+    """Encodes items, and the state of a session: the user and the newest items with the user's behaviours.
 
     Args:
-        data: its catalogue's and users' features; no row of its log is read.
+        data: its items' and users' features are read, its log is not.
         settings: sizes.
     """
 
@@ -123,14 +123,14 @@ class StateEncoder(nn.Module):
         encoded: Tensor = self.item_norm(total)
         return encoded
 
-    def forget_dropout(self) -> None:
-        """Switch dropout off for good: with it, the old and new likelihoods of PPO's ratio would differ by luck."""
+    def disable_dropout(self) -> None:
+        """Switch dropout off for good: with it, the likelihoods of PPO's ratio would differ at random."""
         for module in self.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
 
     def freeze_items(self) -> None:
-        """Keep the item encodings as they are, whatever is trained."""
+        """Keep the item encodings fixed in training."""
         for name, parameter in self.named_parameters():
             if name.startswith("item_"):
                 parameter.requires_grad_(False)
@@ -142,7 +142,7 @@ class StateEncoder(nn.Module):
             user_features: shape (B, G), int64 codes.
             items: shape (B, T), int64, item index + 1, oldest first; 0 where there is none.
             feedback: shape (B, T, F), in {-1, 0, 1}.
-            last_only: whether only the state after the newest item is wanted.
+            last_only: whether to return only the state after the newest item.
 
         Returns:
             shape (B, 2 D), or for every place (before the first item, after each) (B, T + 1, 2 D).
@@ -153,7 +153,7 @@ class StateEncoder(nn.Module):
         looked_up = F.embedding((items - 1).clamp(min=0), self.items())
         told = torch.cat([feedback.clamp(min=0), feedback >= 0], dim=-1).to(looked_up.dtype)
         tokens = F.relu(self.token_item(looked_up) + self.token_feedback(told))
-        # Padding repeats the user's token, unseen by the others: so the state of an empty history is the user's.
+        # Padding repeats the user's token, which no other token attends to: an empty history has the user's state.
         tokens = torch.cat([user[:, None], torch.where(shown[..., None], tokens, user[:, None])], dim=1)
         visible = F.pad(shown, (1, 0), value=True)
         for depth, layer in enumerate(self.layers):

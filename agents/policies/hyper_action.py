@@ -1,4 +1,4 @@
-"""From a hyper-action to a slate: the best-scored items among the planned categories, and never any other."""
+"""From a hyper-action to a slate: the items of the planned categories with the highest scores."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ BOUND = 20.0
 def best_items(weights: Tensor, items: Tensor, allowed: Tensor, k: int) -> Tensor:
     """The k best-scored allowed items, shape (B, k), best first.
 
-    The score of item i is <w, e_i> / sqrt(E) + b. Items that are not allowed score minus infinity: LERL's code
-    multiplied scores by the 0/1 mask instead, which ranks them above allowed items of negative score.
+    Scores are :func:`~rapport.agents.policies.score.score_items`'s. Items that are not allowed score minus infinity:
+    LERL's code multiplied scores by the 0/1 mask instead, which ranks them above allowed items of negative score.
 
     Args:
         weights: shape (B, E + 1), hyper-actions (w, b).
         items: shape (N, E), item encodings.
         allowed: shape (B, N), bool; at least k true in each row.
-        k: items to take, at most N.
+        k: items to choose, at most N.
     """
     return score_items(weights, items).masked_fill_(~allowed, float("-inf")).topk(k, dim=1).indices
 
@@ -55,7 +55,7 @@ class HyperActionEnv(VectorWrapper):
         self._items_of: tuple[tuple[int, int], ...] = ()
 
     def reset(self, **arguments: Any) -> tuple[Any, dict[str, Any]]:
-        """Begin sessions and remember their plans."""
+        """Begin sessions and keep their plans."""
         observations, info = self.env.reset(**arguments)
         self._plan = torch.from_numpy(observations["plan"]).bool()
         return observations, info

@@ -1,8 +1,8 @@
-"""Slates drawn place by place, with their exact likelihood: our own candidate beside LERL's Gaussian hyper-action.
+"""Slates drawn place by place, with their exact likelihood: an alternative to LERL's Gaussian hyper-action.
 
-LERL's likelihood is of a hyper-action, of which the slate is only what comes out: many hyper-actions give one slate,
-and PPO's ratio weighs what nobody saw. Here the policy's scores of all items are the logits of a Plackett-Luce
-distribution over ordered slates (Plackett, 1975; Luce, 1959): each place is drawn by softmax from the items left.
+LERL's likelihood is of a hyper-action. Many hyper-actions give one slate, so PPO's ratio weighs differences that no
+user sees. Here the policy's scores of all items are the logits of a Plackett-Luce distribution over ordered slates
+(Plackett, 1975; Luce, 1959): each place is drawn by softmax from the items left.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rapport.agents.policies.score import score_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 
 EXCLUDED = -1e9
-"""Logit of an item that must not be shown; under minus infinity a plan of K items has gradients that are no numbers."""
+"""Logit of an item that must not be shown; with minus infinity a plan of K items would have NaN gradients."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PlackettLuce:
     """A distribution over ordered slates for each of B sessions.
 
     Attributes:
-        logits: shape (B, N), :data:`EXCLUDED` for items that must not be shown; a slate's size of others in each row.
+        logits: shape (B, N), :data:`EXCLUDED` for items that must not be shown; each row has at least K others.
     """
 
     logits: Tensor
@@ -47,7 +47,7 @@ class PlackettLuce:
         """Log probabilities, shape (B,), of slates of shape (B, K), no item twice in one.
 
         sum_j [s_j - log(sum of exp(s) over the items not placed before j)]. Items outside the slate are summed once;
-        the slate's own are added from the last place to the first, so nothing is ever subtracted.
+        the slate's own are added from the last place to the first, which needs no subtraction.
         """
         chosen = self.logits.gather(1, slates)
         others = self.logits.scatter(1, slates, EXCLUDED).logsumexp(dim=1, keepdim=True)
@@ -56,7 +56,7 @@ class PlackettLuce:
 
 
 class PlackettLucePolicy(SlatePolicy):
-    """Actor and critic of LERL's low level whose actions are the slates themselves, shape (B, K).
+    """Actor and critic of LERL's low level with slates, shape (B, K), as actions.
 
     Args:
         observation_space: as of :class:`~rapport.agents.planning.wrapper.PlannedVectorEnv`.
@@ -64,7 +64,7 @@ class PlackettLucePolicy(SlatePolicy):
         lr_schedule: set by Stable-Baselines3.
         encoder: the state encoder.
         category: shape (N,), category of each item.
-        temperature: scores are divided by it, at first; it is learned.
+        temperature: initial temperature that scores are divided by; it is learned.
         **kwargs: passed on to Stable-Baselines3.
     """
 
@@ -95,13 +95,13 @@ class PlackettLucePolicy(SlatePolicy):
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
 
     def slates(self, states: Tensor, plan: Tensor) -> PlackettLuce:
-        """What is shown in states (B, features_dim) under plans (B, C).
+        """The distribution of slates in states (B, features_dim) under plans (B, C).
 
-        The logit of item i is (<w, e_i> / sqrt(E) + b) / temperature.
+        An item's logit is its score (:func:`~rapport.agents.policies.score.score_items`) over the temperature.
         """
         logits = score_items(self.mean_action(states) / self.log_temperature.exp(), self.encoder.items())
         forbidden = ~plan.bool()
-        if forbidden.any():  # a pass over all items that plans of every category can do without
+        if forbidden.any():  # saves a pass over all items where every category is allowed
             logits = logits.masked_fill_(forbidden[:, self.category], EXCLUDED)
         return PlackettLuce(logits)
 
@@ -115,7 +115,8 @@ class PlackettLucePolicy(SlatePolicy):
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values (B, 1), log probabilities (B,) of slates, and None.
 
-        None lets Stable-Baselines3 log the entropy as the mean negative log probability; a pass over all items less.
+        None lets Stable-Baselines3 estimate the entropy by the mean negative log probability and saves a pass over all
+        items.
         """
         states = self._states(obs)
         return self._values(states), self.slates(states, obs["plan"]).log_prob(actions.long()), None

@@ -1,8 +1,8 @@
 """LERL's low-level policy for Stable-Baselines3: a transformer state and a Gaussian hyper-action over item encodings.
 
-The policy's action is not a slate but E weights and a bias: the direction in which items are sought. Its likelihood is
-an exact Gaussian whatever the number of items; :class:`~rapport.agents.policies.hyper_action.HyperActionEnv` turns it
-into the best items of the planned categories (LERL, arXiv 2601.19585, sections on the low-level actor).
+The policy's action is a hyper-action, E weights and a bias that score the items. Its likelihood is an exact Gaussian
+for any number of items; :class:`~rapport.agents.policies.hyper_action.HyperActionEnv` turns it into the best items of
+the planned categories (LERL, arXiv 2601.19585, sections on the low-level actor).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rapport.agents.policies.encoder import StateEncoder
 
 
 class SessionFeatures(BaseFeaturesExtractor):
-    """An observation as a state vector: the encoder's state, the plan and how far the session is.
+    """An observation as a state vector: the encoder's state, the plan and the session's age.
 
     Args:
         observation_space: as of :class:`~rapport.agents.planning.wrapper.PlannedVectorEnv`.
@@ -47,15 +47,15 @@ class SessionFeatures(BaseFeaturesExtractor):
 
 
 class DetachedCritic(MlpExtractor):
-    """Actor and critic heads of which the critic reads the state without shaping it."""
+    """Actor and critic heads; the critic reads the state without training the encoder."""
 
     def forward_critic(self, features: Tensor) -> Tensor:
-        """The critic's latent; its error does not reach the encoder."""
+        """The critic's latent; its gradient does not reach the encoder."""
         return super().forward_critic(features.detach())
 
 
 class SlatePolicy(ActorCriticPolicy):
-    """Actor and critic over one shared state; the actor's output is the mean of the hyper-action, shape (B, E + 1).
+    """Actor and critic on one shared state; the actor outputs the mean of the hyper-action, shape (B, E + 1).
 
     Args:
         observation_space: as of the planned environment.
@@ -95,7 +95,7 @@ class SlatePolicy(ActorCriticPolicy):
 
     @property
     def encoder(self) -> StateEncoder:
-        """The state encoder, also asked for item encodings."""
+        """The state encoder, which also encodes items."""
         return self.features_extractor.encoder  # type: ignore[return-value]
 
     def mean_action(self, states: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""A first policy from the log: the hyper-action that tells clicks apart, learned from training users' rows.
+"""Pretraining on the log: encoder and actor learn to predict clicks from training users' rows.
 
-LERL's policy starts from random features and learns tastes from rewards alone. Here the encoder and the actor first
-learn, by maximum likelihood, which of the logged exposures were clicked: the score of an item under the mean
-hyper-action is its click logit. The agent sees only what a service would have on file: training days of users that are
-not held out. Nothing comes from the simulator.
+LERL's policy starts from random features and learns preferences from rewards alone. Here the encoder and the actor
+first learn, by maximum likelihood, which of the logged exposures were clicked: the score of an item under the mean
+hyper-action is its click logit. They read only what a service would have on file, training days of users that are not
+held out, and nothing of the simulator.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rapport.envs.session.response.fit import one_cycle
 
 @dataclass(frozen=True)
 class WarmStart:
-    """How the first policy is learned."""
+    """How a policy is pretrained."""
 
     epochs: int = 2
     """Passes over the training users' rows."""
@@ -48,12 +48,12 @@ def warm_start(
 ) -> None:
     """Fit encoder and actor to the training users' training days, in place.
 
-    Exposures whose click was not recorded teach through their long views, by a second head that is dropped afterwards.
+    A second head, which is dropped afterwards, learns from the long views of exposures whose click was not recorded.
 
     Args:
         policy: an untrained policy.
         data: rows of held-out users and of later days are not read.
-        settings: how.
+        settings: epochs, batch size and learning rate.
         seed: of the order and the dropout.
         report: called after each batch with (batches done, batches in all, loss).
     """
@@ -101,7 +101,7 @@ def _warm_start(
             if report is not None:
                 report(done, total, float(loss.detach()))
     policy.set_training_mode(False)
-    policy.encoder.forget_dropout()
+    policy.encoder.disable_dropout()
 
 
 def _learned(policy: SlatePolicy) -> list[nn.Parameter]:

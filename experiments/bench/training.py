@@ -13,8 +13,8 @@ from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rapport.agents.lerl import LowLevel, act_on, first_policy, new_agent
-from rapport.agents.planning.build import HEURISTIC, control_planner
+from rapport.agents.lerl import PPOConfig, act_on, new_agent, pretrain_policy
+from rapport.agents.planning.build import STORED_TOP_K, control_planner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import StateEncoder
 from rapport.agents.sb3 import GymnasiumVecEnv
@@ -59,7 +59,7 @@ class TrainingSpeed:
 def measure_training(
     data: SessionData,
     response: ResponseModel,
-    settings: LowLevel,
+    settings: PPOConfig,
     transitions: int,
     threads: tuple[int, ...],
     seed: int = 0,
@@ -133,19 +133,19 @@ def _one_rollout(agent: PPO, size: int) -> tuple[float, float]:
     return size / spent, watch.collecting / spent
 
 
-def _sessions(data: SessionData, response: ResponseModel, settings: LowLevel, seed: int) -> PlannedVectorEnv:
+def _sessions(data: SessionData, response: ResponseModel, settings: PPOConfig, seed: int) -> PlannedVectorEnv:
     core = kuairand_core(settings.n_envs, data=data, response=response, users="train")
-    planner = control_planner(HEURISTIC, data, np.random.default_rng(seed))
+    planner = control_planner(STORED_TOP_K, data, np.random.default_rng(seed))
     return PlannedVectorEnv(SessionVectorEnv(core, AutoresetMode.SAME_STEP), data, planner)
 
 
-def _low_level(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+def _low_level(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
     agent = new_agent(sessions, settings, seed)
-    first_policy(agent, sessions.data, replace(settings, warm_start=None), seed)
+    pretrain_policy(agent, sessions.data, replace(settings, warm_start=None), seed)
     return agent
 
 
-def _stock(sessions: PlannedVectorEnv, settings: LowLevel, seed: int) -> PPO:
+def _stock(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
     torch.manual_seed(seed)
     encoder = StateEncoder(sessions.data, settings.encoder).requires_grad_(False)
     arguments: dict[str, Any] = {

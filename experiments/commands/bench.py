@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.planning.lm.embedded import embedded_model
 from rapport.datasets.kuairand import large as kuairand_large
 from rapport.datasets.schema import SessionData
@@ -72,7 +72,7 @@ class BenchTraining(LocalData):
     """To time for each policy and number of threads, after one rollout to warm up; rounded up to whole rollouts."""
     threads: tuple[int, ...] = (1, 2)
     """Torch threads to time."""
-    n_envs: int = LowLevel.n_envs
+    n_envs: int = PPOConfig.n_envs
     """Users served at once."""
 
     def run(self) -> int:
@@ -83,7 +83,7 @@ class BenchTraining(LocalData):
         _print_facts(console, data)
         with console.status("") as status:
             found = training.measure_training(
-                data, response, LowLevel(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
+                data, response, PPOConfig(n_envs=self.n_envs), self.transitions, self.threads, report=status.update
             )
         console.print(training_table(found))
         return 0

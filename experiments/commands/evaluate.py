@@ -12,12 +12,12 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm.transcript import seal
+from rapport.agents.planning.build import planner_name
 from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
 from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
 from rapport.experiments.lerl.config import (
     LLM,
-    OTHER_NAMES,
     PlannerConfig,
     model_label,
     with_language_model,
@@ -85,7 +85,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         trained_with = planner_of_agent(self.checkpoint, note)
         planner = trained_with if self.llm is None else replace(trained_with, name=LLM, llm=self.llm, cache=None)
         if self.planner is not None:
-            planner = PlannerConfig(OTHER_NAMES.get(self.planner, self.planner), period=trained_with.period)
+            planner = PlannerConfig(planner_name(self.planner), period=trained_with.period)
         if planner.llm is not None:
             return with_language_model(planner, planner.llm, self.budget(), self.llm_record)
         if self.llm_record is not None:

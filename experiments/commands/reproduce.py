@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.datasets.registry.load import available
 from rapport.experiments.commands.options import (
     Cluster,
@@ -72,7 +72,7 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
         console.print(f"Done in {(time.monotonic() - begun) / 60:.1f} minutes.", highlight=False)
         return 0
 
-    def reproduction(self, console: Console, base: LowLevel | None = None) -> Reproduction:
+    def reproduction(self, console: Console, base: PPOConfig | None = None) -> Reproduction:
         """The experiments, and the environments that cannot be run here with the reason.
 
         Args:
@@ -100,7 +100,7 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
                 f"--worlds {' '.join(self.worlds)}: none of them can be run here; {'; '.join(missing.values())}"
             )
         planner = planner_of(self, self, self.plan_period, folder)
-        settings = RowSettings(planner, numbers["transitions"], base or LowLevel(), tuned_settings(), folder)
+        settings = RowSettings(planner, numbers["transitions"], base or PPOConfig(), tuned_settings(), folder)
         experiments: dict[str, Experiment] = {}
         for place, env in envs.items():
             rows, main = lerl_rows(self._rows(place), env, settings), place == MAIN

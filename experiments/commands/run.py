@@ -10,7 +10,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm.gguf.backend import is_small
 from rapport.agents.llm.gguf.hub import PREFIX as HUB
 from rapport.agents.llm.transcript import seal
@@ -77,7 +77,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         console.print(f"Done in {(time.monotonic() - begun) / 60:.1f} minutes.", highlight=False)
         return 0
 
-    def planned(self, data: str, base: LowLevel | None = None) -> PlannedRun:
+    def planned(self, data: str, base: PPOConfig | None = None) -> PlannedRun:
         """Decide what the command line left open, and see that it can be done.
 
         Args:
@@ -90,7 +90,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         folder.mkdir(parents=True, exist_ok=True)
         env = session_env("kuairand", data, self.data_dir, quit_rule=self.quit_rule, profile=self.profile)
         planner = planner_of(self, self, self.plan_period, folder)
-        settings = RowSettings(planner, numbers["transitions"], base or LowLevel(), tuned_settings())
+        settings = RowSettings(planner, numbers["transitions"], base or PPOConfig(), tuned_settings())
         protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED)
         experiment = Experiment(lerl_rows(RUN_ROWS, env, settings), numbers["seeds"], protocol, folder)
         return PlannedRun(experiment, env, settings, self.llm)
@@ -150,7 +150,7 @@ class PlannedRun:
         }
 
 
-def _ppo(low_level: LowLevel) -> str:
+def _ppo(low_level: PPOConfig) -> str:
     """PPO's settings in words."""
     names = ("learning_rate", "gamma", "gae_lambda", "clip_range", "log_std_init", "n_envs", "n_steps", "n_epochs")
     return ", ".join(f"{name.replace('_', ' ')} {getattr(low_level, name):g}" for name in names)

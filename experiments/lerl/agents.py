@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent
-from rapport.agents.lerl import LowLevel, first_policy, new_agent
+from rapport.agents.lerl import PPOConfig, new_agent, pretrain_policy
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.experiments.core import EnvConfig
@@ -32,15 +32,15 @@ def load_agent(checkpoint: Path, env: EnvConfig) -> tuple[PPO, dict[str, Any]]:
     low_level, data = stored_low_level(note), data_of(env)
     sessions = sessions_of(env, low_level.n_envs, "held_out")
     agent = new_agent(planned(sessions, data, PlannerConfig("none"), None, np.random.default_rng(0)), low_level, seed=0)
-    first_policy(agent, data, low_level, seed=0)
+    pretrain_policy(agent, data, low_level, seed=0)
     restore_agent(checkpoint, agent, arrays, note)
     return agent, note
 
 
-def stored_low_level(note: dict[str, Any]) -> LowLevel:
+def stored_low_level(note: dict[str, Any]) -> PPOConfig:
     """The low level's settings as they stand in a checkpoint, without the warm start that its weights already carry."""
     settings = {**note["low_level"], "warm_start": None}
-    return LowLevel(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
+    return PPOConfig(**{**settings, "encoder": EncoderSettings(**settings["encoder"])})
 
 
 def planner_of_agent(checkpoint: Path, note: dict[str, Any]) -> PlannerConfig:

@@ -15,7 +15,7 @@ from rapport.agents.llm.base.interface import LLM as LanguageModel
 from rapport.agents.llm.base.interface import Budget, Sampling
 from rapport.agents.llm.load import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM
-from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
+from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.reflection import ReflectionPool
@@ -29,8 +29,6 @@ SIMILAR = "llm, reflections of similar users"
 LLM_PLANNERS = (LLM, LLM_ONLY, SHUFFLED, WORST, SIMILAR)
 LEARNING_PLANNERS = (LLM, SIMILAR)
 """Those whose critic looks back on sessions while an agent learns."""
-OTHER_NAMES = {"lasting preference": HEURISTIC, "top-k preference": HEURISTIC}
-"""What planners are called on command lines and in checkpoints, beside their own names."""
 CACHE = "llm-cache.sqlite"
 """File in a run's folder that keeps a language model's answers."""
 ALPHA = 0.1
@@ -41,7 +39,7 @@ ALPHA = 0.1
 class PlannerConfig:
     """Which planner, and the language model behind it where it has one."""
 
-    name: str = HEURISTIC
+    name: str = TOP_K_PREFERENCE
     """A control's name or one of :data:`LLM_PLANNERS`."""
     llm: str | None = None
     """GGUF file, address of a server, or ``replay:FILE``: a transcript to play again without the model."""
@@ -71,7 +69,7 @@ class PlannerConfig:
     @property
     def cools_down(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, HEURISTIC) if self.cooldown is None else self.cooldown
+        return self.name in (*LLM_PLANNERS, TOP_K_PREFERENCE) if self.cooldown is None else self.cooldown
 
     @property
     def learns(self) -> bool:
@@ -125,7 +123,7 @@ def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
     }
     names = {f.name for f in fields(PlannerConfig) if not f.metadata.get("local")}
     given = {name: value for name, value in known.items() if name in names}
-    return PlannerConfig(**{**given, "name": OTHER_NAMES.get(given["name"], given["name"])})
+    return PlannerConfig(**{**given, "name": planner_name(given["name"])})
 
 
 def planned(

@@ -13,13 +13,13 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.baselines.oracles import LookAhead, OracleSlates
-from rapport.agents.baselines.task import Baseline, Lesson
-from rapport.agents.lerl import LowLevel, served_slates, slate_policy
+from rapport.agents.baselines.task import Baseline, TrainingTask
+from rapport.agents.lerl import PPOConfig, serving_policy, slate_policy
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.envs.session.engine.core import SessionCore
 from rapport.experiments.core import LOCAL, Act, EpisodeStatistics, Prerequisite, ServingPolicy, Task
@@ -39,7 +39,7 @@ class PPOLearner:
     A row that names another in ``trained_as`` plays that row's checkpoint.
     """
 
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Sizes and PPO's settings."""
     transitions: int = 51_200
     """To learn from."""
@@ -85,7 +85,7 @@ class PretrainedLearner:
     It explores as widely as the row it is compared with, so that the two differ in learning alone.
     """
 
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Sizes, and ``log_std_init``, how widely it explores."""
     pretrained_folder: Path | None = field(default=None, metadata=LOCAL)
     """Where pretrained policies are shared; by default in the experiment's folder."""
@@ -111,7 +111,7 @@ class BaselineLearner:
     """Learns from a training task; returns how it then serves."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters; those left out have their defaults."""
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Of the pretrained policy that it begins with; ``n_envs`` users are served at once."""
     transitions: int = 51_200
     """To learn from."""
@@ -130,7 +130,7 @@ class BaselineLearner:
     def __call__(self, task: Task, progress: Progress) -> ServingPolicy:
         """Let it learn."""
         training, begun = self.training(task), time.monotonic()
-        log_model = LogModel(slate_policy(pretrained_agent(training)), training.data, slate_size_of(task))
+        log_model = CTRModel(slate_policy(pretrained_agent(training)), training.data, slate_size_of(task))
         sessions = EpisodeStatistics(
             sessions_of(training.env, self.low_level.n_envs, "train"),
             CURVE_EVERY,
@@ -145,7 +145,7 @@ class BaselineLearner:
             sessions, training.data, training.planner, llm, rng, pool, learning=True, look_back_every=LOOK_BACK_EVERY
         )
         with conversation(llm, f"{training.method}, seed {task.seed}, training"):
-            act = self.baseline(Lesson(env, log_model, self.transitions, task.seed, self.settings))
+            act = self.baseline(TrainingTask(env, log_model, self.transitions, task.seed, self.settings))
         if not sessions.steps:
             return ServingPolicy(lambda _: act)
         capped = None if llm is None else llm.meter.exhausted
@@ -205,7 +205,7 @@ class _Pretrain:
 def slates_of(agent: PPO, task: Task, best: bool = False) -> Callable[[VectorEnv[Any, Any, Any]], Act]:
     """An agent as somebody who serves slates to sessions that are planned for."""
     category = data_of(task.row.env).catalog.category
-    return lambda _: served_slates(agent, category, slate_size_of(task), task.seed, best)
+    return lambda _: serving_policy(agent, category, slate_size_of(task), task.seed, best)
 
 
 def slate_size_of(task: Task) -> int:
@@ -215,4 +215,4 @@ def slate_size_of(task: Task) -> int:
 
 def training_notes(capped: str | None) -> tuple[str, ...]:
     """What a reader has to know of a training: that the language model reached a limit."""
-    return (f"in training {capped}, then {HEURISTIC} planned",) if capped else ()
+    return (f"in training {capped}, then {TOP_K_PREFERENCE} planned",) if capped else ()

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from stable_baselines3 import PPO
 
-from rapport.agents.lerl import LowLevel, act_on, sampled_actions, slate_policy
+from rapport.agents.lerl import PPOConfig, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.core import (
     LOCAL,
     EnvConfig,
@@ -59,7 +59,7 @@ class StudyLearner:
     """Plans, and looks back on, the sessions that fill the pool."""
     pool_sessions: int
     """Sessions of training users that fill it."""
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Of the pretrained policy."""
     digests: tuple[str, ...] = ()
     """Of the trained agents' files, one per seed."""
@@ -108,7 +108,7 @@ def cost_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner, deviati
     label = f"LLM, {_every(longest)} or when triggered ({deviations:g} sd)"
     planners["llm-trigger"] = (label, replace(llm, period=longest, replan_threshold=deviations))
     for n in (1, longest):
-        planners[f"top-k-{n}"] = (f"{HEURISTIC}, {_every(n)}", PlannerConfig(HEURISTIC, period=n))
+        planners[f"top-k-{n}"] = (f"{TOP_K_PREFERENCE}, {_every(n)}", PlannerConfig(TOP_K_PREFERENCE, period=n))
     return tuple(Row(name, label, env, learner, planner=planner) for name, (label, planner) in planners.items())
 
 

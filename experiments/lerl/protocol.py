@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import IntArray, SessionData
 from rapport.experiments.core import LOCAL, Episodes, ServingPolicy, Task, play
@@ -68,7 +68,7 @@ class HeldOutSessions:
             "replans_triggered": env.replans_triggered,
             "cooldowns_waived": env.cooldowns_waived,
         }
-        notes = (f"in evaluation {meter.exhausted}, then {HEURISTIC} planned",) if meter.exhausted else ()
+        notes = (f"in evaluation {meter.exhausted}, then {TOP_K_PREFERENCE} planned",) if meter.exhausted else ()
         return Episodes(arrays, UNITS, users, {**meter.to_dict(), **plans}, notes)
 
     def _sessions(self, task: Task, n: int, stream: int, llm: LLM | None) -> tuple[VectorEnv[Any, Any, Any], IntArray]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rapport.agents.baselines import bandits, linear_bandits, reinforcement, reranking
-from rapport.agents.baselines.click_learner import click_learner
 from rapport.agents.baselines.hac import hac
+from rapport.agents.baselines.online_ctr import online_ctr_model
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
 from rapport.agents.baselines.task import Baseline
-from rapport.agents.lerl import LowLevel
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.lerl import PPOConfig
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.core import EnvConfig, Learner, Row
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
@@ -77,20 +77,22 @@ DEFINITIONS: dict[str, Definition] = {
         "LERL as published: a plan every slate, no cooldown", "plan", LLM, cooldown=False, period=1
     ),
     "lerl-pl": Definition("LERL, Plackett-Luce slates", "plan", LLM, baseline=plackett_luce_ppo, quick=True),
-    "lerl-click": Definition("LERL, online CTR model", "plan", LLM, baseline=click_learner, quick=True),
+    "lerl-click": Definition("LERL, online CTR model", "plan", LLM, baseline=online_ctr_model, quick=True),
     "lerl-best": Definition("LERL, serving its best slates", "plan", LLM, trained_as="lerl", best=True, quick=True),
     "no-reflection": Definition("LERL, no reflection", "plan", LLM_ONLY, quick=True),
     "billp": Definition("LERL, BiLLP-style memory", "plan", SIMILAR),
-    "top-k": Definition("top-k preference planner, PPO trained under it", "plan", HEURISTIC, quick=True),
+    "top-k": Definition("top-k preference planner, PPO trained under it", "plan", TOP_K_PREFERENCE, quick=True),
     "rotation": Definition("rotation planner, PPO trained under it", "plan", "rotation", quick=True),
-    "lerl-top-k": Definition("top-k preference planner over LERL's policy", "plan", HEURISTIC, trained_as="lerl"),
+    "lerl-top-k": Definition(
+        "top-k preference planner over LERL's policy", "plan", TOP_K_PREFERENCE, trained_as="lerl"
+    ),
     "lerl-rotation": Definition("rotation planner over LERL's policy", "plan", "rotation", trained_as="lerl"),
     "random-plan": Definition("random planner over LERL's policy", "plan", "random", trained_as="lerl", quick=True),
     "greedy-plan": Definition("greedy planner over LERL's policy", "plan", "greedy preference", trained_as="lerl"),
     "mask": Definition("no-repeat mask (no planner), PPO", "plan", cooldown=True, quick=True),
     "lerl-no-rl": Definition("LERL, no RL", "plan", LLM_ONLY, pretrained=True, quick=True),
     "top-k-greedy": Definition(
-        "top-k preference planner, greedy, no RL", "plan", HEURISTIC, baseline=reranking.greedy, quick=True
+        "top-k preference planner, greedy, no RL", "plan", TOP_K_PREFERENCE, baseline=reranking.greedy, quick=True
     ),
     "mask-greedy": Definition(
         "no-repeat mask, greedy, no RL", "plan", cooldown=True, baseline=reranking.greedy, quick=True
@@ -101,8 +103,8 @@ DEFINITIONS: dict[str, Definition] = {
     "top-k-click": Definition(
         "top-k preference planner, online CTR model",
         "plan",
-        HEURISTIC,
-        baseline=click_learner,
+        TOP_K_PREFERENCE,
+        baseline=online_ctr_model,
         tuned_as="lerl-click",
         quick=True,
     ),
@@ -110,7 +112,7 @@ DEFINITIONS: dict[str, Definition] = {
         "no-repeat mask, online CTR model",
         "plan",
         cooldown=True,
-        baseline=click_learner,
+        baseline=online_ctr_model,
         tuned_as="lerl-click",
         quick=True,
     ),
@@ -129,7 +131,7 @@ DEFINITIONS: dict[str, Definition] = {
     "hac": Definition("HAC", "learned", baseline=hac, explores_as="ppo"),
     "sac4ir": Definition("SAC4IR", "learned", baseline=reinforcement.sac4ir, explores_as="ppo"),
     "dnair": Definition("DNaIR", "learned", baseline=reinforcement.dnair, explores_as="ppo"),
-    "click": Definition("online CTR model", "bandit", baseline=click_learner, quick=True),
+    "click": Definition("online CTR model", "bandit", baseline=online_ctr_model, quick=True),
     "linucb": Definition("LinUCB", "bandit", baseline=linear_bandits.lin_ucb),
     "thompson": Definition("Thompson sampling", "bandit", baseline=linear_bandits.thompson),
     "ucb-items": Definition("UCB over items", "bandit", baseline=bandits.ucb_items, quick=True),
@@ -190,11 +192,11 @@ class RowSettings:
 
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     transitions: int = 51_200
-    base: LowLevel = field(default_factory=LowLevel)
+    base: PPOConfig = field(default_factory=PPOConfig)
     tuned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     pretrained_folder: Path | None = None
 
-    def low_level(self, name: Literal["lerl", "ppo"]) -> LowLevel:
+    def low_level(self, name: Literal["lerl", "ppo"]) -> PPOConfig:
         """PPO's settings for planned or for planner-less agents."""
         return replace(self.base, **self.tuned.get(name, {}))
 
@@ -231,7 +233,7 @@ def _planner(definition: Definition, given: PlannerConfig) -> PlannerConfig | No
     if definition.family in ("control", "bound"):
         return None
     if not definition.has_model:
-        holds = definition.planner == HEURISTIC or definition.cooldown is True
+        holds = definition.planner == TOP_K_PREFERENCE or definition.cooldown is True
         return PlannerConfig(definition.planner, period=given.period if holds else 1, cooldown=definition.cooldown)
     planner = given
     if definition.period is not None:

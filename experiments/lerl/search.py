@@ -17,14 +17,14 @@ import numpy as np
 
 from rapport.agents.baselines import (
     bandits,
-    click_learner,
     hac,
     linear_bandits,
+    online_ctr,
     plackett_luce_ppo,
     reranking,
     search_spaces,
 )
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.experiments.core import EnvConfig, Row, Task, play
 from rapport.experiments.core.row import Progress
 from rapport.experiments.jobs.local import Job
@@ -59,8 +59,8 @@ SPACES: dict[str, Callable[[optuna.Trial], dict[str, Any]]] = {
     "ppo-pl": plackett_luce_ppo.space,
     "lerl-pl": plackett_luce_ppo.space,
     "hac": hac.space,
-    "click": click_learner.space,
-    "lerl-click": click_learner.space,
+    "click": online_ctr.space,
+    "lerl-click": online_ctr.space,
     "mask-linucb": linear_bandits.space_lin_ucb,
     **search_spaces.SPACES,
     **linear_bandits.SPACES,
@@ -88,7 +88,7 @@ class Search:
     transitions: int
     sessions: int
     folder: Path
-    base: LowLevel = field(default_factory=LowLevel)
+    base: PPOConfig = field(default_factory=PPOConfig)
 
     def jobs(self, methods: tuple[str, ...]) -> list[Job]:
         """The pretrained policy, then one job per method."""

@@ -22,7 +22,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
-from rapport.agents.lerl import LowLevel, first_policy, learn, new_agent, slate_policy
+from rapport.agents.lerl import PPOConfig, learn, new_agent, pretrain_policy, slate_policy
 from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
@@ -59,7 +59,7 @@ class Training:
     """The run's folder."""
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     """Who plans."""
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     """Sizes and PPO's settings."""
     pretrained_folder: Path | None = None
     """Folder of pretrained policies, where several runs on the same data share them; by default the run's."""
@@ -123,13 +123,13 @@ def pretrained_agent(task: Training, progress: Progress = lambda _: None) -> PPO
     pretrained = {**{name: note[name] for name in ("seed", "fingerprint", "slate_size")}, "first": settings}
     saved = _saved(task.pretrained_checkpoint, pretrained)
     if saved is not None:
-        first_policy(agent, task.data, replace(task.low_level, warm_start=None), task.seed)
+        pretrain_policy(agent, task.data, replace(task.low_level, warm_start=None), task.seed)
         restore_agent(task.pretrained_checkpoint, agent, *saved)
         with torch.no_grad():  # the width of its exploration belongs to PPO's settings
             slate_policy(agent).log_std.fill_(task.low_level.log_std_init)
         progress(1.0)
         return agent
-    first_policy(agent, task.data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
+    pretrain_policy(agent, task.data, task.low_level, task.seed, lambda done, total, _: progress(done / total))
     save_agent(task.pretrained_checkpoint, agent, {**note, "method": "no-rl", "planner": NOBODY, **pretrained})
     return agent
 

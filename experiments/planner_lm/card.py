@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm.base.interface import LLM, Sampling
 from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.load import open_llm
 from rapport.agents.llm.structured import complete_json, decode_json
-from rapport.agents.planning.build import HEURISTIC, category_click_rates, control_planner
+from rapport.agents.planning.build import TOP_K_PREFERENCE, category_click_rates, control_planner
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.llm_planner import LLMPlanner, plan_schema
 from rapport.agents.planning.lm.embedded import PACKAGED
@@ -43,7 +43,7 @@ COLUMNS = (
     ("fallbacks", "of plans"),
 )
 MODEL = "model"
-PLANNERS = (MODEL, HEURISTIC, "random", "all")
+PLANNERS = (MODEL, TOP_K_PREFERENCE, "random", "all")
 """The model, the top-k preference planner, eight random categories, and all categories, each with the cooldown."""
 _HELD = 20
 """Slates a plan holds: one plan per session."""
@@ -177,7 +177,7 @@ def card_experiment(
     seeds: int,
     sessions: int,
     folder: Path,
-    low_level: LowLevel | None = None,
+    low_level: PPOConfig | None = None,
 ) -> Experiment:
     """The model and the controls on every service.
 
@@ -189,7 +189,7 @@ def card_experiment(
         folder: holds pretrained policies and results, from which a stopped evaluation resumes.
         low_level: of the pretrained policies; the defaults where None.
     """
-    learner = PretrainedLearner(low_level or LowLevel())
+    learner = PretrainedLearner(low_level or PPOConfig())
     rows = []
     for service in services:
         for name in PLANNERS:
@@ -210,7 +210,7 @@ def tables(card: Experiment, services: Sequence[Service]) -> list[Table]:
         groups = {planner: results[row_name(service, planner)] for planner in PLANNERS}
         lines = []
         for planner, group in groups.items():
-            gain = None if planner == HEURISTIC else compare(group, groups[HEURISTIC], R_CUM)
+            gain = None if planner == TOP_K_PREFERENCE else compare(group, groups[TOP_K_PREFERENCE], R_CUM)
             fallbacks, plans = (sum(r.meter.get(key, 0) for r in group) for key in ("fallbacks", "plans"))
             t_int = estimated(group, T_INT)
             assert t_int is not None

@@ -12,11 +12,11 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from stable_baselines3 import PPO
 
-from rapport.agents.lerl import LowLevel, slate_policy
+from rapport.agents.lerl import PPOConfig, slate_policy
 from rapport.agents.llm.gguf.backend import file_fingerprint
 from rapport.agents.llm.scripted import ScriptedLLM
 from rapport.agents.lm.gguf import read_gguf, write_gguf
-from rapport.agents.planning.build import HEURISTIC, control_planner, llm_planner
+from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner, llm_planner
 from rapport.agents.planning.lm.lookahead import FixedPlanPolicy
 from rapport.agents.planning.lm.policy_gradient import PolicyGradientConfig, PolicyGradientTrainer, Update
 from rapport.agents.planning.lm.torch_planner import TorchPlanner
@@ -93,7 +93,7 @@ class FineTuned:
     config: PolicyGradientConfig
     points: tuple[int, ...]
     rounds: int
-    low_level: LowLevel = field(default_factory=LowLevel)
+    low_level: PPOConfig = field(default_factory=PPOConfig)
     model: Path = field(default=Path(), metadata=LOCAL)
 
     def prerequisite(self, task: Task) -> Prerequisite:
@@ -149,7 +149,7 @@ def model_path(folder: Path, seed: int) -> Path:
 def _planners(task: Task) -> tuple[Any, Any]:
     """What writes and reads the prompts, and the planner to fall back on."""
     data, rng = data_of(task.row.env), np.random.default_rng([task.seed, 6])
-    return llm_planner(ScriptedLLM([]), data, rng, None), control_planner(HEURISTIC, data, rng)
+    return llm_planner(ScriptedLLM([]), data, rng, None), control_planner(TOP_K_PREFERENCE, data, rng)
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def fine_tuning(
     every: int,
     folder: Path,
     config: PolicyGradientConfig,
-    low_level: LowLevel | None = None,
+    low_level: PPOConfig | None = None,
 ) -> Experiment:
     """The model after more and more updates, the frozen one first.
 
@@ -193,7 +193,7 @@ def fine_tuning(
         low_level: of the pretrained policies; the defaults where None.
     """
     points = (*range(0, config.rounds, every), config.rounds)
-    learner = FineTuned(file_fingerprint(model), config, points, 0, low_level or LowLevel(), model)
+    learner = FineTuned(file_fingerprint(model), config, points, 0, low_level or PPOConfig(), model)
     last = row_name(points[-1])
     rows = []
     for rounds in points:

@@ -46,12 +46,12 @@ class Lengths:
 
     @property
     def mean(self) -> float:
-        """T_int, slates."""
+        """Mean session length [slates]."""
         return float(self.lengths.mean())
 
     @property
     def margin(self) -> float:
-        """Half the width of T_int's 95 % interval, slates."""
+        """Half the width of the mean's 95 % interval [slates]."""
         return float(1.96 * self.lengths.std(ddof=1) / np.sqrt(len(self.lengths)))
 
 

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 MODULES = {
+    "agents.baselines.click_learner": "agents.baselines.online_ctr",
     "agents.baselines.lesson": "agents.baselines.task",
     "agents.baselines.log_model": "agents.baselines.click_prior",
     "agents.baselines.slates": "agents.baselines.controls",
@@ -104,20 +105,16 @@ MODULES = {
     "experiments.cost": "experiments.results.llm_cost",
     "experiments.data_commands": "experiments.commands.data",
     "experiments.evaluate": "experiments.commands.evaluate",
-    "experiments.evaluation": "experiments.lerl.evaluation",
     "experiments.export_commands": "experiments.commands.export",
     "experiments.groups": "experiments.lerl.user_groups",
-    "experiments.lessons": "experiments.lerl.baseline_training",
     "experiments.lm_card": "experiments.planner_lm.card",
     "experiments.lm_commands": "experiments.commands.lm",
     "experiments.lm_improving": "experiments.planner_lm.improve",
     "experiments.lm_school": "experiments.planner_lm.build",
-    "experiments.methods": "experiments.lerl.play",
     "experiments.offline": "experiments.export.minari",
     "experiments.page": "experiments.report.page",
     "experiments.planner_commands": "experiments.commands.planner",
     "experiments.planner_study": "experiments.lerl.planner_study",
-    "experiments.planner_tables": "experiments.lerl.planner_tables",
     "experiments.pool": "experiments.jobs.local",
     "experiments.profiles": "experiments.report.performance_profile",
     "experiments.ray_pool": "experiments.jobs.ray",
@@ -125,10 +122,6 @@ MODULES = {
     "experiments.reflection_commands": "experiments.commands.reflections",
     "experiments.reproduce": "experiments.lerl",
     "experiments.reproduce.answers": "experiments.lerl.findings",
-    "experiments.reproduce.cells": "experiments.lerl.cells",
-    "experiments.reproduce.document": "experiments.lerl.report",
-    "experiments.reproduce.grid": "experiments.lerl.grid",
-    "experiments.reproduce.jobs": "experiments.lerl.grid_jobs",
     "experiments.reproduce.methods": "experiments.lerl.rows",
     "experiments.reproduce.paper": "experiments.lerl.paper",
     "experiments.reproduce.search": "experiments.lerl.search",
@@ -145,17 +138,15 @@ MODULES = {
     "experiments.simulator_commands": "experiments.commands.simulator",
     "experiments.simulator_compare": "experiments.simulator.compare",
     "experiments.stats": "experiments.results.stats",
-    "experiments.summary": "experiments.lerl.publish",
     "experiments.table": "experiments.results.summary",
     "experiments.training": "experiments.lerl.training",
     "experiments.transcript_commands": "experiments.commands.transcript",
-    "experiments.watched": "experiments.lerl.learning_curve",
 }
 """Old path of a module -> its path now, both under ``rapport``."""
 
 PACKAGES = {
     "agents.llm.base": "agents.llm.base.interface",
-    "datasets.files": "datasets.files.atomic",
+    "datasets.files": "datasets.custom.files",
     "datasets.kuairand": "datasets.kuairand.pure",
     "datasets.kuairec": "datasets.kuairec.load",
     "envs.session.engine": "envs.session.compiled.select",

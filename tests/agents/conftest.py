@@ -10,8 +10,8 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from rapport.agents.baselines.click_prior import LogModel
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
+from rapport.agents.baselines.click_prior import CTRModel
+from rapport.agents.lerl import PPOConfig, new_agent, pretrain_policy, slate_policy
 from rapport.agents.planning.controls import NoPlanner, RandomPlanner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings
@@ -38,16 +38,16 @@ def sessions(small_data: SessionData, matrix_response: MatrixResponse) -> Sessio
 
 
 @pytest.fixture
-def untrained_model(small_data: SessionData, sessions: Sessions) -> LogModel:
+def untrained_model(small_data: SessionData, sessions: Sessions) -> CTRModel:
     encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
-    low_level = LowLevel(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
+    low_level = PPOConfig(encoder=encoder, warm_start=None, n_envs=4, n_steps=4, batch_size=16)
     agent = new_agent(sessions(4), low_level, 0)
-    first_policy(agent, small_data, low_level, 0)
-    return LogModel(slate_policy(agent), small_data, 6)
+    pretrain_policy(agent, small_data, low_level, 0)
+    return CTRModel(slate_policy(agent), small_data, 6)
 
 
 @pytest.fixture
-def log_model(untrained_model: LogModel) -> LogModel:
+def ctr_model(untrained_model: CTRModel) -> CTRModel:
     with torch.no_grad():  # scores of an untrained policy hardly differ
         untrained_model.policy.action_net.weight.mul_(20.0)
     return untrained_model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.policies.encoder import EncoderSettings
 from rapport.agents.policies.warm_start import WarmStart
 from rapport.experiments.core import EnvConfig
@@ -18,9 +18,9 @@ def twin_env() -> EnvConfig:
 
 
 @pytest.fixture
-def small() -> LowLevel:
+def small() -> PPOConfig:
     """A low level that learns in seconds."""
-    return LowLevel(
+    return PPOConfig(
         encoder=EncoderSettings(width=16, item_width=8, feed_forward=16, heads=2, window=12),
         warm_start=WarmStart(epochs=1, length=16),
         n_envs=8,

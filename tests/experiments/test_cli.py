@@ -18,7 +18,7 @@ from rapport.experiments.results.store import ResultStore
 @pytest.fixture
 def quick_low_level(monkeypatch, small):
     """Runs learn with a small low level: 40 transitions in a rollout."""
-    monkeypatch.setattr(runs, "LowLevel", lambda **_: small)
+    monkeypatch.setattr(runs, "PPOConfig", lambda **_: small)
 
 
 def test_every_command_is_there():

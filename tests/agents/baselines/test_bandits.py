@@ -21,11 +21,11 @@ from rapport.agents.baselines.bandits import (
     log_arms,
     unshown,
 )
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.controls import PRIOR, PopularSlates
 from rapport.agents.baselines.linear_bandits import features, posterior_draws, prior_mean
 from rapport.agents.baselines.reranking import greedy
-from rapport.agents.baselines.task import Lesson
+from rapport.agents.baselines.task import TrainingTask
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.response.base import MatrixResponse
@@ -62,10 +62,10 @@ def test_arms_begin_with_the_log(small_data: SessionData, log_weight: float) -> 
     np.testing.assert_allclose(arms.rewards, log_weight * clicked + PRIOR * clicked.sum() / shown.sum())
 
 
-def test_item_bandits_begin_as_popularity(small_data: SessionData, log_model: LogModel, sessions: Sessions) -> None:
+def test_item_bandits_begin_as_popularity(small_data: SessionData, ctr_model: CTRModel, sessions: Sessions) -> None:
     popular = PopularSlates(small_data, 6)
     for learn in (bandits.epsilon_greedy_items, bandits.ucb_items):
-        act = learn(Lesson(sessions(4), log_model, 0, 0))
+        act = learn(TrainingTask(sessions(4), ctr_model, 0, 0))
         env = sessions(5)
         observations, _ = env.reset(seed=0)
         for _ in range(8):
@@ -112,11 +112,11 @@ def test_leading_items_are_a_plain_loop(seed: int, n: int, share: float) -> None
 
 @pytest.mark.parametrize("learn", [bandits.epsilon_greedy_categories, bandits.ucb_categories])
 def test_category_bandits_serve_the_best_item_of_each(
-    learn: Callable[[Lesson], Any], small_data: SessionData, log_model: LogModel, sessions: Sessions
+    learn: Callable[[TrainingTask], Any], small_data: SessionData, ctr_model: CTRModel, sessions: Sessions
 ) -> None:
     category = small_data.catalog.category
     items, kinds = (log_arms(small_data, arms).means for arms in (np.arange(150), category))
-    act, env = learn(Lesson(sessions(4), log_model, 0, 0)), sessions(5)
+    act, env = learn(TrainingTask(sessions(4), ctr_model, 0, 0)), sessions(5)
     observations, _ = env.reset(seed=0)
     for _ in range(15):
         slates, free = act(observations), unshown(observations, 150, 6)
@@ -132,28 +132,28 @@ def test_category_bandits_serve_the_best_item_of_each(
 # --- linear bandits ---------------------------------------------------------------------------------------------------
 
 
-def plain_features(log_model: LogModel, observations: dict[str, Any], row: int, item: int) -> NDArray[Any]:
-    weights = log_model.weights(log_model.states(observations))[row].numpy()
-    category = log_model.data.catalog.category
+def plain_features(ctr_model: CTRModel, observations: dict[str, Any], row: int, item: int) -> NDArray[Any]:
+    weights = ctr_model.weights(ctr_model.states(observations))[row].numpy()
+    category = ctr_model.data.catalog.category
     last = observations["history_items"][row, -6:] - 1 if observations["step"][row, 0] else []
-    one_hot = np.zeros(log_model.data.catalog.n_categories)
+    one_hot = np.zeros(ctr_model.data.catalog.n_categories)
     one_hot[category[item]] = 1.0
     again = float(category[item] in set(category[last])) if len(last) else 0.0
-    products = weights[:-1] * log_model.items[item].numpy() / math.sqrt(8)
+    products = weights[:-1] * ctr_model.items[item].numpy() / math.sqrt(8)
     return np.concatenate([products, weights[-1:], one_hot, [again, 1]])
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_features_are_what_they_say(log_model: LogModel, sessions: Sessions, steps: int) -> None:
+def test_features_are_what_they_say(ctr_model: CTRModel, sessions: Sessions, steps: int) -> None:
     observations = observed(sessions(3), steps)
-    weights = log_model.weights(log_model.states(observations))
+    weights = ctr_model.weights(ctr_model.states(observations))
     items = torch.tensor(np.random.default_rng(0).integers(150, size=(3, 10)))
-    got = features(log_model, weights, observations, items)
+    got = features(ctr_model, weights, observations, items)
     for row in range(3):
         for place, item in enumerate(items[row].tolist()):
-            expected = plain_features(log_model, observations, row, item)
+            expected = plain_features(ctr_model, observations, row, item)
             np.testing.assert_allclose(got[row, place], expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got[:, :, :9].sum(dim=2), log_model.click_scores(observations).gather(1, items))
+    torch.testing.assert_close(got[:, :, :9].sum(dim=2), ctr_model.click_scores(observations).gather(1, items))
     again = got[:, :, -2]
     assert again.any() == (steps > 0) and not again.all()
 
@@ -181,14 +181,14 @@ def test_every_session_has_a_draw_of_its_own() -> None:
         np.testing.assert_allclose(worth, drawn[first : first + n], rtol=1e-6)
 
 
-def test_linucb_begins_as_greedy(log_model: LogModel, sessions: Sessions) -> None:
-    lesson = Lesson(sessions(4), log_model, 0, 0)
+def test_linucb_begins_as_greedy(ctr_model: CTRModel, sessions: Sessions) -> None:
+    task = TrainingTask(sessions(4), ctr_model, 0, 0)
     observations = observed(sessions(6, random_plans=True), 2)
-    assert np.array_equal(linear_bandits.lin_ucb(lesson)(observations), greedy(lesson)(observations))
+    assert np.array_equal(linear_bandits.lin_ucb(task)(observations), greedy(task)(observations))
 
 
 def test_linucb_learns_the_closed_form_of_its_sessions(
-    log_model: LogModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+    ctr_model: CTRModel, sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From what went in and out of the environment alone: the features, clicks and slates of every step."""
     env, ridges = sessions(4), []
@@ -206,18 +206,18 @@ def test_linucb_learns_the_closed_form_of_its_sessions(
         result = step(slates)
         for row in range(4):
             for place, item in enumerate(slates[row]):
-                rows.append(plain_features(log_model, seen, row, int(item)))
+                rows.append(plain_features(ctr_model, seen, row, int(item)))
                 targets.append(result[4]["feedback"][row, place, 0])
         seen.update(result[0])
         return result
 
     monkeypatch.setattr(env, "reset", watched_reset)
     monkeypatch.setattr(env, "step", watched_step)
-    linear_bandits.lin_ucb(Lesson(env, log_model, 60, 0, {"strength": 5.0}))
+    linear_bandits.lin_ucb(TrainingTask(env, ctr_model, 60, 0, {"strength": 5.0}))
     x = np.array(rows)
-    assert x.shape == (15 * 4 * 6, 8 + 1 + log_model.data.catalog.n_categories + 2)
+    assert x.shape == (15 * 4 * 6, 8 + 1 + ctr_model.data.catalog.n_categories + 2)
     np.testing.assert_allclose(ridges[0].precision, 5.0 * np.eye(x.shape[1]) + x.T @ x, rtol=1e-3, atol=1e-2)
-    np.testing.assert_allclose(ridges[0].moment, 5.0 * prior_mean(log_model) + x.T @ targets, rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(ridges[0].moment, 5.0 * prior_mean(ctr_model) + x.T @ targets, rtol=1e-3, atol=1e-2)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -225,7 +225,7 @@ def test_linucb_learns_the_closed_form_of_its_sessions(
 
 @pytest.mark.parametrize(("transitions", "steps"), [(0, 0), (1, 1), (8, 2), (9, 3)])
 def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
-    log_model: LogModel, sessions: Sessions, small_data: SessionData, transitions: int, steps: int
+    ctr_model: CTRModel, sessions: Sessions, small_data: SessionData, transitions: int, steps: int
 ) -> None:
     """What is learned from is what was chosen on: sure answers tell whose slate it was."""
     table = (np.random.default_rng(0).random((200, 150, 7)) < 0.5).astype(np.float32)
@@ -237,7 +237,7 @@ def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
         chosen.append((users, {k: v.copy() for k, v in observations.items()}))
         return rng.integers(150, size=(4, 6))
 
-    learn_online(Lesson(env, log_model, transitions, 0), choose, lambda *learned: told.append(learned), rng)
+    learn_online(TrainingTask(env, ctr_model, transitions, 0), choose, lambda *learned: told.append(learned), rng)
     assert len(chosen) == len(told) == steps
     for (users, observations), (learned_on, slates, clicks) in zip(chosen, told, strict=True):
         assert np.array_equal(clicks, table[users[:, None], slates, 0])
@@ -246,9 +246,9 @@ def test_the_loop_stops_at_the_first_whole_step_that_reaches_its_transitions(
 
 @pytest.mark.parametrize("name", ALL)
 def test_slates_keep_to_plans_and_repeat_nothing(
-    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
+    name: str, ctr_model: CTRModel, sessions: Sessions, small_data: SessionData
 ) -> None:
-    act = ALL[name](Lesson(sessions(4, random_plans=True), log_model, 40, 0))
+    act = ALL[name](TrainingTask(sessions(4, random_plans=True), ctr_model, 40, 0))
     category = small_data.catalog.category
     for n in (1, 7):
         env = sessions(n, random_plans=True)
@@ -266,9 +266,9 @@ def test_slates_keep_to_plans_and_repeat_nothing(
 
 @pytest.mark.parametrize("name", bandits.BASELINES)
 def test_context_free_bandits_show_nothing_twice_in_a_session(
-    name: str, log_model: LogModel, sessions: Sessions
+    name: str, ctr_model: CTRModel, sessions: Sessions
 ) -> None:
-    act, env = ALL[name](Lesson(sessions(4), log_model, 80, 0)), sessions(5)
+    act, env = ALL[name](TrainingTask(sessions(4), ctr_model, 80, 0)), sessions(5)
     observations, _ = env.reset(seed=0)
     seen: list[set[int]] = [set() for _ in range(5)]
     for _ in range(30):
@@ -281,7 +281,7 @@ def test_context_free_bandits_show_nothing_twice_in_a_session(
 
 @pytest.mark.parametrize("name", ALL)
 def test_they_find_what_people_like(
-    name: str, log_model: LogModel, sessions: Sessions, small_data: SessionData
+    name: str, ctr_model: CTRModel, sessions: Sessions, small_data: SessionData
 ) -> None:
     """Everybody clicks on six categories that the log has as no better than the others, and on nothing else."""
     category = small_data.catalog.category
@@ -291,22 +291,22 @@ def test_they_find_what_people_like(
     response = MatrixResponse(np.ascontiguousarray(table), small_data.log.behaviours)
     chosen: dict[str, Any] = {"log_weight": 0.01} if name in bandits.BASELINES else {"strength": 1.0}
     chosen |= {"width": 0.5} if "ucb" in name else {"epsilon": 0.3} if "epsilon" in name else {"scale": 0.5}
-    before = ALL[name](Lesson(sessions(8), log_model, 0, 0, chosen))
+    before = ALL[name](TrainingTask(sessions(8), ctr_model, 0, 0, chosen))
     env = sessions(8, response=response, quit_rule="never")
-    after = ALL[name](Lesson(env, log_model, 1600, 0, chosen))
+    after = ALL[name](TrainingTask(env, ctr_model, 1600, 0, chosen))
     observations, _ = sessions(8).reset(seed=1)
     assert liked[after(observations)].mean() > 0.9 > 0.7 > liked[before(observations)].mean()
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_luck_comes_from_the_seed_and_learning_ends(name: str, log_model: LogModel, sessions: Sessions) -> None:
+def test_luck_comes_from_the_seed_and_learning_ends(name: str, ctr_model: CTRModel, sessions: Sessions) -> None:
     def served(seed: int) -> NDArray[Any]:
-        act = ALL[name](Lesson(sessions(4), log_model, 60, seed))
+        act = ALL[name](TrainingTask(sessions(4), ctr_model, 60, seed))
         return np.concatenate([act(observed(sessions(n), 2)) for n in (3, 5)])
 
     first = served(0)
     assert np.array_equal(first, served(0))
-    act = ALL[name](Lesson(sessions(4), log_model, 60, 0))
+    act = ALL[name](TrainingTask(sessions(4), ctr_model, 60, 0))
     observations = observed(sessions(3), 2)
     again = [act(observations) for _ in range(5)]
     alike = all(np.array_equal(slates, again[0]) for slates in again)
@@ -314,12 +314,12 @@ def test_luck_comes_from_the_seed_and_learning_ends(name: str, log_model: LogMod
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_unknown_setting_is_named(name: str, log_model: LogModel, sessions: Sessions) -> None:
+def test_an_unknown_setting_is_named(name: str, ctr_model: CTRModel, sessions: Sessions) -> None:
     with pytest.raises(ValueError, match="there is no setting 'boldness'"):
-        ALL[name](Lesson(sessions(2), log_model, 0, 0, {"boldness": 2}))
+        ALL[name](TrainingTask(sessions(2), ctr_model, 0, 0, {"boldness": 2}))
 
 
-def test_what_is_searched_are_settings(log_model: LogModel, sessions: Sessions) -> None:
+def test_what_is_searched_are_settings(ctr_model: CTRModel, sessions: Sessions) -> None:
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     spaces = {**bandits.SPACES, **linear_bandits.SPACES}
@@ -327,4 +327,4 @@ def test_what_is_searched_are_settings(log_model: LogModel, sessions: Sessions) 
     for name, space in spaces.items():
         drawn = space(optuna.create_study().ask())
         assert drawn
-        ALL[name](Lesson(sessions(2), log_model, 0, 0, drawn))
+        ALL[name](TrainingTask(sessions(2), ctr_model, 0, 0, drawn))

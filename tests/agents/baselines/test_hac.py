@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rapport.agents.baselines import hac as module
-from rapport.agents.baselines.click_prior import LogModel
-from rapport.agents.baselines.hac import DEFAULTS, Hac, Replay, hac, new_hac
-from rapport.agents.baselines.task import Lesson
+from rapport.agents.baselines.click_prior import CTRModel
+from rapport.agents.baselines.hac import DEFAULTS, Hac, ReplayBuffer, hac, new_hac
+from rapport.agents.baselines.task import TrainingTask
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.response.base import MatrixResponse
@@ -25,14 +25,14 @@ Batch = tuple[torch.Tensor, ...]
 
 
 @pytest.fixture
-def log_model(untrained_model: LogModel) -> LogModel:
+def ctr_model(untrained_model: CTRModel) -> CTRModel:
     return untrained_model
 
 
 @pytest.fixture
-def agent(log_model: LogModel) -> Hac:
+def agent(ctr_model: CTRModel) -> Hac:
     """All networks drawn apart, the targets too."""
-    agent = new_hac(log_model, {**DEFAULTS, "gamma": 0.7, "align": 0.3, "supervise": 0.6, "radius": 0.5}, seed=0)
+    agent = new_hac(ctr_model, {**DEFAULTS, "gamma": 0.7, "align": 0.3, "supervise": 0.6, "radius": 0.5}, seed=0)
     torch.manual_seed(1)
     for network in (agent.actor, agent.critic, agent.actor_target, agent.critic_target):
         for parameter in network.parameters():
@@ -41,9 +41,9 @@ def agent(log_model: LogModel) -> Hac:
 
 
 @pytest.fixture
-def batch(log_model: LogModel) -> Batch:
+def batch(ctr_model: CTRModel) -> Batch:
     rng = np.random.default_rng(2)
-    n, width, action_width = 5, log_model.width, log_model.items.shape[1] + 1
+    n, width, action_width = 5, ctr_model.width, ctr_model.items.shape[1] + 1
     return (
         torch.tensor(rng.normal(size=(n, width)), dtype=torch.float32),
         torch.tensor(rng.uniform(-1, 1, (n, action_width)), dtype=torch.float32),
@@ -56,12 +56,12 @@ def batch(log_model: LogModel) -> Batch:
 
 
 def slow_z(agent: Hac, state: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-    return agent.log_model.weights(state[None])[0] + 0.5 * action
+    return agent.ctr_model.weights(state[None])[0] + 0.5 * action
 
 
 def slow_pooled(agent: Hac, state: torch.Tensor, slate: list[int]) -> torch.Tensor:
-    log = agent.log_model.weights(state[None])[0]
-    mean = sum(agent.log_model.items[i] for i in slate) / len(slate)
+    log = agent.ctr_model.weights(state[None])[0]
+    mean = sum(agent.ctr_model.items[i] for i in slate) / len(slate)
     assert isinstance(mean, torch.Tensor)
     return torch.cat([mean / mean.pow(2).sum().sqrt() * log[:-1].pow(2).sum().sqrt(), log[-1:]])
 
@@ -93,7 +93,7 @@ def test_the_actors_loss_is_value_alignment_and_clicks(agent: Hac, batch: Batch)
         wanted -= agent.critic(torch.cat([state[b], z]))[0] / 5
         wanted += 0.3 * (z - slow_pooled(agent, state[b], slate[b].tolist())).pow(2).mean() / 5
         for item, click in zip(slate[b].tolist(), clicks[b].tolist(), strict=True):
-            chance = 1 / (1 + torch.exp(-(z[:-1] @ agent.log_model.items[item] / 8**0.5 + z[-1])))
+            chance = 1 / (1 + torch.exp(-(z[:-1] @ agent.ctr_model.items[item] / 8**0.5 + z[-1])))
             wanted -= 0.6 * torch.log(chance if click else 1 - chance) / 30
     torch.testing.assert_close(agent.actor_loss(batch), wanted)
 
@@ -109,7 +109,7 @@ def test_what_follows_an_end_does_not_matter(agent: Hac, batch: Batch) -> None:
 
 
 def test_a_gradient_step_moves_each_network_by_its_own_loss(agent: Hac, batch: Batch) -> None:
-    networks = {"actor": agent.actor, "critic": agent.critic, "log model": agent.log_model.policy}
+    networks = {"actor": agent.actor, "critic": agent.critic, "log model": agent.ctr_model.policy}
     before = {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
     target = next(agent.critic_target.parameters()).detach().clone()
     agent.learn(batch)
@@ -118,43 +118,43 @@ def test_a_gradient_step_moves_each_network_by_its_own_loss(agent: Hac, batch: B
         for name, network in networks.items()
     }
     assert moved["actor"] and moved["critic"]
-    assert all(torch.equal(p, q) for p, q in zip(agent.log_model.policy.parameters(), before["log model"], strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(agent.ctr_model.policy.parameters(), before["log model"], strict=True))
     online = next(agent.critic.parameters()).detach()
     torch.testing.assert_close(next(agent.critic_target.parameters()).detach(), 0.99 * target + 0.01 * online)
 
 
-def test_the_first_actions_are_the_logs_own(log_model: LogModel, sessions: Sessions) -> None:
-    agent = new_hac(log_model, dict(DEFAULTS), seed=0)
-    states = log_model.states(sessions(9, random_plans=True).reset(seed=0)[0])
+def test_the_first_actions_are_the_logs_own(ctr_model: CTRModel, sessions: Sessions) -> None:
+    agent = new_hac(ctr_model, dict(DEFAULTS), seed=0)
+    states = ctr_model.states(sessions(9, random_plans=True).reset(seed=0)[0])
     assert agent.actor(states).abs().max() < 0.05
 
 
 def test_the_replay_keeps_the_newest_in_the_oldests_place() -> None:
-    replay = Replay(5, 2, 3, 2)
+    replay = ReplayBuffer(5, 2, 3, 2)
     for start in (0, 3, 6):  # 9 transitions told apart by their rewards
         number = np.arange(start, start + 3, dtype=np.float32)
         wide = [np.repeat(number[:, None], size, axis=1) for size in (2, 3, 2, 2)]
         replay.add(*wide, number, wide[0], np.ones(3, bool))
-    state, action, slate, clicks, reward, after, going_on = replay.draw(400, np.random.default_rng(0))
+    state, action, slate, clicks, reward, after, going_on = replay.sample(400, np.random.default_rng(0))
     assert set(reward.tolist()) == {4.0, 5.0, 6.0, 7.0, 8.0}
     assert all(torch.equal(part[:, -1].float(), reward) for part in (state, action, slate, clicks, after))
     assert (going_on == 1).all()
 
 
 def test_it_remembers_sessions_as_they_were_lived(
-    sessions: Sessions, log_model: LogModel, monkeypatch: pytest.MonkeyPatch
+    sessions: Sessions, ctr_model: CTRModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The state after a slate is the next one's, or, at an end, the last of the old session, which does not go on."""
     added: list[tuple[Any, ...]] = []
-    add = Replay.add
+    add = ReplayBuffer.add
 
-    def watched(self: Replay, *parts: Any) -> None:
+    def watched(self: ReplayBuffer, *parts: Any) -> None:
         added.append(tuple(np.array(part) for part in parts))
         add(self, *parts)
 
-    monkeypatch.setattr(module.Replay, "add", watched)
-    hac(Lesson(sessions(4, random_plans=True), log_model, 4 * 30, 0))
-    age = log_model.policy.encoder.features_dim
+    monkeypatch.setattr(module.ReplayBuffer, "add", watched)
+    hac(TrainingTask(sessions(4, random_plans=True), ctr_model, 4 * 30, 0))
+    age = ctr_model.policy.encoder.features_dim
     ends = 0
     for (_, _, slate, clicks, reward, after, going_on), (following, *_) in pairwise(added):
         assert all(len(set(row)) == 6 for row in slate.tolist())
@@ -166,30 +166,32 @@ def test_it_remembers_sessions_as_they_were_lived(
 
 
 def test_the_same_seed_makes_the_same_slates_within_the_plans(
-    small_data: SessionData, sessions: Sessions, log_model: LogModel, monkeypatch: pytest.MonkeyPatch
+    small_data: SessionData, sessions: Sessions, ctr_model: CTRModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "WARM_UP", 40)
-    before = {k: v.clone() for k, v in log_model.policy.state_dict().items()}
+    before = {k: v.clone() for k, v in ctr_model.policy.state_dict().items()}
     shown = []
     for seed in (3, 3, 4):
         act = hac(
-            Lesson(sessions(4, random_plans=True), log_model, 100, seed, {"learning_rate": 1e-2, "batch_size": 16})
+            TrainingTask(
+                sessions(4, random_plans=True), ctr_model, 100, seed, {"learning_rate": 1e-2, "batch_size": 16}
+            )
         )
         observations, _ = sessions(20, random_plans=True).reset(seed=1)
         slates = act(observations)
         assert observations["plan"][np.arange(20)[:, None], small_data.catalog.category[slates]].all()
         shown.append(slates.tolist())
     assert shown[0] == shown[1] != shown[2]
-    assert all(torch.equal(v, before[k]) for k, v in log_model.policy.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in ctr_model.policy.state_dict().items())
 
 
-def test_an_unknown_setting_is_named(sessions: Sessions, log_model: LogModel) -> None:
+def test_an_unknown_setting_is_named(sessions: Sessions, ctr_model: CTRModel) -> None:
     with pytest.raises(ValueError, match="there is no setting 'warmth'; choose of: learning_rate"):
-        hac(Lesson(sessions(4, random_plans=True), log_model, 64, 0, {"warmth": 1}))
+        hac(TrainingTask(sessions(4, random_plans=True), ctr_model, 64, 0, {"warmth": 1}))
 
 
 def test_it_learns_which_items_people_click(
-    small_data: SessionData, sessions: Sessions, log_model: LogModel, monkeypatch: pytest.MonkeyPatch
+    small_data: SessionData, sessions: Sessions, ctr_model: CTRModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """People who click on the items of some categories only; the log model knows nothing of it."""
     monkeypatch.setattr(module, "WARM_UP", 160)
@@ -200,6 +202,6 @@ def test_it_learns_which_items_people_click(
     settings = {"learning_rate": 3e-3, "gamma": 0.0, "noise": 0.5, "supervise": 1.0, "batch_size": 64}
     shares = []
     for transitions in (0, 1_600):
-        act = hac(Lesson(sessions(16, response=response), log_model, transitions, 0, settings))
+        act = hac(TrainingTask(sessions(16, response=response), ctr_model, transitions, 0, settings))
         shares.append(liked[act(sessions(100, response=response).reset(seed=5)[0])].mean())
     assert shares[1] > shares[0] + 0.3

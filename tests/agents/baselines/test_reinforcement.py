@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode
 from sb3_contrib import MaskablePPO
 
 from rapport.agents.baselines import reinforcement
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.hac import DEFAULTS as HAC
 from rapport.agents.baselines.hac import hac
 from rapport.agents.baselines.novelty import NoveltyReward, popularity_bonus, quality_bonus
@@ -26,8 +26,8 @@ from rapport.agents.baselines.state_env import (
     hyper_action_chooser,
     hyper_action_space,
 )
-from rapport.agents.baselines.task import Baseline, Lesson, settings_of
-from rapport.agents.lerl import LowLevel, first_policy, new_agent, slate_policy
+from rapport.agents.baselines.task import Baseline, TrainingTask, settings_of
+from rapport.agents.lerl import PPOConfig, new_agent, pretrain_policy, slate_policy
 from rapport.agents.planning.controls import NoPlanner, RotationPlanner
 from rapport.agents.planning.planner import Planner
 from rapport.agents.planning.wrapper import PlannedVectorEnv
@@ -78,17 +78,17 @@ def sessions(small_data: SessionData, loved: int) -> Sessions:
 
 
 @pytest.fixture
-def log_model(small_data: SessionData, sessions: Sessions) -> LogModel:
+def ctr_model(small_data: SessionData, sessions: Sessions) -> CTRModel:
     encoder = EncoderSettings(item_width=8, width=16, feed_forward=16, heads=2, window=12)
-    settings = LowLevel(encoder=encoder, warm_start=None, n_envs=16, n_steps=5, batch_size=20)
+    settings = PPOConfig(encoder=encoder, warm_start=None, n_envs=16, n_steps=5, batch_size=20)
     agent = new_agent(sessions(), settings, seed=0)
-    first_policy(agent, small_data, settings, seed=0)
-    return LogModel(slate_policy(agent), small_data, 6)
+    pretrain_policy(agent, small_data, settings, seed=0)
+    return CTRModel(slate_policy(agent), small_data, 6)
 
 
-def test_the_log_model_scores_as_its_policy_does(log_model: LogModel, sessions: Sessions) -> None:
+def test_the_log_model_scores_as_its_policy_does(ctr_model: CTRModel, sessions: Sessions) -> None:
     observations, _ = sessions().reset(seed=0)
-    policy = log_model.policy
+    policy = ctr_model.policy
     tensors: Any = policy.obs_to_tensor({**observations, "plan": np.zeros_like(observations["plan"])})[0]
     with torch.no_grad():
         states = policy.encoder.encode(
@@ -97,20 +97,20 @@ def test_the_log_model_scores_as_its_policy_does(log_model: LogModel, sessions: 
             tensors["history_feedback"].reshape(16, 18, -1)[:, -12:],
         )
         weights = policy.mean_action(torch.cat([states, torch.zeros(16, policy.features_dim - states.shape[1])], 1))
-    scores = (weights[:, :-1] @ log_model.items.T) / math.sqrt(8) + weights[:, -1:]
-    torch.testing.assert_close(log_model.click_scores(observations), scores)
+    scores = (weights[:, :-1] @ ctr_model.items.T) / math.sqrt(8) + weights[:, -1:]
+    torch.testing.assert_close(ctr_model.click_scores(observations), scores)
 
 
-def test_action_zero_is_the_logs_own_slate(log_model: LogModel, sessions: Sessions) -> None:
-    env = StateEnv(sessions(), log_model, hyper_action_space(log_model), hyper_action_chooser(log_model, 2.0))
+def test_action_zero_is_the_logs_own_slate(ctr_model: CTRModel, sessions: Sessions) -> None:
+    env = StateEnv(sessions(), ctr_model, hyper_action_space(ctr_model), hyper_action_chooser(ctr_model, 2.0))
     env.reset(seed=0)
-    scores = log_model.click_scores(env._seen).numpy()
+    scores = ctr_model.click_scores(env._seen).numpy()
     np.testing.assert_array_equal(env.slates(np.zeros((16, 9), np.float32)), np.argsort(-scores, axis=1)[:, :6])
 
 
-def test_last_states_are_those_of_the_sessions_that_ended(log_model: LogModel, sessions: Sessions) -> None:
+def test_last_states_are_those_of_the_sessions_that_ended(ctr_model: CTRModel, sessions: Sessions) -> None:
     planned = sessions()
-    env = StateEnv(planned, log_model, hyper_action_space(log_model), hyper_action_chooser(log_model, 1.0))
+    env = StateEnv(planned, ctr_model, hyper_action_space(ctr_model), hyper_action_chooser(ctr_model, 1.0))
     env.reset(seed=0)
     seen: dict[str, Any] = {}
     inner = planned.step
@@ -120,17 +120,17 @@ def test_last_states_are_those_of_the_sessions_that_ended(log_model: LogModel, s
     assert (terminated | truncated).all()
     for row in range(16):
         own = {name: value[None] for name, value in seen["result"][4]["final_obs"][row].items()}
-        np.testing.assert_allclose(info["final_obs"][row], log_model.states(own)[0].numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(info["final_obs"][row], ctr_model.states(own)[0].numpy(), rtol=1e-4, atol=1e-5)
     assert not np.allclose(np.stack(info["final_obs"]), states)
 
 
 def test_a_category_fills_its_slate_and_plans_are_obeyed(
-    small_data: SessionData, log_model: LogModel, sessions: Sessions
+    small_data: SessionData, ctr_model: CTRModel, sessions: Sessions
 ) -> None:
     category = small_data.catalog.category
-    env = StateEnv(sessions(), log_model, category_space(log_model), category_chooser(log_model))
+    env = StateEnv(sessions(), ctr_model, category_space(ctr_model), category_chooser(ctr_model))
     env.reset(seed=0)
-    scores = log_model.click_scores(env._seen).numpy()
+    scores = ctr_model.click_scores(env._seen).numpy()
     for chosen in range(small_data.catalog.n_categories):
         slates = env.slates(np.full(16, chosen))
         members = np.flatnonzero(category == chosen)
@@ -138,16 +138,16 @@ def test_a_category_fills_its_slate_and_plans_are_obeyed(
         np.testing.assert_array_equal(slates[:, : best.shape[1]], best)
         assert all(len(set(slate)) == 6 for slate in slates.tolist())
     planner = RotationPlanner(small_data.catalog.category_sizes, np.random.default_rng(0))
-    planned = StateEnv(sessions(planner=planner), log_model, category_space(log_model), category_chooser(log_model))
+    planned = StateEnv(sessions(planner=planner), ctr_model, category_space(ctr_model), category_chooser(ctr_model))
     planned.reset(seed=0)
     allowed = planned._seen["plan"].astype(bool)[:, category]
     assert np.take_along_axis(allowed, planned.slates(np.zeros(16, int)), axis=1).all()
 
 
 def test_masks_leave_out_what_was_just_shown_and_what_is_too_small(
-    small_data: SessionData, log_model: LogModel, sessions: Sessions, loved: int
+    small_data: SessionData, ctr_model: CTRModel, sessions: Sessions, loved: int
 ) -> None:
-    env = StateEnv(sessions(), log_model, category_space(log_model), category_chooser(log_model))
+    env = StateEnv(sessions(), ctr_model, category_space(ctr_model), category_chooser(ctr_model))
     env.reset(seed=0)
     large = small_data.catalog.category_sizes >= 6
     np.testing.assert_array_equal(env.action_masks(), np.tile(large, (16, 1)))
@@ -156,12 +156,12 @@ def test_masks_leave_out_what_was_just_shown_and_what_is_too_small(
     expected[loved] = False
     np.testing.assert_array_equal(env.action_masks(), np.tile(expected, (16, 1)))
     only = {**env._seen, "plan": np.eye(len(large), dtype=np.int8)[np.full(16, loved)]}
-    assert (category_masks(log_model, only) == np.eye(len(large), dtype=bool)[loved]).all()
+    assert (category_masks(ctr_model, only) == np.eye(len(large), dtype=bool)[loved]).all()
 
 
-def test_masked_ppo_never_chooses_outside_its_masks(log_model: LogModel, sessions: Sessions) -> None:
+def test_masked_ppo_never_chooses_outside_its_masks(ctr_model: CTRModel, sessions: Sessions) -> None:
     """Sb3-contrib reads the masks through the bridge: each row's own, at the time of its choice."""
-    env = StateEnv(sessions(), log_model, category_space(log_model), category_chooser(log_model))
+    env = StateEnv(sessions(), ctr_model, category_space(ctr_model), category_chooser(ctr_model))
     inner, choices, differ = env.step, [], False
 
     def step(actions: Any) -> Any:
@@ -177,10 +177,10 @@ def test_masked_ppo_never_chooses_outside_its_masks(log_model: LogModel, session
 
 
 def test_random_categories_are_drawn_alike_from_the_masks(
-    log_model: LogModel, sessions: Sessions, small_data: SessionData
+    ctr_model: CTRModel, sessions: Sessions, small_data: SessionData
 ) -> None:
     large = np.flatnonzero(small_data.catalog.category_sizes >= 6)
-    act, env = reinforcement.random_category(Lesson(sessions(), log_model, 0, 0)), sessions(400)
+    act, env = reinforcement.random_category(TrainingTask(sessions(), ctr_model, 0, 0)), sessions(400)
     observations, _ = env.reset(seed=0)
     last = np.full(400, -1)
     for _ in range(3):
@@ -227,7 +227,7 @@ def share_loved(act: Any, env: PlannedVectorEnv, loved: int) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNERS)
 def test_it_learns_what_is_clicked_and_repeats_itself_for_a_seed(
-    name: str, sessions: Sessions, log_model: LogModel, loved: int
+    name: str, sessions: Sessions, ctr_model: CTRModel, loved: int
 ) -> None:
     quick: dict[str, dict[str, Any]] = {
         "ddpg": {"radius": 3.0, "gradient_steps": 3, "learning_rate": 1e-3},
@@ -238,10 +238,10 @@ def test_it_learns_what_is_clicked_and_repeats_itself_for_a_seed(
         "plackett-luce": {"batch_size": 80, "temperature": 0.5},
         "masked-ppo": {"batch_size": 80},
     }
-    before = share_loved(lambda o: log_model.click_scores(o).topk(6, dim=1).indices.numpy(), sessions(32), loved)
+    before = share_loved(lambda o: ctr_model.click_scores(o).topk(6, dim=1).indices.numpy(), sessions(32), loved)
     shares, slates = [], []
     for _ in range(2):
-        act = LEARNERS[name](Lesson(sessions(), log_model, 4_000, 3, quick.get(name, {})))
+        act = LEARNERS[name](TrainingTask(sessions(), ctr_model, 4_000, 3, quick.get(name, {})))
         env = sessions(32)
         slates.append(act(env.reset(seed=7)[0]))
         shares.append(share_loved(act, env, loved))

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.reranking import BASELINES, SPACES, greedy_map, marginal_slates, unexplained
-from rapport.agents.baselines.task import Lesson
+from rapport.agents.baselines.task import TrainingTask
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 
@@ -25,8 +25,8 @@ Array = NDArray[Any]
 
 
 @pytest.fixture
-def lesson(log_model: LogModel, sessions: Callable[..., PlannedVectorEnv]) -> Callable[..., Lesson]:
-    return lambda **chosen: Lesson(sessions(4, random_plans=True), log_model, 0, 0, chosen)
+def task(ctr_model: CTRModel, sessions: Callable[..., PlannedVectorEnv]) -> Callable[..., TrainingTask]:
+    return lambda **chosen: TrainingTask(sessions(4, random_plans=True), ctr_model, 0, 0, chosen)
 
 
 def observed(env: PlannedVectorEnv, steps: int) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def observed(env: PlannedVectorEnv, steps: int) -> dict[str, Any]:
     return observations
 
 
-def likeness_of(model: LogModel, one: int, other: int, share: float) -> float:
+def likeness_of(model: CTRModel, one: int, other: int, share: float) -> float:
     a, b = model.items[one].double().numpy(), model.items[other].double().numpy()
     cosine = float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     return share * float(model.category[one] == model.category[other]) + (1 - share) * (1 + cosine) / 2
@@ -114,11 +114,11 @@ def test_what_is_unexplained_is_the_process_given_items(seed: int, gone: list[bo
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_dpp_slates_are_brute_force_on_its_kernel(
-    lesson: Callable[..., Lesson], sessions: Callable[..., PlannedVectorEnv], steps: int
+    task: Callable[..., TrainingTask], sessions: Callable[..., PlannedVectorEnv], steps: int
 ) -> None:
-    taught = lesson(quality=0.7, category_share=0.4, memory=0.0, candidates=40)
+    taught = task(quality=0.7, category_share=0.4, memory=0.0, candidates=40)
     observations = observed(sessions(3), steps)
-    model = taught.log_model
+    model = taught.ctr_model
     scores = model.click_scores(observations).double().numpy()
     for row, slate in enumerate(BASELINES["dpp"](taught)(observations)):
         items = np.argsort(-scores[row])[:40]
@@ -151,11 +151,11 @@ def test_marginal_slates_are_a_plain_loop(seed: int, relevance: float, k: int) -
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_mmr_counts_the_slate_just_shown(
-    lesson: Callable[..., Lesson], sessions: Callable[..., PlannedVectorEnv], steps: int
+    task: Callable[..., TrainingTask], sessions: Callable[..., PlannedVectorEnv], steps: int
 ) -> None:
-    taught = lesson(relevance=0.6, category_share=0.3, memory=0.8)
+    taught = task(relevance=0.6, category_share=0.3, memory=0.8)
     observations = observed(sessions(3), steps)
-    model = taught.log_model
+    model = taught.ctr_model
     chance = torch.sigmoid(model.click_scores(observations).double()).numpy()
     slates = BASELINES["mmr"](taught)(observations)
     for row in range(3):
@@ -178,11 +178,11 @@ def test_mmr_counts_the_slate_just_shown(
 def test_slates_keep_to_plans_and_repeat_nothing(
     name: str,
     chosen: dict[str, float],
-    lesson: Callable[..., Lesson],
+    task: Callable[..., TrainingTask],
     sessions: Callable[..., PlannedVectorEnv],
     small_data: SessionData,
 ) -> None:
-    act = BASELINES[name](lesson(**chosen))
+    act = BASELINES[name](task(**chosen))
     for n in (1, 7):
         env = sessions(n, random_plans=True)
         observations, _ = env.reset(seed=0)
@@ -195,8 +195,8 @@ def test_slates_keep_to_plans_and_repeat_nothing(
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_sessions_are_left_alone(name: str, lesson: Callable[..., Lesson], monkeypatch: pytest.MonkeyPatch) -> None:
-    taught = lesson()
+def test_sessions_are_left_alone(name: str, task: Callable[..., TrainingTask], monkeypatch: pytest.MonkeyPatch) -> None:
+    taught = task()
     for verb in ("reset", "step"):
         monkeypatch.setattr(taught.sessions, verb, lambda *_, **__: pytest.fail("the sessions were touched"))
     BASELINES[name](taught)
@@ -204,23 +204,23 @@ def test_sessions_are_left_alone(name: str, lesson: Callable[..., Lesson], monke
 
 @pytest.mark.parametrize(("name", "chosen"), [("mmr", {"relevance": 1.0}), ("dpp", {"quality": 1e4})])
 def test_relevance_alone_is_greedy(
-    name: str, chosen: dict[str, float], lesson: Callable[..., Lesson], sessions: Callable[..., PlannedVectorEnv]
+    name: str, chosen: dict[str, float], task: Callable[..., TrainingTask], sessions: Callable[..., PlannedVectorEnv]
 ) -> None:
     observations = observed(sessions(5), 3)
-    got, best = BASELINES[name](lesson(**chosen))(observations), BASELINES["greedy"](lesson())(observations)
+    got, best = BASELINES[name](task(**chosen))(observations), BASELINES["greedy"](task())(observations)
     assert np.array_equal(got, best)
-    varied = BASELINES[name](lesson())(observations)
+    varied = BASELINES[name](task())(observations)
     assert not np.array_equal(varied, best)
 
 
 def test_rerankers_show_more_categories(
-    lesson: Callable[..., Lesson], sessions: Callable[..., PlannedVectorEnv], small_data: SessionData
+    task: Callable[..., TrainingTask], sessions: Callable[..., PlannedVectorEnv], small_data: SessionData
 ) -> None:
     observations = observed(sessions(16), 3)
     category = small_data.catalog.category
 
     def kinds(name: str, **chosen: float) -> float:
-        slates = BASELINES[name](lesson(**chosen))(observations)
+        slates = BASELINES[name](task(**chosen))(observations)
         return float(np.mean([len(set(category[slate])) for slate in slates]))
 
     assert kinds("mmr", relevance=0.2, category_share=1.0) > kinds("greedy") + 0.5
@@ -228,15 +228,15 @@ def test_rerankers_show_more_categories(
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_an_unknown_setting_is_named(name: str, lesson: Callable[..., Lesson]) -> None:
+def test_an_unknown_setting_is_named(name: str, task: Callable[..., TrainingTask]) -> None:
     with pytest.raises(ValueError, match="there is no setting 'boldness'"):
-        BASELINES[name](lesson(boldness=2))
+        BASELINES[name](task(boldness=2))
 
 
-def test_what_is_searched_are_settings(lesson: Callable[..., Lesson]) -> None:
+def test_what_is_searched_are_settings(task: Callable[..., TrainingTask]) -> None:
     optuna = pytest.importorskip("optuna")
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for name, space in SPACES.items():
         drawn = space(optuna.create_study().ask())
         assert drawn
-        BASELINES[name](lesson(**drawn))
+        BASELINES[name](task(**drawn))

@@ -12,7 +12,7 @@ from rapport.agents.llm import Budget, CachedLLM, ScriptedLLM
 from rapport.agents.planning.controls import GreedyRotationPlanner, NoPlanner
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.llm_planner import LLMPlanner
-from rapport.agents.planning.memory import SimilarSessions, tastes
+from rapport.agents.planning.memory import SimilarSessions, preferences
 from rapport.agents.planning.planner import FinishedSession, SessionViews
 from rapport.agents.planning.prompts import NAMES as PROMPTS
 from rapport.agents.planning.prompts import Prompt, load_prompt
@@ -206,7 +206,7 @@ def test_the_critic_looks_back_on_one_in_so_many() -> None:
     for first in (0, 2, 3, 7):
         critic.reflect([session_of(user, user) for user in range(first, {0: 2, 2: 3, 3: 7, 7: 8}[first])])
     assert [entry.user for entry in pool.entries()] == [0, 3, 6]
-    with pytest.raises(ValueError, match="every, the sessions of which one is looked back on, must be at least 1"):
+    with pytest.raises(ValueError, match="every, the sessions of which one is reflected on, must be at least 1"):
         LLMCritic(llm, pool, NAMES, every=0)
 
 
@@ -285,14 +285,14 @@ def test_any_server_trouble_ends_in_a_counted_fallback(serve: Callable[..., Any]
 
 
 def test_similar_sessions_are_recalled(small_data: SessionData) -> None:
-    taste = tastes(small_data)
-    users = np.flatnonzero(np.abs(taste).sum(axis=1) > 0)[:12]
+    preference = preferences(small_data)
+    users = np.flatnonzero(np.abs(preference).sum(axis=1) > 0)[:12]
     pool = ReflectionPool()
     for user in users:
         pool.add(f"about user {user}", 3.0, int(user))
     recalled = SimilarSessions(pool, small_data, n=2).recall(users)
     for user, texts in zip(users, recalled, strict=True):
-        likeness = {other: float(taste[user] @ taste[other]) for other in users}
+        likeness = {other: float(preference[user] @ preference[other]) for other in users}
         wanted = sorted(likeness.values(), reverse=True)[:2]
         assert texts[0] == f"about user {user}"
         assert [likeness[int(text.split()[-1])] for text in texts] == pytest.approx(wanted)
@@ -302,7 +302,7 @@ def test_without_reflections_nothing_is_recalled(small_data: SessionData) -> Non
     assert SimilarSessions(ReflectionPool(), small_data).recall(np.arange(3)) == [[], [], []]
 
 
-def test_tastes_are_clicks_beyond_what_is_expected(small_data: SessionData) -> None:
+def test_preferences_are_clicks_beyond_what_is_expected(small_data: SessionData) -> None:
     log, category = small_data.log, small_data.catalog.category
     shape = (small_data.population.n_users, small_data.catalog.n_categories)
     seen, clicked = np.zeros(shape), np.zeros(shape)
@@ -312,4 +312,4 @@ def test_tastes_are_clicks_beyond_what_is_expected(small_data: SessionData) -> N
             clicked[user, category[item]] += click
     beyond = clicked - seen * clicked.sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     lengths = np.linalg.norm(beyond, axis=1)
-    np.testing.assert_allclose(tastes(small_data) * lengths[:, None], beyond, atol=1e-9)
+    np.testing.assert_allclose(preferences(small_data) * lengths[:, None], beyond, atol=1e-9)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from stable_baselines3 import PPO
 
-from rapport.agents.baselines.click_prior import LogModel
+from rapport.agents.baselines.click_prior import CTRModel
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
-from rapport.agents.baselines.task import Lesson
+from rapport.agents.baselines.task import TrainingTask
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
 from rapport.agents.policies.plackett_luce import EXCLUDED, PlackettLuce, PlackettLucePolicy
@@ -30,7 +30,7 @@ ENCODER = EncoderSettings(item_width=8, width=16, feed_forward=16, window=12)
 
 
 @pytest.fixture
-def log_model(untrained_model: LogModel) -> LogModel:
+def ctr_model(untrained_model: CTRModel) -> CTRModel:
     return untrained_model
 
 
@@ -136,7 +136,7 @@ def test_the_mode_is_the_likeliest_slate() -> None:
 
 
 def test_the_logits_are_the_log_models_scores_over_the_temperature(
-    small_data: SessionData, sessions: Sessions, log_model: LogModel
+    small_data: SessionData, sessions: Sessions, ctr_model: CTRModel
 ) -> None:
     env = sessions(4, random_plans=True)
     policy = PlackettLucePolicy(
@@ -147,16 +147,16 @@ def test_the_logits_are_the_log_models_scores_over_the_temperature(
         small_data.catalog.category,
         0.25,
     )
-    weights = {k: v for k, v in log_model.policy.state_dict().items() if k != "log_std"}
+    weights = {k: v for k, v in ctr_model.policy.state_dict().items() if k != "log_std"}
     policy.load_state_dict({**weights, "log_temperature": policy.log_temperature})
     policy.set_training_mode(False)
     observations, _ = env.reset(seed=0)
     seen: Any = policy.obs_to_tensor(observations)[0]
-    allowed = torch.from_numpy(observations["plan"] == 1)[:, log_model.category]
+    allowed = torch.from_numpy(observations["plan"] == 1)[:, ctr_model.category]
     assert (~allowed).any()
     with torch.no_grad():
         logits = policy.slates(policy.extract_features(seen), seen["plan"]).logits  # type: ignore[arg-type]
-    torch.testing.assert_close(logits[allowed], (log_model.click_scores(observations) / 0.25)[allowed])
+    torch.testing.assert_close(logits[allowed], (ctr_model.click_scores(observations) / 0.25)[allowed])
     assert (logits[~allowed] == EXCLUDED).all()
 
 
@@ -196,27 +196,27 @@ def test_actor_temperature_and_critic_learn(small_data: SessionData, sessions: S
 # --- the baseline -----------------------------------------------------------------------------------------------------
 
 
-def test_the_same_seed_makes_the_same_slates_for_any_number_of_users(sessions: Sessions, log_model: LogModel) -> None:
-    before = {k: v.clone() for k, v in log_model.policy.state_dict().items()}
+def test_the_same_seed_makes_the_same_slates_for_any_number_of_users(sessions: Sessions, ctr_model: CTRModel) -> None:
+    before = {k: v.clone() for k, v in ctr_model.policy.state_dict().items()}
     shown = []
     for seed in (3, 3, 4):
-        lesson = Lesson(sessions(4, random_plans=True), log_model, 64, seed, {"n_steps": 8, "batch_size": 16})
-        act = plackett_luce_ppo(lesson)
+        task = TrainingTask(sessions(4, random_plans=True), ctr_model, 64, seed, {"n_steps": 8, "batch_size": 16})
+        act = plackett_luce_ppo(task)
         torch.manual_seed(len(shown))  # what anybody else draws does not matter
         many, _ = sessions(9, random_plans=True).reset(seed=1)
         few, _ = sessions(2, random_plans=True).reset(seed=1)
         shown.append([act(many).tolist(), act(few).tolist()])
         assert [len(slates) for slates in shown[-1]] == [9, 2]
     assert shown[0] == shown[1] != shown[2]
-    assert all(torch.equal(v, before[k]) for k, v in log_model.policy.state_dict().items())
+    assert all(torch.equal(v, before[k]) for k, v in ctr_model.policy.state_dict().items())
 
 
-def test_an_unknown_setting_is_named(sessions: Sessions, log_model: LogModel) -> None:
+def test_an_unknown_setting_is_named(sessions: Sessions, ctr_model: CTRModel) -> None:
     with pytest.raises(ValueError, match="there is no setting 'warmth'; choose of: learning_rate"):
-        plackett_luce_ppo(Lesson(sessions(4, random_plans=True), log_model, 64, 0, {"warmth": 1}))
+        plackett_luce_ppo(TrainingTask(sessions(4, random_plans=True), ctr_model, 64, 0, {"warmth": 1}))
 
 
-def test_it_learns_which_items_people_click(small_data: SessionData, sessions: Sessions, log_model: LogModel) -> None:
+def test_it_learns_which_items_people_click(small_data: SessionData, sessions: Sessions, ctr_model: CTRModel) -> None:
     """People who click on items of some categories only; the log model knows nothing of it."""
     liked = small_data.catalog.category % 3 == 0
     shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))
@@ -226,8 +226,8 @@ def test_it_learns_which_items_people_click(small_data: SessionData, sessions: S
     settings = {"temperature": 0.5, "learning_rate": 3e-3, "n_steps": 10, "batch_size": 80, "gamma": 0.0}
     shares = []
     for transitions in (0, 2_400):
-        lesson = Lesson(sessions(16, response=response), log_model, transitions, 0, settings)
-        act = plackett_luce_ppo(lesson)
+        task = TrainingTask(sessions(16, response=response), ctr_model, transitions, 0, settings)
+        act = plackett_luce_ppo(task)
         observations, _ = sessions(100, response=response).reset(seed=5)
         shares.append(liked[act(observations)].mean())
     assert shares[1] > shares[0] + 0.2

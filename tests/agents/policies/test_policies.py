@@ -179,7 +179,7 @@ def test_dropout_can_be_switched_off_for_good(small_data: SessionData, encoder: 
     features, items, feedback = some_histories(small_data, 6)
     encoder.train()
     assert not torch.equal(encoder.encode(features, items, feedback), encoder.encode(features, items, feedback))
-    encoder.forget_dropout()
+    encoder.disable_dropout()
     assert torch.equal(encoder.encode(features, items, feedback), encoder.encode(features, items, feedback))
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.datasets.kuairec.load import KuaiRec, synthetic_kuairec
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.response.learned import SequenceResponse
@@ -85,10 +85,10 @@ def test_bench_environment_prints_the_table(
 
 
 def test_bench_training_prints_the_table(
-    on_small_data: None, small: LowLevel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    on_small_data: None, small: PPOConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench_commands, "LowLevel", lambda n_envs: replace(small, n_envs=n_envs))
-    assert BenchTraining(data="twin", transitions=70, threads=(1,), n_envs=8).run() == 0
+    monkeypatch.setattr(bench_commands, "PPOConfig", lambda n_envs: replace(small, n_envs=n_envs))
+    assert BenchTraining("twin", transitions=70, threads=(1,), n_envs=8).run() == 0
     printed = capsys.readouterr().out
     for word in (training.SUBJECT, training.REFERENCE, "80", "1.00", "360,000", "collecting"):
         assert word in printed

@@ -46,7 +46,7 @@ def moody(prompts=None):
         if turn % 7 == 0:
             return ("", "I would rather not say.", '{"categories": ["Opera", "Whales"]}')[turn % 3]
         if "has ended" in prompt:
-            return json.dumps({"reflection": f"Lesson {turn}: users like number {turn % 13}."})
+            return json.dumps({"reflection": f"TrainingTask {turn}: users like number {turn % 13}."})
         names = re.findall(r"^- (\w[^:\n]*?) \d+$", prompt, re.MULTILINE)
         return json.dumps({"categories": [names[turn % 5], names[5 + turn % 7], names[12]]})
 
@@ -73,7 +73,7 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def quick_low_level(monkeypatch, small):
-    monkeypatch.setattr(runs, "LowLevel", lambda **_: small)
+    monkeypatch.setattr(runs, "PPOConfig", lambda **_: small)
 
 
 def train_and_play(twin_setup, small, folder, choice, progress=lambda _: None):

@@ -15,11 +15,11 @@ pytest.importorskip("gguf")
 pytest.importorskip("sentencepiece")
 pytest.importorskip("llama_cpp")
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm import Sampling, open_llm
 from rapport.agents.lm.gguf import read_gguf
 from rapport.agents.lm.sft import SFTConfig, SFTTrainer
-from rapport.agents.planning.build import HEURISTIC, category_click_rates
+from rapport.agents.planning.build import TOP_K_PREFERENCE, category_click_rates
 from rapport.agents.planning.controls import NoPlanner
 from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.lm import curriculum, simulated_examples
@@ -42,7 +42,7 @@ TINY = ModelConfig(vocabulary=620, d_model=32, n_layers=2, n_heads=1, d_ff=64)
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, small: LowLevel) -> None:
+def quick(monkeypatch: pytest.MonkeyPatch, small: PPOConfig) -> None:
     """Everything in sizes of seconds."""
     monkeypatch.setattr(curriculum, "COPYING_STEPS", 2)
     monkeypatch.setattr(simulated_examples, "CANDIDATES", 2)
@@ -128,7 +128,7 @@ def test_the_card_has_every_planner_at_every_service(
     card = (tmp_path / "card" / "card.md").read_text("utf-8")
     assert (
         "with three reflections" in card
-        and card.count("| reference |") == card.count(f"| {HEURISTIC} |") == 3
+        and card.count("| reference |") == card.count(f"| {TOP_K_PREFERENCE} |") == 3
         and "Completions without a grammar that are plans: twin 0.0%" in card
     )
     monkeypatch.setattr(planner_card, "play", lambda *_: pytest.fail("played again"))

@@ -88,7 +88,7 @@ def test_the_data_directory_reaches_the_data(tmp_path) -> None:
 
 
 def test_limits_are_a_budget() -> None:
-    budget = LanguageModelLimits(llm_calls=3).budget()
+    budget = LanguageModelLimits(llm_calls=3, llm_seconds=120.0).budget()
     assert (budget.calls, budget.tokens, budget.seconds) == (3, None, 120.0)
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rapport.agents.lerl import LowLevel
+from rapport.agents.lerl import PPOConfig
 from rapport.agents.llm import ScriptedLLM
 from rapport.agents.llm.base.interface import LLM
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import STORED_TOP_K
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.experiments.cli import main, parse
 from rapport.experiments.commands import planner as planner_commands
@@ -60,13 +60,13 @@ def script(twin_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 
 @pytest.fixture
-def quick(script: Script, small: LowLevel, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def quick(script: Script, small: PPOConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A study of seconds."""
     monkeypatch.setattr(planner_commands, "Study", partial(Study, low_level=small))
     return {"llm": "script", "data": "twin", "seeds": 2, "sessions": 12, "pool_sessions": 3, "workers": 1}
 
 
-def small_study(people: Setup, small: LowLevel, folder: Path, **changes: Any) -> Study:
+def small_study(people: Setup, small: PPOConfig, folder: Path, **changes: Any) -> Study:
     llm = PlannerChoice("llm", "script")
     study = Study(people, cost_variants(llm, 2.0), "llm-1", 1, 6, 3, str(folder), low_level=small)
     return replace(study, **changes)
@@ -108,7 +108,7 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
 
 
 def test_trained_agents_can_play(
-    quick: dict[str, Any], twin_setup: Setup, small: LowLevel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: dict[str, Any], twin_setup: Setup, small: PPOConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As a run leaves them: one checkpoint per seed."""
     run = tmp_path / "run"
@@ -204,7 +204,7 @@ def test_shuffling_deals_the_scores_anew_and_keeps_the_texts() -> None:
 
 
 def test_a_pool_is_filled_by_training_users_and_filled_again_only_when_it_has_to_be(
-    twin_setup: Setup, small: LowLevel, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    twin_setup: Setup, small: PPOConfig, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planner_study, "WAVE", 2)
     study = small_study(twin_setup, small, tmp_path)
@@ -234,8 +234,8 @@ def test_a_pool_is_filled_by_training_users_and_filled_again_only_when_it_has_to
 
 
 def test_only_planners_whose_plans_hold_give_rests() -> None:
-    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", HEURISTIC)}
-    assert {name for name in resting if PlannerChoice(name).rests} == {HEURISTIC}
+    resting = {name for name in ("none", "random", "rotation", "greedy preference", "greedy rotation", STORED_TOP_K)}
+    assert {name for name in resting if PlannerChoice(name).rests} == {STORED_TOP_K}
     assert all(PlannerChoice(name, "script").rests for name in setup.LLM_PLANNERS)
     assert PlannerChoice("rotation", rest=True).rests and not PlannerChoice("llm", rest=False).rests
 

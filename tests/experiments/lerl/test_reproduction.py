@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.cli import main
 from rapport.experiments.commands import reproduce as command
 from rapport.experiments.commands.reproduce import ReproduceLerl, Reproduction, env_of
@@ -235,7 +235,7 @@ def test_only_the_main_environment_is_studied_and_recorded_and_all_share_their_p
     firsts = [job for job in jobs_of(made.experiments.values()) if job.then and job.name.startswith("pretrained")]
     assert [job.name for job in firsts] == ["pretrained policy, seed 0"]
     assert {follower.name.partition(":")[0] for follower in firsts[0].then} == {"kuairand", "satiation"}
-    assert main_one.by_name["lerl"].planner == PlannerConfig(HEURISTIC, period=20)
+    assert main_one.by_name["lerl"].planner == PlannerConfig(TOP_K_PREFERENCE, period=20)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm import CachedLLM, ScriptedLLM
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.agents.planning.reflection import read_reflections
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.experiments.cli import main
@@ -75,7 +75,7 @@ def never(what):
 @pytest.fixture
 def no_training(monkeypatch):
     def forbid():
-        for module, name in (("training", "learn"), ("training", "save_agent"), ("learners", "Lesson")):
+        for module, name in (("training", "learn"), ("training", "save_agent"), ("learners", "TrainingTask")):
             monkeypatch.setattr(f"rapport.experiments.lerl.{module}.{name}", never("trained again"))
         monkeypatch.setattr("rapport.agents.lerl.warm_start", never("pretrained again"))
 
@@ -195,7 +195,7 @@ def test_an_old_note_is_read_name_by_name():
         "record": "/x/t.sqlite",
     }
     expected = PlannerConfig(
-        HEURISTIC,
+        TOP_K_PREFERENCE,
         period=20,
         cooldown=False,
         replan_threshold=2.5,

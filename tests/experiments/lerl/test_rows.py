@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rapport.agents.llm.base.interface import Budget
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.core import Experiment, Task
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig, with_language_model
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
@@ -69,7 +69,7 @@ def test_each_row_has_its_planner(twin_env, tmp_path):
         "mask": ("none", True),
         "rotation": ("rotation", False),
         "ppo": ("none", False),
-        "top-k": (HEURISTIC, True),
+        "top-k": (TOP_K_PREFERENCE, True),
     }
     held = {name: planner[name].period for name in ("mask", "top-k", "lerl-top-k", "rotation", "random-plan", "ppo")}
     assert held == {"mask": 20, "top-k": 20, "lerl-top-k": 20, "rotation": 1, "random-plan": 1, "ppo": 1}
@@ -84,8 +84,8 @@ def test_each_row_has_its_planner(twin_env, tmp_path):
 
 
 def test_only_planners_whose_plans_hold_cool_down():
-    controls = ("none", "random", "rotation", "greedy preference", "greedy rotation", HEURISTIC)
-    assert {name for name in controls if PlannerConfig(name).cools_down} == {HEURISTIC}
+    controls = ("none", "random", "rotation", "greedy preference", "greedy rotation", TOP_K_PREFERENCE)
+    assert {name for name in controls if PlannerConfig(name).cools_down} == {TOP_K_PREFERENCE}
     assert all(PlannerConfig(name, "script").cools_down for name in (LLM, LLM_ONLY, SIMILAR))
     assert PlannerConfig("rotation", cooldown=True).cools_down and not PlannerConfig(LLM, cooldown=False).cools_down
 
@@ -136,7 +136,7 @@ def test_where_no_model_is_given_every_row_of_lerl_says_so(twin_env):
     assert {name for name, row in rows.items() if row.label.endswith(" (no LLM given)")} == {
         name for name in rows if DEFINITIONS[name].planner.startswith(LLM)
     }
-    assert rows["lerl"].planner == PlannerConfig(HEURISTIC, period=20) == rows["lerl-no-rl"].planner
+    assert rows["lerl"].planner == PlannerConfig(TOP_K_PREFERENCE, period=20) == rows["lerl-no-rl"].planner
     assert rows["top-k"].label == DEFINITIONS["top-k"].label
 
 

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rapport.agents.lerl import LowLevel, new_agent, slate_policy
+from rapport.agents.lerl import PPOConfig, new_agent, slate_policy
 from rapport.agents.lm.example import Example, split_prompts
 from rapport.agents.planning.controls import NoPlanner
 from rapport.agents.planning.lm.curriculum import COPYING_STEPS, Curriculum
@@ -121,7 +121,7 @@ def low_level(small_data: SessionData, matrix_response: MatrixResponse) -> tuple
         core = kuairand_core(n, data=small_data, response=matrix_response, users="train")
         return SessionVectorEnv(core, AutoresetMode.SAME_STEP)
 
-    tiny = LowLevel(encoder=EncoderSettings(window=6), warm_start=None, n_envs=2, n_steps=2, batch_size=4)
+    tiny = PPOConfig(encoder=EncoderSettings(window=6), warm_start=None, n_envs=2, n_steps=2, batch_size=4)
     planner = NoPlanner(small_data.catalog.category_sizes)
     agent = new_agent(PlannedVectorEnv(sessions(2), small_data, planner), tiny, seed=0)
     return sessions(12), slate_policy(agent)
