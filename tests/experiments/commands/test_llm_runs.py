@@ -60,9 +60,9 @@ def scripted(monkeypatch):
     def use(function: Any) -> None:
         really = setups.open_llm
 
-        def opened(source, *, sampling, budget, cache):
+        def opened(source, *, sampling, budget, cache, packaged=None):
             if source != "scripted.gguf":
-                return really(source, sampling=sampling, budget=budget, cache=cache)
+                return really(source, sampling=sampling, budget=budget, cache=cache, packaged=packaged)
             llm = ScriptedLLM(function, sampling=sampling, budget=budget)
             return llm if cache is None else CachedLLM(llm, cache)
 
