@@ -32,7 +32,7 @@ DEFAULT_SECONDS = 21.4
 
 @dataclass
 class SatiationMeasure:
-    """Measure in a log how much repetition bores: by gap, place, dose, time and group, with placebos."""
+    """Measure the effect of repetition in a log: by gap, place, dose, time and group, with placebo tests."""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
@@ -41,7 +41,7 @@ class SatiationMeasure:
     seed: int = 0
     """Of placebos, random halves and bootstraps."""
     draws: int = 100
-    """Of the placebo with dealt labels."""
+    """Of the placebo with permuted categories."""
     logged_share: float = LOGGED_SHARE
     """Share of what people saw that is in the log, in (0, 1]."""
     out: Path | None = None
@@ -91,7 +91,7 @@ class SatiationMeasure:
 
 @dataclass
 class SatiationInside:
-    """Measure boredom inside the simulator, without and with the satiation component: is it counted twice?"""
+    """Measure satiation inside the simulator, without and with the satiation component: is it counted twice?"""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
@@ -128,7 +128,7 @@ TOLERANCES = (0.1, 0.25, 0.5, 1.0, float("inf"))
 
 @dataclass
 class SatiationSeparate:
-    """Play controls to the end of their sessions with people who tire, and under LERL's rule: do they separate?"""
+    """Play whole sessions with users who satiate, and under LERL's rule: do the methods separate?"""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
@@ -137,9 +137,9 @@ class SatiationSeparate:
     sessions: int = 1_000
     """Complete sessions of held-out users per seed."""
     seeds: int = 5
-    """Draws of users and luck."""
+    """Draws of users and responses."""
     sensitivity: int = 2
-    """Draws for which what is assumed (the tolerance) and uncertain (the strength) is varied too; 0: it is not."""
+    """Draws with other tolerances (assumed) and strengths (measured with error); 0: none."""
     out: Path | None = None
     """Also write the tables to this file, as Markdown."""
 

@@ -67,7 +67,7 @@ class StandInSetup(Setup):
 
 @dataclass(frozen=True)
 class Service:
-    """Where the model is tried.
+    """Where the model is tested.
 
     Attributes:
         name: lower case, used in file names.
@@ -104,7 +104,7 @@ class CardStudy:
     Attributes:
         model: what `open_llm` takes.
         services: where.
-        seeds: of low levels, users and luck.
+        seeds: of low levels, users and responses.
         sessions: of held-out users per row and seed.
         folder: keeps first policies and results; a stopped study goes on from it.
         temperature: of the model.

@@ -1,4 +1,4 @@
-"""One session as somebody would want to look at it: what was planned, shown and clicked, and why the user left."""
+"""Recorded sessions: what was planned, shown and clicked slate by slate, and why the session ended."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ class RecordedSession:
 def record(
     env: VectorEnv[Any, Any, Any], act: Act, users: IntArray, seed: int, method: str, label: str
 ) -> list[RecordedSession]:
-    """Play one session per user, as :func:`~rapport.experiments.lerl.evaluation.play` does, and write down all of it.
+    """Play one session per user, as :func:`~rapport.experiments.lerl.evaluation.play` does, and record all of it.
 
     Args:
-        env: sessions that begin anew within the step; where they are planned for, the plans are written down too.
+        env: sessions that begin anew within the step; the plans of a planner are recorded too.
         act: serves them.
         users: shape (S,).
-        seed: of the users' luck.
+        seed: of the users' responses.
         method: short name of who serves.
         label: shown name.
     """
@@ -122,7 +122,7 @@ def record(
 
 
 def _plans(observations: dict[str, Any], names: NDArray[np.str_], n: int) -> list[tuple[str, ...]]:
-    """Names of the categories each session is allowed; none named where all are, or where nobody plans."""
+    """Names of the categories that each session allows; empty where all are allowed, or without a planner."""
     if "plan" not in observations:
         return [()] * n
     return [() if plan.all() else tuple(names[plan.astype(bool)].tolist()) for plan in observations["plan"]]

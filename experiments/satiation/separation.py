@@ -1,4 +1,4 @@
-"""Do methods separate where people tire? Complete sessions of held-out users under two environments, side by side."""
+"""Do methods separate where users satiate? Complete sessions of held-out users in two environments, side by side."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Row(NamedTuple):
         length: T_int, slates.
         total: R_cum, summed click rate.
         single: R_sin, click rate.
-        against: R_cum minus that of ``rotation``, the same users and luck paired; None for rotation itself.
+        against: R_cum minus that of ``rotation``, the same users and seeds paired; None for rotation itself.
     """
 
     environment: str
@@ -51,7 +51,7 @@ class Trial:
     sessions: int
     """Complete sessions per seed."""
     seeds: int
-    """Draws of users and luck."""
+    """Draws of users and responses."""
 
 
 def separate(
