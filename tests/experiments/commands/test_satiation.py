@@ -105,11 +105,11 @@ def test_measure_prints_and_writes(on_people: SessionData, tmp_path: Path, capsy
 def test_inside_prints_both(on_people: SessionData, capsys: pytest.CaptureFixture[str]) -> None:
     assert SatiationInside(users=20).run() == 0
     printed = capsys.readouterr().out
-    assert "inner simulator" in printed and "with boredom" in printed
+    assert "inner simulator" in printed and "with satiation" in printed
     assert "predicted" in printed and "left" in printed
 
 
-def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_they_should(
+def test_users_without_memory_do_not_satiate_inside_and_with_the_component_as_much_as_they_should(
     people: SessionData,
 ) -> None:
     table = np.full((150, 120, 7), 0.5)
@@ -118,8 +118,8 @@ def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_
     found = inside(people, response, SatiationState(people, parameters), np.random.default_rng(0), users=60)
     values = {(x.how, x.what): x.value for x in found}
     assert abs(values["inner simulator", "same category"]) < 1e-6
-    assert values["with boredom", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds
-    assert values["with boredom", "all"] == pytest.approx(-0.05, abs=0.01)
+    assert values["with satiation", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds
+    assert values["with satiation", "all"] == pytest.approx(-0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("method", METHODS)
