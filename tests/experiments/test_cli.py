@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import rapport.experiments.commands.run as runs
+from rapport.agents.planning.build import HEURISTIC
 from rapport.datasets.schema import DataError
 from rapport.experiments.cli import main, parse
 from rapport.experiments.commands.run import Run
@@ -18,7 +18,7 @@ from rapport.experiments.results.store import ResultStore
 @pytest.fixture
 def quick_low_level(monkeypatch, small):
     """Runs learn with a small low level: 40 transitions in a rollout."""
-    monkeypatch.setattr(runs, "PPOConfig", lambda **_: small)
+    monkeypatch.setattr(runs, "PPOConfig", lambda: small)
 
 
 def test_every_command_is_there():
@@ -55,33 +55,49 @@ def run(tmp_path, *more):
     return main([*argv, "--out", str(tmp_path / "run"), *planner, *more])
 
 
+def found(tmp_path):
+    """Results of the newest run, by row."""
+    newest = sorted((tmp_path / "run" / "results").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    store = ResultStore(tmp_path / "run" / "results")
+    keys = [path.stem.rpartition("-")[::2] for path in newest]
+    return {row: store.load(row, 0, key) for name, key in keys if (row := name.removesuffix("-seed0"))}
+
+
 def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(tmp_path, quick_low_level, capsys):
     assert run(tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "planner: heuristic (no LLM given)" in printed
+    assert "planner: top-k preference planner (no LLM given)" in printed
     for row in ("LERL", "PPO, no planner", "rotation planner", "random", "popularity", "oracle"):
         assert row in printed
     folder = tmp_path / "run"
-    assert "T_int" in (folder / "table.md").read_text()
+    markdown = (folder / "report.md").read_text()
+    assert "T_int" in markdown and "planner: top-k preference planner (no LLM given)" in markdown
+    assert "| click | 45.00 % | user model |" in markdown  # the simulator's card
     assert "<html" in (folder / "report.html").read_text()
     assert list((folder / "tensorboard").rglob("events.out.*"))
 
     checkpoint = folder / "checkpoints" / "lerl-seed0.safetensors"
     assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "2"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "R_cum, summed click rate" in printed
-    assert "planner: lasting preference, heuristic (no LLM given)" in printed
+    assert f"planner: {HEURISTIC} (no LLM given)" in printed
 
-    # Evaluation draws the same people and the same luck as the run did.
-    (result,) = [r for r in ResultStore(folder / "results", None).load_all() if r.method == "lerl"]
+    # Evaluation draws the same people and the same chance as the run did.
+    (result,) = [r for r in ResultStore(folder / "results").load_all() if r.row == "lerl"]
     assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "1"]) == 0
-    assert f"{result.r_cum:.3f}" in capsys.readouterr().out
+    assert f"{result.arrays['return'].mean():.3f}" in capsys.readouterr().out
 
 
 def test_a_second_run_computes_nothing_again(tmp_path, quick_low_level, monkeypatch):
     assert run(tmp_path) == 0
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "results").iterdir()}
-    monkeypatch.setattr(runs, "train", lambda *_: pytest.fail("trained again"))
+    for again in (
+        "experiments.lerl.learners.train",
+        "experiments.lerl.learners.control",
+        "experiments.lerl.protocol.play",
+        "agents.lerl.warm_start",
+    ):
+        monkeypatch.setattr(f"rapport.{again}", lambda *_, **__: pytest.fail("done again"))
     assert run(tmp_path) == 0
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "results").iterdir()} == before
 
@@ -148,7 +164,7 @@ def test_the_embedded_model_plans_unless_told_otherwise(tmp_path, quick_low_leve
     assert run(tmp_path, "--llm", "embedded") == 0
     printed = capsys.readouterr().out
     assert "planner: LLM embedded" in printed
-    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    results = found(tmp_path)
     for row in ("lerl", "no-reflection", "lerl-no-rl"):
         meter = results[row].meter
         answers = meter["calls"] + meter["cache_hits"]  # rows that ask the same share the cache
@@ -164,15 +180,15 @@ def test_a_run_planned_by_a_real_gguf_model(tmp_path, quick_low_level, tiny_gguf
     assert run(tmp_path, "--llm", str(tiny_gguf), "--plan-period", "10", "--llm-seconds", "60") == 0
     printed = capsys.readouterr().out
     assert f"planner: LLM {tiny_gguf.name}" in printed
-    assert "heuristic (no LLM given)" not in printed
-    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    assert "no LLM given" not in printed
+    results = found(tmp_path)
     assert results["lerl"].meter["calls"] > 0
     assert results["lerl"].meter["prompt_tokens"] > 0
-    assert results["heuristic"].meter["calls"] == 0
-    assert (tmp_path / "run" / "reflections-seed0.sqlite").exists()
+    assert results["lerl-top-k"].meter["calls"] == 0
+    assert (tmp_path / "run" / "reflections-lerl-seed0.sqlite").exists()
 
     assert run(tmp_path, "--llm", str(tiny_gguf), "--plan-period", "1", "--llm-seconds", "0.05") == 0
-    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    results = found(tmp_path)
     assert results["lerl"].meter["fallbacks"] > 0
 
 
@@ -195,13 +211,13 @@ def test_a_run_planned_by_a_server_that_goes_away_in_the_middle_is_finished(tmp_
     server = serve(reply)
     server.plans = server.reflections = 0
     assert run(tmp_path, "--llm", server.url, "--plan-period", "5") == 0
-    results = {r.method: r for r in ResultStore(tmp_path / "run" / "results", None).load_all()}
+    results = found(tmp_path)
     meter = results["lerl"].meter
     assert meter["calls"] > 0
     assert meter["prompt_tokens"] > 0
     assert meter["retries"] > 0
     assert meter["fallbacks"] > 0
-    assert set(results) >= {"lerl", "no-reflection", "heuristic", "ppo", "rotation", "oracle"}
+    assert set(results) >= {"lerl", "no-reflection", "lerl-top-k", "ppo", "lerl-rotation", "oracle"}
 
 
 @pytest.mark.slow
@@ -211,13 +227,5 @@ def test_workers_make_the_same_results_as_one_process(tmp_path):
     for workers in (1, 2):
         assert Run(data="twin", out=tmp_path / str(workers), workers=workers, **numbers).run() == 0
     for name in sorted(p.name for p in (tmp_path / "1" / "results").glob("*.json")):
-        one, two = (json.loads((tmp_path / w / "results" / name).read_text()) for w in ("1", "2"))
-        assert np.array_equal(_find(one, "returns"), _find(two, "returns")), name
-
-
-def _find(tree, key):
-    if isinstance(tree, dict):
-        if key in tree:
-            return np.array(tree[key])
-        return next((found for value in tree.values() if (found := _find(value, key)) is not None), None)
-    return None
+        one, two = (json.loads((tmp_path / w / "results" / name).read_text())["result"] for w in ("1", "2"))
+        assert one["arrays"] == two["arrays"] and one["ids"] == two["ids"], name
