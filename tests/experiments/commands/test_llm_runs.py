@@ -11,18 +11,24 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 import rapport.experiments.commands.run as runs
 import rapport.experiments.lerl.config as setups
+from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm import CachedLLM, Meter, ScriptedLLM
 from rapport.agents.llm.base import backend
 from rapport.agents.llm.transcript import read_batches
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.cli import main
-from rapport.experiments.lerl.config import PlannerChoice
-from rapport.experiments.lerl.play import Evaluation, play_agent
-from rapport.experiments.lerl.training import Training, first_agent, train
+from rapport.experiments.core import Experiment, Row
+from rapport.experiments.core.experiment import RunRow
+from rapport.experiments.lerl.config import LLM_ONLY, PlannerConfig
+from rapport.experiments.lerl.learners import PPOLearner, PretrainedLearner
+from rapport.experiments.lerl.protocol import HeldOutSessions
+from rapport.experiments.lerl.rows import DEFINITIONS, RUN_ROWS
+from rapport.experiments.lerl.training import Training, train
 from rapport.experiments.results.store import ResultStore
 
 GOOD = json.dumps({"categories": ["Dance", "Music", "Gaming"]})
@@ -46,7 +52,7 @@ def moody(prompts=None):
         if turn % 7 == 0:
             return ("", "I would rather not say.", '{"categories": ["Opera", "Whales"]}')[turn % 3]
         if "has ended" in prompt:
-            return json.dumps({"reflection": f"TrainingTask {turn}: users like number {turn % 13}."})
+            return json.dumps({"reflection": f"Lesson {turn}: users like number {turn % 13}."})
         names = re.findall(r"^- (\w[^:\n]*?) \d+$", prompt, re.MULTILINE)
         return json.dumps({"categories": [names[turn % 5], names[5 + turn % 7], names[12]]})
 
@@ -60,9 +66,15 @@ def scripted(monkeypatch):
     def use(function: Any) -> None:
         really = setups.open_llm
 
+<<<<<<< HEAD
         def opened(source, *, sampling, budget, cache, packaged=None):
             if source != "scripted.gguf":
                 return really(source, sampling=sampling, budget=budget, cache=cache, packaged=packaged)
+=======
+        def opened(source, *, sampling, budget, cache, **more):
+            if source != "scripted.gguf":
+                return really(source, sampling=sampling, budget=budget, cache=cache, **more)
+>>>>>>> heads/ports
             llm = ScriptedLLM(function, sampling=sampling, budget=budget)
             return llm if cache is None else CachedLLM(llm, cache)
 
@@ -73,43 +85,49 @@ def scripted(monkeypatch):
 
 @pytest.fixture
 def quick_low_level(monkeypatch, small):
-    monkeypatch.setattr(runs, "PPOConfig", lambda **_: small)
+    monkeypatch.setattr(runs, "PPOConfig", lambda: small)
 
 
-def train_and_play(twin_setup, small, folder, choice, progress=lambda _: None):
-    """A small training in two segments and its evaluation: final weights, curve, meters and the result."""
-    choice = replace(choice, pool=str(folder / "pool.sqlite"))
-    task = Training(twin_setup, "lerl", 0, 600, str(folder / "run"), choice, small)
-    trained = train(task, progress)
-    result = play_agent(Evaluation(twin_setup, 0, 12), "lerl", trained.agent, choice, trained)
-    return trained, result
+def serve_row(env, learner, folder, planner, sessions, seed=0, progress=lambda _: None):
+    """The result of a row called LERL, under a planner."""
+    row, protocol = Row("lerl", "LERL", env, learner, "plan", planner), HeldOutSessions(sessions)
+    done = Experiment((row,), seed + 1, protocol, folder)
+    RunRow(done, row, seed)(progress)
+    return done.results()["lerl"][-1]
+
+
+def train_and_play(env, small, folder, planner, progress=lambda _: None):
+    """A small training in two segments and its evaluation: its final checkpoint, and the result."""
+    result = serve_row(env, PPOLearner(small, 600), folder, planner, 12, progress=progress)
+    return read_checkpoint(folder / "checkpoints" / "lerl-seed0.safetensors"), result
 
 
 def assert_the_same(first, second):
-    (trained, result), (again, replayed) = first, second
+    ((weights, trained), result), ((same, again), replayed) = first, second
     assert result.meter == replayed.meter
-    assert (result.lengths == replayed.lengths).all()
-    assert (result.returns == replayed.returns).all()
+    for name in result.arrays:
+        assert (result.arrays[name] == replayed.arrays[name]).all()
     assert result.notes == replayed.notes
-    assert trained.curve == again.curve
-    assert trained.meter == again.meter
-    one, two = trained.agent.policy.state_dict(), again.agent.policy.state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert result.curve == replayed.curve
+    for name in ("curve", "meter", "reflections", "transitions", "capped"):
+        assert trained[name] == again[name]
+    assert weights.keys() == same.keys()
+    assert all(np.array_equal(weights[name], same[name]) for name in weights)
 
 
 @pytest.mark.parametrize(
     "limits", [{}, {"llm_calls": 100}, {"llm_tokens": 60_000}, {"llm_seconds": 10.0}], ids=lambda limits: str(limits)
 )
 def test_a_recorded_run_is_replayed_bit_for_bit_without_the_model(
-    twin_setup, small, tmp_path, scripted, limits, monkeypatch
+    twin_env, small, tmp_path, scripted, limits, monkeypatch
 ):
     scripted(moody())
     if "llm_seconds" in limits:  # a clock by which every batch takes one second
         monkeypatch.setattr(backend, "time", SimpleNamespace(monotonic=partial(next, itertools.count())))
     record = str(tmp_path / "t.sqlite")
-    choice = PlannerChoice("llm", "scripted.gguf", period=3, **limits)
+    choice = PlannerConfig("llm", "scripted.gguf", period=3, **limits)
     cached = replace(choice, cache=str(tmp_path / "cache.sqlite"), record=record)
-    recorded = train_and_play(twin_setup, small, tmp_path / "recorded", cached)
+    recorded = train_and_play(twin_env, small, tmp_path / "recorded", cached)
     meter = recorded[1].meter
     assert meter["calls"] > 0
     assert bool(limits) == bool(recorded[1].notes)
@@ -119,32 +137,32 @@ def test_a_recorded_run_is_replayed_bit_for_bit_without_the_model(
         assert meter["failures"] > 0
 
     scripted(lambda prompt: pytest.fail("the model was asked"))
-    replay = PlannerChoice("llm", f"replay:{record}", period=3)
-    assert_the_same(recorded, train_and_play(twin_setup, small, tmp_path / "replayed", replay))
+    replay = PlannerConfig("llm", f"replay:{record}", period=3)
+    assert_the_same(recorded, train_and_play(twin_env, small, tmp_path / "replayed", replay))
 
 
-def test_a_run_that_was_stopped_while_recording_is_replayed_as_it_ended(twin_setup, small, tmp_path, scripted):
+def test_a_run_that_was_stopped_while_recording_is_replayed_as_it_ended(twin_env, small, tmp_path, scripted):
     """The reflections and costs of the part that was lost are lost, and the transcript holds what counted."""
     scripted(moody())
     record = str(tmp_path / "t.sqlite")
-    choice = PlannerChoice("llm", "scripted.gguf", period=3, record=record)
+    choice = PlannerConfig("llm", "scripted.gguf", period=3, record=record)
 
     def stop(share):
-        if share > 0.8:
+        if share > 0.9 * 0.8:  # a tenth is left for playing
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        train_and_play(twin_setup, small, tmp_path / "recorded", choice, stop)
-    recorded = train_and_play(twin_setup, small, tmp_path / "recorded", choice)
-    replay = PlannerChoice("llm", f"replay:{record}", period=3)
-    assert_the_same(recorded, train_and_play(twin_setup, small, tmp_path / "replayed", replay))
+        train_and_play(twin_env, small, tmp_path / "recorded", choice, stop)
+    recorded = train_and_play(twin_env, small, tmp_path / "recorded", choice)
+    replay = PlannerConfig("llm", f"replay:{record}", period=3)
+    assert_the_same(recorded, train_and_play(twin_env, small, tmp_path / "replayed", replay))
 
 
-def test_a_budget_holds_over_an_interruption(twin_setup, small, tmp_path, scripted):
+def test_a_budget_holds_over_an_interruption(twin_env, small, tmp_path, scripted):
     prompts: list[str] = []
     scripted(moody(prompts))
-    choice = PlannerChoice("llm without reflection", "scripted.gguf", period=3, llm_calls=100)
-    task = Training(twin_setup, "lerl", 0, 600, str(tmp_path / "run"), choice, small)
+    choice = PlannerConfig(LLM_ONLY, "scripted.gguf", period=3, llm_calls=100)
+    task = Training(twin_env, "lerl", 0, 600, tmp_path / "run", choice, small)
 
     def stop(share):
         if share > 0.7:
@@ -152,7 +170,7 @@ def test_a_budget_holds_over_an_interruption(twin_setup, small, tmp_path, script
 
     with pytest.raises(Interrupted):
         train(task, stop)
-    trained = train(task, lambda _: None)
+    trained = train(task)
     assert len(prompts) == trained.meter["calls"] == 100
     assert trained.capped == "the budget of 100 calls is spent"
     assert trained.meter["fallbacks"] > 0
@@ -187,7 +205,7 @@ FAILURES = {
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_every_failure_ends_in_counted_fallbacks_and_a_finished_evaluation(
-    twin_setup, small, tmp_path, serve, answer, failure, caplog
+    twin_env, small, tmp_path, serve, answer, failure, caplog
 ):
     reply = FAILURES[failure]
     server = serve(lambda request: server.hang(request) if reply is None else reply(request, answer))
@@ -197,13 +215,10 @@ def test_every_failure_ends_in_counted_fallbacks_and_a_finished_evaluation(
     for damaged in {"damaged cache": [cache], "damaged transcript": [record]}.get(failure, []):
         damaged.write_bytes(b"no database at all" * 500)
     seconds = 0.3 if failure in ("timeout", "server gone") else 60
-    choice = PlannerChoice(
-        "llm without reflection", server.url, seconds, period=5, cache=str(cache), record=str(record)
-    )
-    agent = first_agent(Training(twin_setup, "lerl", 0, 0, str(tmp_path / "run"), choice, small), lambda _: None)
-    result = play_agent(Evaluation(twin_setup, 0, 10), "lerl", agent, choice)
+    choice = PlannerConfig(LLM_ONLY, server.url, period=5, llm_seconds=seconds, cache=str(cache), record=str(record))
+    result = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", choice, 10)
     meter = result.meter
-    assert result.sessions == 10
+    assert result.episodes == 10
     assert meter["decisions"] >= 30
     if failure.startswith("damaged"):
         assert meter["fallbacks"] == meter["failures"] == 0
@@ -214,39 +229,34 @@ def test_every_failure_ends_in_counted_fallbacks_and_a_finished_evaluation(
     else:
         assert meter["fallbacks"] == meter["decisions"]
         assert meter["failures" if failure == "timeout" else "retries"] > 0
-    replayed = play_agent(
-        Evaluation(twin_setup, 0, 10), "lerl", agent, replace(choice, llm=f"replay:{record}", record=None)
-    )
+    other = replace(choice, llm=f"replay:{record}", record=None)
+    replayed = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", other, 10)
     assert replayed.meter == meter
-    assert (replayed.returns == result.returns).all()
+    assert (replayed.arrays["return"] == result.arrays["return"]).all()
 
 
 @pytest.mark.slow
-def test_what_a_real_gguf_model_planned_is_replayed_without_its_file(
-    twin_setup, small, tmp_path, make_gguf, monkeypatch
-):
+def test_what_a_real_gguf_model_planned_is_replayed_without_its_file(twin_env, small, tmp_path, make_gguf, monkeypatch):
     model = make_gguf(seed=1)
     record = str(tmp_path / "t.sqlite")
-    choice = PlannerChoice("llm without reflection", str(model), 60, period=20, record=record)
-    agent = first_agent(Training(twin_setup, "lerl", 0, 0, str(tmp_path / "run"), choice, small), lambda _: None)
-    result = play_agent(Evaluation(twin_setup, 0, 4), "lerl", agent, choice)
+    choice = PlannerConfig(LLM_ONLY, str(model), period=20, llm_seconds=60, record=record)
+    result = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", choice, 4)
     assert result.meter["completion_tokens"] > 0
     model.unlink()
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     other = replace(choice, llm=f"replay:{record}", record=None)
-    replayed = play_agent(Evaluation(twin_setup, 0, 4), "lerl", agent, other)
+    replayed = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", other, 4)
     assert replayed.meter == result.meter
-    assert (replayed.returns == result.returns).all()
+    assert (replayed.arrays["return"] == result.arrays["return"]).all()
 
 
-def test_a_replay_of_a_transcript_that_holds_something_else_falls_back(twin_setup, small, tmp_path, scripted, caplog):
+def test_a_replay_of_a_transcript_that_holds_something_else_falls_back(twin_env, small, tmp_path, scripted, caplog):
     scripted(moody())
     record = str(tmp_path / "t.sqlite")
-    choice = PlannerChoice("llm without reflection", "scripted.gguf", period=5, record=record)
-    agent = first_agent(Training(twin_setup, "lerl", 0, 0, str(tmp_path / "run"), choice, small), lambda _: None)
-    play_agent(Evaluation(twin_setup, 0, 5), "lerl", agent, choice)
+    choice = PlannerConfig(LLM_ONLY, "scripted.gguf", period=5, record=record)
+    serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", choice, 5)
     other = replace(choice, llm=f"replay:{record}", record=None)
-    meter = play_agent(Evaluation(twin_setup, 1, 5), "lerl", agent, other).meter
+    meter = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", other, 5, seed=1).meter
     assert meter["fallbacks"] == meter["decisions"] == meter["failures"] > 0
     assert caplog.text.count("a prompt is not in the transcript") == 1
 
@@ -267,25 +277,32 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
     )
     printed = capsys.readouterr().out
     assert "LERL: per seed the language model made " in printed
-    assert "LERL: in training the budget of 20 calls is spent, then lasting preference planned" in printed
+    assert f"LERL: in training the budget of 20 calls is spent, then {TOP_K_PREFERENCE} planned" in " ".join(
+        printed.split()
+    )
     assert "per 1 k slates" in printed
     folder = tmp_path / "run"
-    for page in ("table.md", "report.html"):
+    for page in ("report.md", "report.html"):
         text = (folder / page).read_text("utf-8")
         assert "in evaluation the budget of 20 calls is spent" in text, page
         assert "per 1 k slates" in text, page
-    assert "20 calls, 120 seconds in each training and each evaluation" in (folder / "report.html").read_text("utf-8")
+    assert "20 calls in each training and each evaluation" in (folder / "report.html").read_text("utf-8")
     assert [path.name for path in tmp_path.glob("t.sqlite*")] == ["t.sqlite"]
-    recorded = {r.method: r for r in ResultStore(folder / "results", None).load_all()}
+    recorded = {r.row: r for r in ResultStore(folder / "results").load_all()}
+    made = set((folder / "results").iterdir())
     assert recorded["lerl"].meter["calls"] <= 40
 
     server.stop()
     assert run(tmp_path, "--llm", f"replay:{record}", "--plan-period", "5") == 0
     assert "planner: LLM replayed from t.sqlite" in capsys.readouterr().out
-    for result in ResultStore(folder / "results", None).load_all():
-        assert (result.returns == recorded[result.method].returns).all(), result.method
-        assert result.meter == recorded[result.method].meter
-        assert result.notes == recorded[result.method].notes
+    for path in made:  # what was recorded is out of the way
+        path.unlink()
+    replayed = {r.row: r for r in ResultStore(folder / "results").load_all()}
+    assert set(replayed) == {name for name in RUN_ROWS if DEFINITIONS[name].has_model}
+    for name, result in replayed.items():
+        assert (result.arrays["return"] == recorded[name].arrays["return"]).all(), name
+        assert result.meter == recorded[name].meter
+        assert result.notes == recorded[name].notes
 
     assert main(["transcript", "show", str(record), "--last", "2"]) == 0
     printed = capsys.readouterr().out
@@ -298,10 +315,10 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
     checkpoint = str(folder / "checkpoints" / "lerl-seed0.safetensors")
     argv = ["evaluate", checkpoint, "--data", "twin", "--sessions", "10", "--seeds", "1"]
     assert main(argv) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     assert "LLM replayed from t.sqlite" in printed
     assert "per 1 k slates" in printed
-    assert f"{recorded['lerl'].r_cum:.3f}" in printed
+    assert f"{recorded['lerl'].arrays['return'].mean():.3f}" in printed
 
 
 @pytest.mark.parametrize(
@@ -329,16 +346,10 @@ def test_transcript_show_says_what_is_wrong(tmp_path, capsys):
     assert "--last 0: it must be at least 1" in capsys.readouterr().err
 
 
-def test_equal_prompts_of_a_batch_are_counted_as_known(twin_setup, small, tmp_path, scripted):
+def test_equal_prompts_of_a_batch_are_counted_as_known(twin_env, small, tmp_path, scripted):
     """Calls, answers known, failures and refusals account for every plan."""
     scripted(lambda prompt: GOOD)
-    choice = PlannerChoice("llm without reflection", "scripted.gguf", period=5)
-    agent = first_agent(Training(twin_setup, "lerl", 0, 0, str(tmp_path / "run"), choice, small), lambda _: None)
-    meter = Meter.from_dict(
-        {
-            k: v
-            for k, v in play_agent(Evaluation(twin_setup, 0, 10), "lerl", agent, choice).meter.items()
-            if k in Meter().to_dict()
-        }
-    )
+    choice = PlannerConfig(LLM_ONLY, "scripted.gguf", period=5)
+    found = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", choice, 10).meter
+    meter = Meter.from_dict({k: v for k, v in found.items() if k in Meter().to_dict()})
     assert meter.calls + meter.cache_hits == meter.decisions
