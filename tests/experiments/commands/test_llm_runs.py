@@ -66,15 +66,9 @@ def scripted(monkeypatch):
     def use(function: Any) -> None:
         really = setups.open_llm
 
-<<<<<<< HEAD
-        def opened(source, *, sampling, budget, cache, packaged=None):
-            if source != "scripted.gguf":
-                return really(source, sampling=sampling, budget=budget, cache=cache, packaged=packaged)
-=======
         def opened(source, *, sampling, budget, cache, **more):
             if source != "scripted.gguf":
                 return really(source, sampling=sampling, budget=budget, cache=cache, **more)
->>>>>>> heads/ports
             llm = ScriptedLLM(function, sampling=sampling, budget=budget)
             return llm if cache is None else CachedLLM(llm, cache)
 
