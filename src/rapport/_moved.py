@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 MODULES = {
+    "agents.planning.surprise": "agents.planning.schedule",
     "agents.baselines.click_learner": "agents.baselines.online_ctr",
     "agents.baselines.lesson": "agents.baselines.task",
     "agents.baselines.log_model": "agents.baselines.click_prior",

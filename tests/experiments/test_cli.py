@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import rapport.experiments.commands.run as runs
-from rapport.agents.planning.build import HEURISTIC
+from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.datasets.schema import DataError
 from rapport.experiments.cli import main, parse
 from rapport.experiments.commands.run import Run
@@ -80,7 +80,7 @@ def test_a_run_leaves_table_report_curves_and_a_checkpoint_that_evaluate_plays(t
     assert main(["evaluate", str(checkpoint), "--data", "twin", "--sessions", "30", "--seeds", "2"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "R_cum, summed click rate" in printed
-    assert f"planner: {HEURISTIC} (no LLM given)" in printed
+    assert f"planner: {TOP_K_PREFERENCE} (no LLM given)" in printed
 
     # Evaluation draws the same people and the same chance as the run did.
     (result,) = [r for r in ResultStore(folder / "results").load_all() if r.row == "lerl"]
