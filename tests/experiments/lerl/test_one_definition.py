@@ -105,10 +105,10 @@ def run_rows(jobs: Iterable[Job]) -> int:
     """Run rows alone, without what they begin with; how many they were."""
     n = 0
     for job in jobs:
-        if isinstance(job.job, RunRow):
-            job.job(lambda _: None)
+        if isinstance(job.task, RunRow):
+            job.task(lambda _: None)
             n += 1
-        n += run_rows(job.then)
+        n += run_rows(job.dependents)
     return n
 
 
