@@ -99,17 +99,17 @@ COMMANDS = (
     Entry(
         "satiation measure",
         "satiation:SatiationMeasure",
-        "Measure in a log how much repetition bores: by gap, place, dose, time and group, with placebos.",
+        "Measure user satiation in a log: by gap, place, dose, time and group, with placebos.",
     ),
     Entry(
         "satiation inside",
         "satiation:SatiationInside",
-        "Measure boredom inside the simulator, without and with the satiation component: is it counted twice?",
+        "Measure satiation inside the simulator, without and with the satiation component: is it counted twice?",
     ),
     Entry(
         "satiation separate",
         "satiation:SatiationSeparate",
-        "Play controls to the end of their sessions with people who tire, and under LERL's rule: do they separate?",
+        "Play whole sessions with users who satiate, and under LERL's rule: do the methods separate?",
     ),
     Entry(
         "planner cost",
@@ -179,7 +179,7 @@ GROUPS = {
     "reproduce": "A paper's tables, made anew; the search for the hyper-parameters they use.",
     "data": "List, fetch and check data sets.",
     "simulator": "Fit the simulator; how far to trust it; what else was tried; how a quit rule works out.",
-    "satiation": "Boredom in a log, and built in.",
+    "satiation": "User satiation in a log, and as an environment.",
     "planner": "What a language model's plans cost, and what its reflections do.",
     "twin": "The aggregates that statistical twins are drawn from.",
     "lm": "The embedded planner model: making it, what it can do; a planner that learns.",

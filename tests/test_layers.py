@@ -1,7 +1,7 @@
 """The order of the house.
 
-Imports point one way: experiments -> agents -> envs -> datasets. Within a layer no circle runs through folders, no
-folder is crowded, bandits know no session, and LERL's words stay where LERL is.
+Imports point one way: experiments -> agents -> envs -> datasets. Within a layer no circle runs through folders.
+Folders, modules and functions have their limits, bandits know no session, and LERL's words stay where LERL is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ EXTRAS = ("llama_cpp", "openai", "jinja2", "plotly", "scipy", "sklearn", "gguf",
 
 MOST_MODULES = 15
 """In a folder, its ``__init__`` left out: more are no longer taken in at a glance."""
+MOST_LINES, MOST_FUNCTION_LINES = 450, 70
+"""Of a module, and of a function without its docstring."""
 LERL_ONLY = ("T_int", "R_cum")
 """Names of LERL's metrics."""
 LERL_FOLDERS = (
@@ -124,6 +126,22 @@ def test_no_folder_is_crowded() -> None:
             sizes[path.parent.relative_to(ROOT).as_posix()] += path.name != "__init__.py"
     sizes.pop("experiments/lerl")  # still has more
     assert {folder: n for folder, n in sizes.items() if n > MOST_MODULES} == {}
+
+
+def test_modules_and_functions_are_short() -> None:
+    long = []
+    for layer in LAYERS:
+        for name, path in modules(layer):
+            text = path.read_text("utf-8")
+            if (lines := len(text.splitlines())) > MOST_LINES:
+                long.append(f"{name}: {lines} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef):
+                    docstring = ast.get_docstring(node, clean=False) or ""
+                    lines = (node.end_lineno or 0) - node.lineno + 1 - len(docstring.splitlines())
+                    if lines > MOST_FUNCTION_LINES:
+                        long.append(f"{name}.{node.name}: {lines} lines")
+    assert not long
 
 
 @pytest.mark.skipif(not (ROOT / "agents" / "bandits").is_dir(), reason="bandits have no folder yet")

@@ -90,6 +90,23 @@ assert rapport.envs.session.quit is quit_rules and quit_rules.QUIT_RULES is QUIT
     assert "QUIT_RULES" not in done.stderr and "engine" not in done.stderr.replace("session.engine.quit_rules now", "")
 
 
+def test_a_package_that_is_gone_holds_its_old_modules_alone() -> None:
+    import rapport.experiments.lerl.paper as paper
+
+    sys.modules.pop("rapport.experiments.reproduce.paper", None)
+    with pytest.warns(DeprecationWarning, match=r"reproduce\.paper is rapport\.experiments\.lerl\.paper now"):
+        assert importlib.import_module("rapport.experiments.reproduce.paper") is paper
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("rapport.experiments.reproduce.config")  # a module of lerl that was never there
+
+
+@pytest.mark.parametrize("name", ["datasets.streaming", "rapport.nothing", "rapports.datasets.streaming"])
+def test_names_of_others_are_not_answered(name: str) -> None:
+    (finder,) = (found for found in sys.meta_path if type(found).__module__ == "rapport._moved")
+    assert finder.find_spec(name) is None
+    assert finder.find_spec("rapport.datasets.streaming") is not None
+
+
 def test_an_old_path_costs_nothing_until_it_is_asked_for() -> None:
     program = "import sys, rapport; print(*(n for n in sys.modules if n.startswith('rapport')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)

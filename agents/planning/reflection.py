@@ -98,7 +98,7 @@ def read_reflections(path: Path) -> list[Reflection]:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: there is no such file; runs with a language model keep reflections-seed0.sqlite and others"
+            f"{path}: there is no such file; runs with a language model keep reflections-lerl-seed0.sqlite and others"
         )
     try:
         return read_scored_texts(path, _TABLE)

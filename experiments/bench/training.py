@@ -65,7 +65,7 @@ def measure_training(
     seed: int = 0,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[TrainingSpeed]:
-    """Train both policies under the heuristic planner, rollout by rollout in turn, after one rollout of each.
+    """Train both policies under the top-k preference planner, rollout by rollout in turn, after one rollout of each.
 
     Environment, hyper-actions, sizes of rollouts and minibatches, and epochs are the same for both. The stock policy
     sees the flattened observation with item ids as numbers, so only its speed can be compared.

@@ -202,8 +202,9 @@ def environment_table(found: list[environment.EnvironmentSpeed]) -> Table:
 def training_table(found: list[training.TrainingSpeed]) -> Table:
     """The table of ``rapport bench training``."""
     shown = Table(
-        title="PPO under the heuristic planner: training transitions per second, updates included (median of rollouts; "
-        f"slowest to fastest). SlatePolicy is LERL's; {training.REFERENCE} is Stable-Baselines3's own, the reference",
+        title="PPO under the top-k preference planner: training transitions per second, updates included (median of "
+        f"rollouts; slowest to fastest). SlatePolicy is LERL's; {training.REFERENCE} is Stable-Baselines3's own, the "
+        "reference",
         title_justify="left",
     )
     paper = f"minutes for {training.PAPER_TRANSITIONS:,}"

@@ -101,7 +101,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             rows.append((f"{metric.name}, {metric.unit}", f"{value.point:.3f}", f"{value.low:.3f} to {value.high:.3f}"))
         title = f"{results[0].label}, {note['transitions']:,} transitions; planner: {who}"
         columns = (("measure", ""), ("value", ""), ("95 % interval", ""))
-        console.print(Table(columns, tuple(rows), title).to_rich())
+        console.print(Table(columns, tuple(rows), title))
         console.print(
             f"{note['dataset']}, quit rule {note['quit_rule']}, {self.seeds} draws of {self.sessions:,} held-out "
             "users; chance in training is not in the interval.",
@@ -116,7 +116,7 @@ def _print_cost(console: Console, results: list[Result]) -> None:
     label = results[0].label
     meter = mean_meter([r.meter for r in results])
     served = sum(r.served for r in results) / len(results)
-    console.print(Table(COST_COLUMNS, tuple(cost_rows(label, meter, served))).to_rich())
+    console.print(Table(COST_COLUMNS, tuple(cost_rows(label, meter, served))))
     notes = dict.fromkeys(f"{label}: {note}" for r in results for note in r.notes)
     for line in (*planned_by(label, meter), *notes):
         console.print(line, highlight=False, markup=False)

@@ -94,7 +94,7 @@ class LanguageModel:
     llm: str = "embedded"
     """Language model that plans: `embedded`, the small one that comes with Rapport; a GGUF file;
     hf:OWNER/REPO/FILE.gguf; an OpenAI-compatible server such as http://localhost:8080/v1#model; replay:FILE, the
-    transcript of an earlier run; or none: then the planner is a heuristic, and every line says so."""
+    transcript of an earlier run; or none: then the top-k preference planner plans, and every line says so."""
 
 
 @dataclass(kw_only=True)
@@ -105,9 +105,9 @@ class LanguageModelLimits:
     """Seconds the language model may take in each training and each evaluation; beyond them the fallback plans. No
     limit by default: one in seconds makes results depend on the machine's load."""
     llm_calls: int | None = None
-    """Prompts it may be sent in each training and each evaluation; beyond them the heuristic plans."""
+    """Prompts it may be sent in each training and each evaluation; beyond them the fallback plans."""
     llm_tokens: int | None = None
-    """Tokens it may read and write in each training and each evaluation; beyond them the heuristic plans."""
+    """Tokens it may read and write in each training and each evaluation; beyond them the fallback plans."""
     llm_record: Path | None = None
     """File in which all prompts and answers are kept; --llm replay:FILE plays the run again without the model."""
 

@@ -67,6 +67,7 @@ class QuitRuleCommand:
                 rows.append(_line(name, found, expected_length(found.rate if exact is None else exact), known))
         caption = f"Session length under {self.quit_rule}, budget 20, slates of 6"
         console.print(Table(COLUMNS, tuple(rows), caption))
+        console.print()
         for note in _notes(self.sessions, self.quit_rule):
             console.print(note, style="dim", highlight=False)
         return 0

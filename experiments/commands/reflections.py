@@ -27,7 +27,7 @@ class Reflections:
     action: Annotated[Literal["show"], tyro.conf.Positional]
     """What to do; more may follow."""
     file: Annotated[Path, tyro.conf.Positional]
-    """A pool that `rapport run` or `rapport planner` kept, e.g. runs/lerl/reflections-seed0.sqlite."""
+    """A pool that `rapport run` or `rapport planner` kept, e.g. runs/lerl/reflections-lerl-seed0.sqlite."""
     last: int | None = None
     """Only the newest ones."""
     best: int | None = None

@@ -54,7 +54,8 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
     """Environments. KuaiRec is left out, and named as not run, where its data is not there."""
     methods: tuple[str, ...] = ()
     """Rows; by default all but LERL as published for KuaiRand under the paper's rule, those of a quick look elsewhere,
-    and the paper's with LERL as published in the paper's own environments."""
+    and the paper's with LERL as published in the paper's own environments. The sensitivity studies are made beside the
+    default rows."""
     plan_period: int = 20
     """Slates a plan holds."""
 
@@ -106,7 +107,7 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
             rows, main = lerl_rows(self._rows(place), env, settings), place == MAIN
             if not rows:
                 raise ValueError(f"--methods {' '.join(self.methods)}: a language model plans there; give --llm one")
-            if main and not self.quick:
+            if main and not self.quick and not self.methods:
                 rows += sensitivity_rows(rows, planner.llm is not None)
             protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED if main else ())
             experiments[place] = Experiment(rows, numbers["seeds"], protocol, folder if main else folder / place, place)

@@ -40,7 +40,7 @@ DEFAULT_SECONDS = 21.4
 
 @dataclass
 class SatiationMeasure:
-    """Measure in a log how much repetition bores: by gap, place, dose, time and group, with placebos."""
+    """Measure user satiation in a log: by gap, place, dose, time and group, with placebos."""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
@@ -99,7 +99,7 @@ class SatiationMeasure:
 
 @dataclass
 class SatiationInside:
-    """Measure boredom inside the simulator, without and with the satiation component: is it counted twice?"""
+    """Measure satiation inside the simulator, without and with the satiation component: is it counted twice?"""
 
     data: DataName = "auto"
     """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
@@ -132,7 +132,7 @@ class SatiationInside:
 
 @dataclass(kw_only=True)
 class SatiationSeparate(LocalData, Workers):
-    """Play controls to the end of their sessions with people who tire, and under LERL's rule: do they separate?"""
+    """Play whole sessions with users who satiate, and under LERL's rule: do the methods separate?"""
 
     sessions: int = 1_000
     """Complete sessions of held-out users per seed."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from rapport.experiments.report.blocks import Block, Figure, Viewer
 from rapport.experiments.report.html import to_html
@@ -115,12 +116,12 @@ def print_page(page: Page, console: Console, tables: Iterable[Table] | None = No
         shown.print(table, crop=False)
     shown.print()
     for name, value in page.settings.items():
-        shown.print(f"{name}: {value}", style="dim", highlight=False, markup=False, width=WIDTH)
+        shown.print(Text(f"{name}: {value}", style="dim"), width=WIDTH)
     if page.settings:
         shown.print()
-    shown.print(page.finding, style="bold", highlight=False, markup=False, width=WIDTH)
+    shown.print(Text(page.finding, style="bold"), width=WIDTH)
     for line in page.findings:
-        shown.print(f"- {line}", highlight=False, markup=False, width=WIDTH)
+        shown.print(Text(f"- {line}"), width=WIDTH)
 
 
 def to_markdown(page: Page, html: str | None = f"{NAME}.html") -> str:

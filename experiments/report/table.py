@@ -98,6 +98,7 @@ class Table:
         """Cells and headers in lines, and widths of columns that with their gaps take ``width`` where possible."""
         text, room = self.is_text(), width - _GAP * (len(self.columns) - 1)
         rows = [list(row) for row in self.rows]
+        # Letters that words and headers keep on one line, and whether intervals go below; the first that fits.
         for label, header, below in ((_LABEL, _HEADER, False), (_LABEL, 0, False), (0, 0, True)):
             if below:
                 rows = [[_INTERVAL.sub(r"\1\n\2", cell) for cell in row] for row in rows]

@@ -7,14 +7,14 @@ the statistical precipice") recommend; the interval is the percentile interval. 
 other because they share a user or a story, :func:`cluster_bootstrap` resamples users or stories with all their rows
 (Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, section 3.8).
 
-``scipy.stats.bootstrap`` resamples one level of independent rows. It can pair samples and take a generator, but it
-cannot draw sessions inside drawn seeds, cannot draw whole clusters of unequal size, and hands a ratio of sums no common
-index unless the two arrays are equally long in every seed.
+``scipy.stats.bootstrap`` resamples one level of independent rows. It can pair samples and takes a generator. It cannot
+draw sessions inside drawn seeds, nor whole clusters of unequal size, nor the same seeds for two methods whose sessions
+are drawn apart.
 
-Two bootstraps keep streams of random numbers of their own, so that published figures stay as they are: the performance
-profiles draw multinomial counts inside a seed (:mod:`rapport.experiments.report.performance_profile`), and the
-satiation study draws all its resamples of users in one multinomial call
-(:mod:`rapport.experiments.satiation.fit`).
+Two bootstraps draw in other ways, with streams of random numbers of their own that published figures rest on: the
+performance profiles draw seeds by :func:`drawn_seeds` and then multinomial counts in place of sessions
+(:mod:`rapport.experiments.report.performance_profile`); the satiation study draws all its resamples of users in one
+multinomial call (:mod:`rapport.experiments.satiation.fit`).
 
 Every random number comes from the generator passed in: one seed, one table.
 """

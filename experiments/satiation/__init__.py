@@ -1,1 +1,1 @@
-"""Satiation measured in a log, and whether agents differ where it is built in."""
+"""User satiation measured in a log, and whether methods differ where it is built in."""

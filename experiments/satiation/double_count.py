@@ -1,13 +1,12 @@
-"""Is boredom counted twice? The inner simulator learned from sequences: how much of it does it know already?
+"""Is satiation counted twice? How much of it the simulator below the satiation component contains already.
 
-Two answers. In the log: its predictions of what people did are regressed on the faded counts of recent exposures, and
-so is what it leaves unexplained, which is what the component should add. (Most rows are of the days it learned from.)
-And in sessions of its own:
-
-People are shown items of a few categories at a time, drawn at random without regard to what they like or do. The
-chances of a click that a simulator gives are regressed on how full the recent past is, and of the item's own category,
-with (user, category) and item means taken out: the same question as asked of the log, now of the simulator. (It may
-also fall because it learns that a person clicks little of what is drawn at random: that shows under "all".)
+Two measurements. In the log: the simulator's predictions of what users did are regressed on discounted counts of recent
+exposures, and so is what they leave unexplained, which is what the component should add. (Most rows are of the days
+that the simulator learned from.) In sessions of its own: users are shown items of a few categories at a time, drawn at
+random without regard to what they like or do. The click probabilities of a simulator are regressed on the load of the
+recent past, and on that of the item's own category, with (user, category) and item means taken out: the regression that
+is run on the log, now on the simulator. (Its probabilities may also fall because it learns that a user clicks little of
+what is drawn at random: that shows under "all".)
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ def inside(
     slates: int = 20,
     slate_size: int = 6,
 ) -> list[Effect]:
-    """Effects of a full past on the chance of a click, in an inner simulator and in the same wrapped with boredom.
+    """Effects of a full past on the click probability, in an inner simulator and in the same with satiation added.
 
     Args:
         data: people and items.
         response: the inner simulator.
-        boredom: how people tire.
+        boredom: the satiation component.
         rng: draws users, items and responses.
-        users: who are shown something.
-        slates: that each is shown.
+        users: number of users.
+        slates: shown to each.
         slate_size: items in a slate.
     """
     who = rng.integers(data.population.n_users, size=users)
     shown = _slates(data, rng, users, slates, slate_size)
     result = []
-    for name, model in (("inner simulator", response), ("with boredom", SatiatedResponse(response, boredom))):
+    for name, model in (("inner simulator", response), ("with satiation", SatiatedResponse(response, boredom))):
         chance, loads = _play(model, boredom, who, shown, np.random.default_rng(0))
         user = np.repeat(who, slates * slate_size)
         item = shown.reshape(-1).astype(np.int64)
@@ -68,7 +67,7 @@ def inside(
 
 
 def in_log(data: SessionData, e: Exposures, fitted: Fitted, tau: float, length: int) -> list[Effect]:
-    """Effects of recent exposures on clicks, on the simulator's prediction of them, and on what that leaves over.
+    """Effects of recent exposures on clicks, on the simulator's prediction of them, and on the residual.
 
     Args:
         data: the log.
@@ -92,7 +91,7 @@ def in_log(data: SessionData, e: Exposures, fitted: Fitted, tau: float, length: 
 
 
 def _slates(data: SessionData, rng: np.random.Generator, users: int, slates: int, size: int) -> Int32Array:
-    """Random items of a few categories that change every few slates, shape (users, slates, size), int32."""
+    """Random items of a few categories, which change every few slates; shape (users, slates, size), int32."""
     category = data.catalog.category
     order = np.argsort(category, kind="stable")
     first = np.searchsorted(category[order], np.arange(data.catalog.n_categories))

@@ -1,8 +1,8 @@
-"""A log as the study of boredom needs it: exposures in their order, and how much of the same came just before.
+"""A log as the satiation study needs it: exposures in order, and how much of the same category came just before.
 
 Gaps between exposures are minutes. Only rows whose time and feedback are fully recorded are taken, of the platform's
-own policy; where a person's two rows carry one and the same time their order is unknown, and the later-listed is left
-out of the regressions (:attr:`Exposures.known_gap`).
+own policy. Where two rows of a user carry the same time, their order is unknown, and the one listed later is left out
+of the regressions (:attr:`Exposures.known_gap`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""From a log to the figures of the satiation component: how fast boredom fades, how much it takes, how people differ.
+"""From a log to the parameters of the satiation component: time constant, losses, differences between users.
 
 **The log shows a fraction of what people saw.** KuaiRand-Pure holds the exposures of 7,583 videos, 0.45 % of the same
 people's exposures of the same days (KuaiRand-27K has them all). Counts of recent exposures are therefore noisy measures
-of what was seen, and least squares on them is drawn towards zero. Remedy: the log is cut in two halves at random; the
-counts in one are instruments for those in the other, for their errors are independent (if what is logged is a random
-part of what was seen). The effect *per logged exposure* found in this way stands for the ``1 / share`` exposures behind
-it. A time constant's worth of watching without a pause holds ``share * tau / seconds`` logged exposures on average:
-so many times the effect is what is lost when the recent past is *full*, of anything or of one category.
+of what was seen, and least squares on them is biased towards zero (attenuation). Remedy: the log is split in two halves
+at random, and the counts in one are instruments for those in the other: their errors are independent if what is logged
+is a random part of what was seen. The effect *per logged exposure* found in this way stands for the ``1 / share``
+exposures behind it. Watching for one time constant without a pause holds ``share * tau / seconds`` logged exposures on
+average; the effect times this number is what is lost when the recent past is *full*, of anything or of one category.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Fade(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """How much people differ in what weariness takes: standard deviation over mean, with its 95 % interval.
+    """How much users differ in fatigue: standard deviation over mean, with its 95 % interval.
 
     Attributes:
         ratio: 0 where no difference shows (the estimated variance is not above 0).
@@ -56,7 +56,7 @@ class Spread(NamedTuple):
 def fade(e: Exposures, rng: np.random.Generator, resamples: int = 500) -> Fade:
     """The time constant among :data:`~rapport.experiments.satiation.measure.TAUS` under which clicks are fitted best.
 
-    Same-category and overall counts fade alike: the log cannot tell two constants apart.
+    Same-category and overall counts share the constant: the log cannot tell two constants apart.
 
     Args:
         e: the exposures.
@@ -133,7 +133,7 @@ def spread(e: Exposures, tau: float, rng: np.random.Generator, resamples: int = 
 
     With residuals ``r`` of clicks and ``x`` of the count, a user's sums of ``x_t r_t`` on *different* days are
     correlated where slopes differ: their mean product estimates the slopes' variance (a U-statistic), less what taking
-    out the user's mean brings about. Within a day moods would count as slopes.
+    out the user's mean adds. Pairs within a day would count moods as slopes.
 
     Args:
         e: the exposures.

@@ -1,8 +1,8 @@
-"""How much repetition bores, measured in a log: by gap, by distance, by dose, over time, by group, and in leaving.
+"""The effect of repetition measured in a log: by gap, by distance, by dose, over time, by group, and on leaving.
 
 Every function answers one question with a list of :class:`~rapport.experiments.satiation.panel.Effect`. All compare
-exposures of one person (and of one video with itself), so constant tastes do not show; what remains in doubt is checked
-in :mod:`rapport.experiments.satiation.placebos`.
+exposures of one user (and of one video) with each other, so constant tastes do not show; alternative explanations are
+tested in :mod:`rapport.experiments.satiation.placebos`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def by_dose(e: Exposures) -> list[Effect]:
 
 
 def by_visit(e: Exposures) -> list[Effect]:
-    """Weariness whatever the category: being the 2nd, 3rd, ... logged exposure of a visit, against the 1st."""
+    """Fatigue whatever the category: being the 2nd, 3rd, ... logged exposure of a visit, against the 1st."""
     place = visit_place(e)
     columns: dict[str, NDArray[Any]] = {f"number {n + 1}": place == n for n in (1, 2, 3)}
     columns["number 5 or later"] = place >= 4
@@ -110,7 +110,7 @@ def by_visit(e: Exposures) -> list[Effect]:
 
 
 def by_time(e: Exposures) -> list[Effect]:
-    """Effect of the faded count of earlier exposures, of the same category and of all, for each time constant."""
+    """Effect of the discounted count of earlier exposures, of the same category and of all, for each time constant."""
     result: list[Effect] = []
     for how in (BY_TAB, FORWARD_TASTE):
         panel = Panel(e, how)
@@ -153,7 +153,7 @@ def leaving(e: Exposures) -> list[Effect]:
 
 
 def by_part(e: Exposures, tau: float) -> list[Effect]:
-    """Effects of both faded counts for each group of users, and of the same-category count for each category."""
+    """Effects of both discounted counts for each group of users, and of the same-category count for each category."""
     same, everything = loads(e, tau).T
     panel = Panel(e, BY_TAB)
     names = [name for g, name in enumerate(e.group_names) if (e.group == g).sum() >= 1_000]
@@ -172,7 +172,7 @@ def by_part(e: Exposures, tau: float) -> list[Effect]:
 
 
 def loads(e: Exposures, tau: float, counted: Bools | None = None) -> Floats:
-    """Faded counts of earlier exposures of the same category and of all, shape (R, 2)."""
+    """Discounted counts of earlier exposures of the same category and of all, shape (R, 2)."""
     return np.stack([recent_count(group, e.minute, tau, counted) for group in (e.cell, e.user)], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""The regressions of the study of boredom: which effects are taken out, and how.
+"""The regressions of the satiation study: which effects are taken out, and how.
 
 A :class:`Panel` is a set of exposures under one specification. What each specification holds fixed, and what it leaves:
 
@@ -8,8 +8,8 @@ A :class:`Panel` is a set of exposures under one specification. What each specif
 ``user x tab, video``                also where in the application it was shown (as ``user, video`` where not known)
 ``user x day, video``                also good and bad days; only repeats within a day count
 ``user x category, video``           also constant tastes. Off by feedback, see :class:`Panel`
-``user, video, forward``             as ``user, video``, and the platform may answer to what was clicked
-``user x category, video, forward``  constant tastes and the platform's answers are both allowed for: the widest
+``user, video, forward``             as ``user, video``, and the platform may react to what was clicked
+``user x category, video, forward``  constant tastes and the platform's reactions are both allowed for: the widest
                                      intervals and the fewest doubts. Left: tastes that drift within the twelve days
 ===================================  ===================================================================================
 """
@@ -76,7 +76,7 @@ class Effect(NamedTuple):
 class Panel:
     """Exposures under one specification.
 
-    Where the platform answers to a click with more of the same, a group's mean holds errors that later regressors react
+    Where the platform reacts to a click with more of the same, a group's mean holds errors that later regressors react
     to: within a (user, category) cell of a few rows the effect of repetition comes out too low. The forward
     specifications are free of that (:mod:`rapport.experiments.satiation.fixed_effects`).
 

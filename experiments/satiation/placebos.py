@@ -1,11 +1,11 @@
-"""Could it be something else? Placebos for the study of boredom, and what the platform does with a click.
+"""Alternative explanations: placebo tests of the satiation study, and how the platform reacts to a click.
 
-* What comes *after* cannot bore: "same category as the next exposure" must have no effect, unless tastes drift or the
-  platform answers to a click by showing more of the same.
-* The platform's answer can be told from drifting taste by videos that anybody likes: a click that a good video earned
-  says little about the taste for its category, yet if more of the category follows, it was the platform that answered.
+* An exposure that comes *after* cannot have an effect: "same category as the next exposure" must show none, unless
+  tastes drift or the platform reacts to a click by showing more of the same.
+* The platform's reaction is told from drifting taste by videos that anybody likes: a click that a good video earned
+  says little about the taste for its category, so if more of the category follows, the platform reacted.
 * In shuffled order nothing comes before anything: what is left is constant taste.
-* With category labels dealt to videos at random nothing is "the same": the spread is what chance alone gives.
+* With categories permuted over videos nothing is "the same": the spread is sampling error alone.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def shuffled_order(e: Exposures, rng: np.random.Generator, draws: int = 20) -> l
 
 
 def dealt_labels(e: Exposures, rng: np.random.Generator, draws: int = 100) -> list[Effect]:
-    """The same with the videos' categories dealt anew; ``error``: sd over draws, to set beside the standard error."""
+    """The same with categories permuted over videos; ``error``: sd over draws, to set beside the standard error."""
     panel = Panel(e, PLAIN)
     items, place = np.unique(e.item, return_inverse=True)
     label = np.zeros(len(items), np.int64)

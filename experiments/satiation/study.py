@@ -1,4 +1,4 @@
-"""The whole study of boredom in one log: every question asked, and the component's figures drawn from the answers."""
+"""The satiation study of one log: every question, and the component's parameters from the answers."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def conduct(
     draws: int = 100,
     report: Report = lambda _: None,
 ) -> Study:
-    """Ask everything of a log.
+    """Answer every question from one log.
 
     Args:
         data: the log.
@@ -109,7 +109,7 @@ def conduct(
         seconds: an exposure is watched on average.
         share: of what people saw that is in the log.
         seed: of the placebos, the halves and the bootstraps.
-        draws: of the placebo with dealt labels; a fifth of them of the one with shuffled order.
+        draws: of the placebo with permuted categories; a fifth of them of the one with shuffled order.
         report: told what is being done.
     """
     rng = np.random.default_rng(seed)
@@ -122,13 +122,13 @@ def conduct(
         "exposures in between": lambda: by_between(e),
         "doses": lambda: by_dose(e),
         "visits": lambda: by_visit(e),
-        "fading": lambda: by_time(e),
+        "time": lambda: by_time(e),
         "leaving": lambda: leaving(e),
         "groups and categories": lambda: by_part(e, tau),
         "the next exposure": lambda: next_exposure(e),
-        "the platform's answer": lambda: platform_answer(e),
+        "the platform's reaction": lambda: platform_answer(e),
         "shuffled order": lambda: shuffled_order(e, rng, max(draws // 5, 2)),
-        "dealt labels": lambda: dealt_labels(e, rng, draws),
+        "permuted categories": lambda: dealt_labels(e, rng, draws),
         "split halves": lambda: [
             x for how in (BY_TAB, FORWARD, FORWARD_TASTE) for x in undiluted(e, tau, rng, how=how)
         ],
@@ -172,7 +172,7 @@ def difference(effects: list[Effect], study: str, behaviour: str) -> Difference:
 
 
 def figures_of(study: Study) -> dict[str, Any]:
-    """The component's figures, JSON-ready: aggregates only; as read by
+    """The component's parameters, JSON-ready: aggregates only; as read by
     :func:`~rapport.envs.session.satiation.parameters.parameters_from`.
     """
     behaviours: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
 """The simulator card: how far a fitted user model can be trusted, on days it never saw.
 
 Three questions. How well does it predict what people did with what they were shown, beside predictors that only count?
-How well for people and items that it hardly knows? And how does it treat items that nobody would have been shown
+How well for users and items with few exposures? And how does it treat items that nobody would have been shown
 (:mod:`rapport.experiments.simulator.selection_bias`)?
 
 The model is trained on rows before ``data.valid_from_ms`` and stopped and calibrated on the validation days; the
@@ -47,7 +47,7 @@ COLD = ("new users", f"users with under {FEW} exposures", f"items with under {FE
 
 @dataclass(frozen=True)
 class Score:
-    """How well one predictor foretells one behaviour on the test days.
+    """How well one predictor predicts one behaviour on the test days.
 
     Attributes:
         exposures: ``"standard"`` (chosen by the platform), ``"random"``, or a name in :data:`COLD`.

@@ -1,8 +1,8 @@
-"""What a rate of repetition does to the length of sessions: played through the environment, and computed exactly.
+"""Session length by rate of repetition: played through the environment, and computed exactly.
 
 A quit rule that takes 1 for every slate and 1 more for one that repeats a category of the slate before
 (``positional``, ``set_overlap``) turns the share of slates that repeat into a session length, and a published length
-back into that share. Both are worked out here: with scripted slates that repeat with a chosen probability, and by a
+back into that share. Both are computed here: with scripted slates that repeat with a chosen probability, and by a
 recursion over the rule's two outcomes.
 """
 
@@ -104,7 +104,7 @@ def random_plans(rng: np.random.Generator, leak: float = 0.0) -> Script:
 def play(
     data: SessionData, script: Script, sessions: int, seed: int, *, rule: Rule = "positional", n_envs: int = 500
 ) -> Lengths:
-    """Live through ``sessions`` whole sessions of ``rapport/KuaiRand-v0``, at least one in each of ``n_envs`` slots.
+    """Play ``sessions`` whole sessions of ``rapport/KuaiRand-v0``, at least one in each of ``n_envs`` slots.
 
     As many are counted in every slot: the first to end would be the short ones.
     """
@@ -137,7 +137,7 @@ def play(
 
 
 def _indifferent(data: SessionData) -> MatrixResponse:
-    """People who do nothing: the rules looked at here do not ask what they do."""
+    """Users who do nothing: these quit rules do not depend on responses."""
     shape = (data.population.n_users, data.catalog.n_items, len(data.log.behaviours))
     return MatrixResponse(np.zeros(shape, np.float32), data.log.behaviours)
 

@@ -1,8 +1,8 @@
-"""How kind the simulator is to items that nobody would have been shown.
+"""Selection bias: whether the simulator is too generous to items that nobody would have been shown.
 
-The platform shows people what it expects them to like, and a user model learns from those exposures alone. Under
-uniformly random exposure real people click far less (KuaiRand publishes such a log). A simulator whose click rate falls
-less than theirs, from the platform's items to random ones, rewards odd recommendations too well.
+The platform shows users what it expects them to like, and a user model learns from those exposures alone. Under
+uniformly random exposure real users click far less (KuaiRand publishes such a log). A simulator whose click rate falls
+less than theirs, from the platform's items to random ones, rewards unusual recommendations too well.
 """
 
 from __future__ import annotations

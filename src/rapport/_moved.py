@@ -1,6 +1,6 @@
 """Old module paths, which keep working for one version and say where the module is now.
 
-Importing this module puts a finder in front of Python's own. It answers nothing but the names in :data:`MODULES`.
+Importing this module puts a finder behind Python's own, so that it is asked only for names that no file has.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 MODULES = {
+    "agents.planning.surprise": "agents.planning.schedule",
     "agents.baselines.click_learner": "agents.baselines.online_ctr",
     "agents.baselines.lesson": "agents.baselines.task",
     "agents.baselines.log_model": "agents.baselines.click_prior",
@@ -120,7 +121,6 @@ MODULES = {
     "experiments.ray_pool": "experiments.jobs.ray",
     "experiments.recording": "experiments.report.session_record",
     "experiments.reflection_commands": "experiments.commands.reflections",
-    "experiments.reproduce": "experiments.lerl",
     "experiments.reproduce.answers": "experiments.lerl.findings",
     "experiments.reproduce.methods": "experiments.lerl.rows",
     "experiments.reproduce.paper": "experiments.lerl.paper",
@@ -163,8 +163,14 @@ class _Finder(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        new = MODULES.get(fullname.removeprefix("rapport."))
-        return None if new is None else ModuleSpec(fullname, _Alias(f"rapport.{new}"))
+        root, _, old = fullname.partition(".")
+        if root != "rapport":
+            return None
+        if old in MODULES:
+            return ModuleSpec(fullname, _Alias(f"rapport.{MODULES[old]}"))
+        # A package that is gone is empty: what was in it is found here alone.
+        gone = any(name.startswith(f"{old}.") for name in MODULES)
+        return ModuleSpec(fullname, None, is_package=True) if gone else None
 
 
 class _Alias(Loader):

@@ -1,4 +1,4 @@
-"""What agents are tested on: sessions under plans, and what an untrained first policy makes of them."""
+"""What agents are tested on: sessions under plans, and a CTR model of an untrained policy."""
 
 from __future__ import annotations
 

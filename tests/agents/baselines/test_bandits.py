@@ -1,4 +1,4 @@
-"""Bandits agree with plain counting, closed forms and loops, and find what people like."""
+"""Bandits agree with plain counting, closed forms and loops, and find what users like."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_they_find_what_people_like(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_luck_comes_from_the_seed_and_learning_ends(name: str, ctr_model: CTRModel, sessions: Sessions) -> None:
+def test_draws_depend_on_the_seed_alone_and_learning_ends(name: str, ctr_model: CTRModel, sessions: Sessions) -> None:
     def served(seed: int) -> NDArray[Any]:
         act = ALL[name](TrainingTask(sessions(4), ctr_model, 60, seed))
         return np.concatenate([act(observed(sessions(n), 2)) for n in (3, 5)])

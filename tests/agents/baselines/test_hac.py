@@ -109,7 +109,7 @@ def test_what_follows_an_end_does_not_matter(agent: Hac, batch: Batch) -> None:
 
 
 def test_a_gradient_step_moves_each_network_by_its_own_loss(agent: Hac, batch: Batch) -> None:
-    networks = {"actor": agent.actor, "critic": agent.critic, "log model": agent.ctr_model.policy}
+    networks = {"actor": agent.actor, "critic": agent.critic, "CTR model": agent.ctr_model.policy}
     before = {name: [p.detach().clone() for p in network.parameters()] for name, network in networks.items()}
     target = next(agent.critic_target.parameters()).detach().clone()
     agent.learn(batch)
@@ -118,7 +118,7 @@ def test_a_gradient_step_moves_each_network_by_its_own_loss(agent: Hac, batch: B
         for name, network in networks.items()
     }
     assert moved["actor"] and moved["critic"]
-    assert all(torch.equal(p, q) for p, q in zip(agent.ctr_model.policy.parameters(), before["log model"], strict=True))
+    assert all(torch.equal(p, q) for p, q in zip(agent.ctr_model.policy.parameters(), before["CTR model"], strict=True))
     online = next(agent.critic.parameters()).detach()
     torch.testing.assert_close(next(agent.critic_target.parameters()).detach(), 0.99 * target + 0.01 * online)
 
@@ -193,7 +193,7 @@ def test_an_unknown_setting_is_named(sessions: Sessions, ctr_model: CTRModel) ->
 def test_it_learns_which_items_people_click(
     small_data: SessionData, sessions: Sessions, ctr_model: CTRModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """People who click on the items of some categories only; the log model knows nothing of it."""
+    """Users who click on the items of some categories only; the pretrained model knows nothing of it."""
     monkeypatch.setattr(module, "WARM_UP", 160)
     liked = small_data.catalog.category % 3 == 0
     shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))

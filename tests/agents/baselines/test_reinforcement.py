@@ -86,7 +86,7 @@ def ctr_model(small_data: SessionData, sessions: Sessions) -> CTRModel:
     return CTRModel(slate_policy(agent), small_data, 6)
 
 
-def test_the_log_model_scores_as_its_policy_does(ctr_model: CTRModel, sessions: Sessions) -> None:
+def test_the_ctr_model_scores_as_its_policy_does(ctr_model: CTRModel, sessions: Sessions) -> None:
     observations, _ = sessions().reset(seed=0)
     policy = ctr_model.policy
     tensors: Any = policy.obs_to_tensor({**observations, "plan": np.zeros_like(observations["plan"])})[0]

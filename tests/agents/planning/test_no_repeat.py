@@ -46,15 +46,15 @@ class SlowPlannedSessions:
         data: SessionData,
         planner: Any,
         period: int,
-        rest: bool,
+        cooldown: bool,
         z: float | None,
         once: bool,
     ) -> None:
-        self.env, self.data, self.planner, self.period, self.rest, self.z, self.once = (
-            *(env, data, planner, period, rest, z, once),
+        self.env, self.data, self.planner, self.period, self.cooldown, self.z, self.once = (
+            *(env, data, planner, period, cooldown, z, once),
         )
         self.sizes = data.catalog.category_sizes.tolist()
-        self.plans_made = self.plans_widened = self.surprises = self.rests_waived = 0
+        self.plans_made = self.plans_widened = self.triggered = self.waived = 0
         self.heard: list[tuple[int, list[list[int]], list[list[int]]]] = []
 
     def reset(self, seed: int) -> list[list[int]]:
@@ -93,9 +93,9 @@ class SlowPlannedSessions:
         due = []
         for i, (step,) in enumerate(observations["step"].tolist()):
             regular = self.counts[i] and step % self.period == 0
-            surprised = self.counts[i] and not regular and self._surprised(i)
-            self.surprises += surprised
-            if regular or surprised:
+            early = self.counts[i] and not regular and self._changed(i)
+            self.triggered += early
+            if regular or early:
                 due.append(i)
                 self.before[i] = (self.before[i][0] + self.since[i][0], self.before[i][1] + self.since[i][1])
                 self.since[i] = (0, 0)
@@ -109,10 +109,10 @@ class SlowPlannedSessions:
                 self.plans_widened += plans[0] != plan
                 self.plan[i] = plans[0]
         masks = [self._mask(i) for i in range(self.env.num_envs)]
-        self.rests_waived += sum(waived for _, waived in masks)
+        self.waived += sum(waived for _, waived in masks)
         return [mask for mask, _ in masks]
 
-    def _surprised(self, i: int) -> bool:
+    def _changed(self, i: int) -> bool:
         if self.z is None:
             return False
         q = (self.everyone[0] + 1) / (self.everyone[1] + 2)
@@ -123,9 +123,9 @@ class SlowPlannedSessions:
     def _mask(self, i: int) -> tuple[list[int], bool]:
         if not self.counts[i]:
             return [1] * len(self.sizes), False
-        rested = [allowed and not (self.rest and c in self.shown[i]) for c, allowed in enumerate(self.plan[i])]
-        waived = self.rest and self._held(rested) < 6
-        return [int(allowed) for allowed in (self.plan[i] if waived else rested)], waived
+        fresh = [allowed and not (self.cooldown and c in self.shown[i]) for c, allowed in enumerate(self.plan[i])]
+        waived = self.cooldown and self._held(fresh) < 6
+        return [int(allowed) for allowed in (self.plan[i] if waived else fresh)], waived
 
     def _held(self, plan: list[bool]) -> int:
         return sum(size for size, allowed in zip(self.sizes, plan, strict=True) if allowed)
@@ -205,8 +205,8 @@ def test_every_composition_is_the_planned_sessions_of_old(
                 assert info["final_obs"][row]["plan"].tolist() == mask
                 assert info["final_obs"][row] in seen.single_observation_space
     assert (planned.plans_made, planned.plans_widened) == (slow.plans_made, slow.plans_widened)
-    assert planned.replans_triggered == slow.surprises
-    assert [counter.cooldowns_waived for counter in waiving] == [slow.rests_waived]
+    assert planned.replans_triggered == slow.triggered
+    assert [counter.cooldowns_waived for counter in waiving] == [slow.waived]
     assert critic.heard == slow.heard
 
 

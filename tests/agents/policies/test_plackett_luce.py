@@ -135,7 +135,7 @@ def test_the_mode_is_the_likeliest_slate() -> None:
 # --- the policy -------------------------------------------------------------------------------------------------------
 
 
-def test_the_logits_are_the_log_models_scores_over_the_temperature(
+def test_the_logits_are_the_ctr_models_scores_over_the_temperature(
     small_data: SessionData, sessions: Sessions, ctr_model: CTRModel
 ) -> None:
     env = sessions(4, random_plans=True)
@@ -217,7 +217,7 @@ def test_an_unknown_setting_is_named(sessions: Sessions, ctr_model: CTRModel) ->
 
 
 def test_it_learns_which_items_people_click(small_data: SessionData, sessions: Sessions, ctr_model: CTRModel) -> None:
-    """People who click on items of some categories only; the log model knows nothing of it."""
+    """Users who click on items of some categories only; the pretrained model knows nothing of it."""
     liked = small_data.catalog.category % 3 == 0
     shape = (small_data.population.n_users, small_data.catalog.n_items, len(small_data.log.behaviours))
     response = MatrixResponse(

@@ -1,4 +1,4 @@
-"""The first policy from the log: it learns, repeatably, and from nobody it must not learn from."""
+"""Pretraining on the log: it learns, repeatably, and from training users alone."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_bench_training_prints_the_table(
     on_small_data: None, small: PPOConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(bench_commands, "PPOConfig", lambda n_envs: replace(small, n_envs=n_envs))
-    assert BenchTraining("twin", transitions=70, threads=(1,), n_envs=8).run() == 0
+    assert BenchTraining(data="twin", transitions=70, threads=(1,), n_envs=8).run() == 0
     printed = capsys.readouterr().out
     for word in (training.SUBJECT, training.REFERENCE, "80", "1.00", "360,000", "collecting"):
         assert word in printed

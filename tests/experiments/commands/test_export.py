@@ -14,7 +14,7 @@ from rapport.envs.session.kuairand import kuairand_core, kuairand_vector_env
 from rapport.experiments.cli import main
 from rapport.experiments.commands.export import _parsed, _spec
 from rapport.experiments.export.minari import Recorder, record, write_minari
-from rapport.experiments.lerl.config import PlannerChoice
+from rapport.experiments.lerl.config import PlannerConfig
 from rapport.experiments.lerl.training import Training, train
 
 
@@ -142,9 +142,9 @@ def test_popular_items_are_those_of_the_baseline(minari):
         np.testing.assert_array_equal(episode.actions.ravel(), order[: episode.actions.size])
 
 
-def test_a_trained_agent_plays_under_its_planner(minari, twin_setup, small, tmp_path):
-    task = Training(twin_setup, "lerl", 0, 80, str(tmp_path / "run"), PlannerChoice("rotation"), small)
-    train(task, lambda _: None)
+def test_a_trained_agent_plays_under_its_planner(minari, twin_env, small, tmp_path):
+    task = Training(twin_env, "lerl", 0, 80, tmp_path / "run", PlannerConfig("rotation"), small)
+    train(task)
     assert export("--policy", str(task.checkpoint), "--sessions", "5") == 0
     loaded = minari.load_dataset("rapport/kuairand-twin/lerl-v0")
     env = loaded.recover_environment()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,8 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+from gymnasium.vector import AutoresetMode
+from rich.console import Console
 
 from rapport.agents.baselines.oracles import LookAhead, OracleGreedy
 from rapport.datasets.kuairand import pure as kuairand
@@ -18,6 +21,7 @@ from rapport.datasets.kuairand.surfaces import surfaces
 from rapport.datasets.schema import SessionData
 from rapport.datasets.splits import assemble
 from rapport.datasets.twin import twin
+from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
 from rapport.envs.session.kuairand_satiation import satiation_core
 from rapport.envs.session.response.base import MatrixResponse
@@ -28,15 +32,18 @@ from rapport.experiments.bench.timing import torch_threads
 from rapport.experiments.cli import parse
 from rapport.experiments.commands import satiation as satiation_commands
 from rapport.experiments.commands.satiation import SatiationInside, SatiationMeasure, SatiationSeparate
-from rapport.experiments.lerl.evaluation import play
+from rapport.experiments.core import play
+from rapport.experiments.jobs.local import run_jobs
+from rapport.experiments.lerl.environments import session_env
+from rapport.experiments.lerl.protocol import evaluation_users
 from rapport.experiments.report.page import to_markdown
 from rapport.experiments.satiation.controls import METHODS, control
 from rapport.experiments.satiation.double_count import inside
 from rapport.experiments.satiation.exposures import exposures
 from rapport.experiments.satiation.panel import Effect
-from rapport.experiments.satiation.separation import PLAIN, TIRING, Trial, separate
+from rapport.experiments.satiation.separation import PLAIN, TIRING, TOLERANCES, row_name, separation
 from rapport.experiments.satiation.study import Study, conduct, difference, figures_of
-from rapport.experiments.satiation.tables import CAPTIONS, study_notes, study_page, study_tables
+from rapport.experiments.satiation.tables import CAPTIONS, rows_table, study_notes, study_page, study_tables
 
 pytest.importorskip("scipy")
 
@@ -105,11 +112,11 @@ def test_measure_prints_and_writes(on_people: SessionData, tmp_path: Path, capsy
 def test_inside_prints_both(on_people: SessionData, capsys: pytest.CaptureFixture[str]) -> None:
     assert SatiationInside(users=20).run() == 0
     printed = capsys.readouterr().out
-    assert "inner simulator" in printed and "with boredom" in printed
+    assert "inner simulator" in printed and "with satiation" in printed
     assert "predicted" in printed and "left" in printed
 
 
-def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_they_should(
+def test_users_without_memory_do_not_satiate_inside_and_with_the_component_as_much_as_they_should(
     people: SessionData,
 ) -> None:
     table = np.full((150, 120, 7), 0.5)
@@ -118,16 +125,12 @@ def test_people_without_memory_are_not_bored_inside_and_with_boredom_as_much_as_
     found = inside(people, response, SatiationState(people, parameters), np.random.default_rng(0), users=60)
     values = {(x.how, x.what): x.value for x in found}
     assert abs(values["inner simulator", "same category"]) < 1e-6
-    assert values["with boredom", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds
-    assert values["with boredom", "all"] == pytest.approx(-0.05, abs=0.01)
+    assert values["with satiation", "same category"] == pytest.approx(-0.1, abs=0.01)  # a quarter of the log-odds
+    assert values["with satiation", "all"] == pytest.approx(-0.05, abs=0.01)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_plays_whole_sessions_without_repeating(people: SessionData, method: str) -> None:
-    from gymnasium.vector import AutoresetMode
-
-    from rapport.envs.session.env import SessionVectorEnv
-
     with torch_threads(1):
         core = satiation_core(4, data=people, users="held_out")
         act = control(method, core, np.random.default_rng(0))
@@ -138,24 +141,35 @@ def test_every_method_plays_whole_sessions_without_repeating(people: SessionData
             return shown[-1]
 
         env = SessionVectorEnv(core, AutoresetMode.SAME_STEP)
-        played = play(env, watched, np.flatnonzero(people.held_out)[:4], 0)
-    assert (played.lengths >= 5).all() and (played.returns >= 0).all()
+        played = play(env, watched, 0, {"user": np.flatnonzero(people.held_out)[:4]})
+    assert (played["length"] >= 5).all() and (played["return"] >= 0).all()
     if method != "random":
-        first = np.stack(shown[:10], axis=1)[:, : played.lengths.min()].reshape(4, -1)
+        first = np.stack(shown[:10], axis=1)[:, : played["length"].min()].reshape(4, -1)
         assert all(len(set(row)) == len(row) for row in first)
 
 
-def test_methods_separate_into_one_table(people: SessionData) -> None:
+def test_methods_separate_into_one_table(people: SessionData, tmp_path: Path) -> None:
+    envs = {PLAIN: session_env("kuairand", people), TIRING: session_env("satiation", people).changed(tolerance=0.1)}
+    experiment = separation(envs, ("random", "rotation"), 2, 12, tmp_path)
+    run_jobs(experiment.jobs(), 1, Console(file=io.StringIO()))
+    found = experiment.results()
+    table = rows_table(experiment, found, "both")
+    assert [row[:2] for row in table.rows] == [(e, m) for e in (PLAIN, TIRING) for m in ("random", "rotation")]
+    assert all((row[-1] == "") == (row[1] == "rotation") for row in table.rows)
+    lengths = {row.family: found[row.name][0].arrays["length"].mean() for row in experiment.rows}
+    assert 10 <= lengths[PLAIN] <= 20
+    # The slow reference: the engine made by hand, the same users and chance.
     with torch_threads(1):
-        rows = separate(Trial(people, 12, 2), ("random", "rotation"), {PLAIN: {}, TIRING: {"tolerance": 0.1}})
-    assert [(r.environment, r.method) for r in rows] == [
-        (e, m) for e in (PLAIN, TIRING) for m in ("random", "rotation")
-    ]
-    assert all((r.against is None) == (r.method == "rotation") for r in rows)
-    assert all(10 <= r.length.point <= 20 or r.environment == TIRING for r in rows)
+        core = kuairand_core(12, data=people, users="held_out")
+        act = control("rotation", core, np.random.default_rng([1, 2]))
+        users = evaluation_users(people, 12, 1)
+        played = play(SessionVectorEnv(core, AutoresetMode.SAME_STEP), act, 1, {"user": users})
+    kept = found[row_name(PLAIN, "rotation")][1]
+    np.testing.assert_array_equal(kept.arrays["length"], played["length"])
+    np.testing.assert_array_equal(kept.arrays["return"], played["return"])
 
 
-def test_separate_prints_and_writes(
+def test_separate_prints_writes_and_goes_on(
     on_people: SessionData,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -163,11 +177,26 @@ def test_separate_prints_and_writes(
 ) -> None:
     monkeypatch.setattr(satiation_commands, "METHODS", ("random", "rotation"))
     monkeypatch.setattr(satiation_commands, "SENSITIVITY_METHODS", ("rotation",))
-    out = tmp_path / "tables.md"
-    assert SatiationSeparate(sessions=5, seeds=2, sensitivity=1, out=out).run() == 0
+    monkeypatch.setattr(
+        satiation_commands,
+        "both_environments",
+        lambda data, root: {PLAIN: session_env("kuairand", on_people), TIRING: session_env("satiation", on_people)},
+    )
+    base = session_env("satiation", on_people)
+    varied = {f"tolerance {t:g}": base.changed(tolerance=t) for t in TOLERANCES[-1:]}
+    varied["strength high"] = base.changed(strength="high")
+    monkeypatch.setattr(satiation_commands, "varied_environments", lambda data, root: varied)
+    out, folder = tmp_path / "tables.md", tmp_path / "run"
+    command = SatiationSeparate(sessions=5, seeds=2, sensitivity=1, out=out, folder=folder, workers=1)
+    assert command.run() == 0
     assert "rotation" in capsys.readouterr().out
     page = out.read_text("utf-8")
     assert "| tolerance inf | rotation |" in page and "| strength high | rotation |" in page
+    kept = {path: path.stat().st_mtime_ns for path in (folder / "results").iterdir()}
+    assert len(kept) == 2 * 4 + 2
+    assert command.run() == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "results").iterdir()} == kept
+    assert out.read_text("utf-8") == page
 
 
 def test_oracles_need_a_simulator_they_can_read(people: SessionData) -> None:

@@ -17,7 +17,7 @@ from rapport.experiments.commands.reproduce import ReproduceLerl
 from rapport.experiments.commands.run import Run
 from rapport.experiments.core import Experiment
 from rapport.experiments.core.experiment import RunRow
-from rapport.experiments.jobs.local import Named, run_jobs
+from rapport.experiments.jobs.local import Job, run_jobs
 from rapport.experiments.lerl import config
 from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.lerl.rows import NEED_A_MODEL, RUN_ROWS
@@ -101,14 +101,14 @@ def same(first: Result, second: Result) -> None:
         np.testing.assert_array_equal(values, second.arrays[name], err_msg=f"{first.row}, {name}")
 
 
-def run_rows(jobs: Iterable[Named]) -> int:
+def run_rows(jobs: Iterable[Job]) -> int:
     """Run rows alone, without what they begin with; how many they were."""
     n = 0
     for job in jobs:
-        if isinstance(job.job, RunRow):
-            job.job(lambda _: None)
+        if isinstance(job.task, RunRow):
+            job.task(lambda _: None)
             n += 1
-        n += run_rows(job.then)
+        n += run_rows(job.dependents)
     return n
 
 

@@ -232,9 +232,9 @@ def test_only_the_main_environment_is_studied_and_recorded_and_all_share_their_p
     assert (main_one.protocol.recorded, other.protocol.recorded) == (RECORDED, ())
     named = {row.name for row in main_one.rows if "." not in row.name}
     assert named == {name for name in DEFINITIONS if name not in ("lerl-published", *NEED_A_MODEL)}
-    firsts = [job for job in jobs_of(made.experiments.values()) if job.then and job.name.startswith("pretrained")]
+    firsts = [job for job in jobs_of(made.experiments.values()) if job.dependents and job.name.startswith("pretrained")]
     assert [job.name for job in firsts] == ["pretrained policy, seed 0"]
-    assert {follower.name.partition(":")[0] for follower in firsts[0].then} == {"kuairand", "satiation"}
+    assert {follower.name.partition(":")[0] for follower in firsts[0].dependents} == {"kuairand", "satiation"}
     assert main_one.by_name["lerl"].planner == PlannerConfig(TOP_K_PREFERENCE, period=20)
 
 

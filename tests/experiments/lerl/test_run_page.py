@@ -101,4 +101,3 @@ def test_without_a_model_every_line_says_who_planned(tmp_path):
     assert planner_label(planner) == NO_LLM
     text = to_markdown(run_page(experiment, planner, {}))
     assert f"planner: {NO_LLM}" in text and "LERL (no LLM given)" in text
-    assert ()

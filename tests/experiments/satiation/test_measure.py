@@ -1,4 +1,4 @@
-"""The study of boredom: against dense algebra, plain loops, and logs whose truth is known."""
+"""The satiation study: against dense algebra, plain loops, and logs whose truth is known."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_places_visits_and_runs_by_hand() -> None:
     assert [int(b.sum()) for b in e.gap_bins()] == [5, 0, 0, 1, 0]
 
 
-def test_known_boredom_is_recovered_with_nominal_coverage() -> None:
+def test_known_satiation_is_recovered_with_nominal_coverage() -> None:
     found = np.array([same_before(generated(np.random.default_rng(s), 150, 15, -0.08), PLAIN) for s in range(60)])
     covered = np.abs(found[:, 0] + 0.08) < 1.96 * found[:, 1]
     assert covered.mean() > 0.87  # 60 draws of 0.95: below with chance 1 in 200
@@ -161,7 +161,7 @@ def test_the_platforms_answer_is_seen_for_the_videos_sake() -> None:
     assert all(abs(effect.value) < 4 * effect.error for effect in silent)
 
 
-def test_placebos_find_nothing_where_there_is_nothing_and_boredom_only_before() -> None:
+def test_placebos_find_nothing_where_there_is_nothing_and_satiation_only_before() -> None:
     e = generated(np.random.default_rng(3), 1_500, 20, -0.1)
     by_name = {x.what: x for x in next_exposure(e) if x.behaviour == "click"}
     assert by_name["before, within 30 min"].high < -0.05
@@ -210,7 +210,7 @@ def test_spread_and_fade_of_made_people() -> None:
             assert constant.low <= 15.0 <= constant.high and constant.high <= 60.0
 
 
-def test_twins_are_never_bored() -> None:
+def test_twins_never_satiate() -> None:
     found = np.array([same_before(exposures(twin(n_users=250, n_items=200, seed=s)), PLAIN) for s in range(12)])
     ratio = found[:, 0] / found[:, 1]
     assert abs(ratio.mean()) < 4 / np.sqrt(12) and np.abs(ratio).max() < 4
