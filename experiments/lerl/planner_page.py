@@ -72,9 +72,10 @@ def _page(study: Experiment, title: str, said: list[str], summary: Summary, foun
     costs = Table(COSTS, tuple(_costs(row) for row in run if row.name.startswith("llm")))
     sections = (
         Section("Return, with its intervals", [figure], "return"),
-        Section("In figures", [returns, costs, *notes[1:]], "figures"),
+        Section("In figures", [returns, costs], "figures"),
     )
-    return Page(title, said[0], said[1:], notes[0], sections, licence=licence_note(data_of(study.rows[0].env).name))
+    licence = licence_note(data_of(study.rows[0].env).name)
+    return Page(title, said[0], said[1:], notes["data"], sections, notes, licence)
 
 
 def _returns(row: SummaryRow, reference: str, found: Found) -> tuple[str, ...]:

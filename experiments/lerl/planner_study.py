@@ -220,16 +220,16 @@ def cost_finding(summary: Summary, found: Found) -> str:
     return f"A tenth of the calls gives the same return within the interval: {share}; R_cum differs by {found_}."
 
 
-def study_notes(study: Experiment, pool_sessions: int, trained: str) -> list[str]:
+def study_notes(study: Experiment, pool_sessions: int, trained: str) -> dict[str, str]:
     """What the tables rest on, and how to read them."""
     env, data = study.rows[0].env, data_of(study.rows[0].env)
     assert isinstance(study.protocol, HeldOutSessions)
-    return [
-        f"data: {data.name}, quit rule {env.kwargs['quit_rule']}; {study.seeds} seeds of {study.protocol.sessions:,} "
+    return {
+        "data": f"{data.name}, quit rule {env.kwargs['quit_rule']}; {study.seeds} seeds of {study.protocol.sessions:,} "
         f"sessions of {int(data.held_out.sum()):,} held-out users",
-        f"low level: {trained}; every plan is under the one-slate cooldown",
-        f"reflections: per seed a pool filled beforehand on {pool_sessions:,} sessions of training users",
-        "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences paired by seed "
-        "and session",
-        "calls: prompts sent, equal ones of a batch once, repeated ones again; LERL makes one per slate",
-    ]
+        "low level": f"{trained}; every plan is under the one-slate cooldown",
+        "reflections": f"per seed a pool filled beforehand on {pool_sessions:,} sessions of training users",
+        "figures": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences "
+        "paired by seed and session",
+        "calls": "prompts sent, equal ones of a batch once, repeated ones again; LERL makes one per slate",
+    }

@@ -12,12 +12,14 @@ from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.datasets.schema import DataError
 from rapport.experiments.cli import main, parse
 from rapport.experiments.commands.run import Run
+from rapport.experiments.lerl.environments import sessions_of
 from rapport.experiments.results.store import ResultStore
 
 
 @pytest.fixture
-def quick_low_level(monkeypatch, small):
+def quick_low_level(monkeypatch, small, twin_env):
     """Runs learn with a small low level: 40 transitions in a rollout."""
+    sessions_of(twin_env, 1, "train")  # the simulator is fitted beforehand, on one thread
     monkeypatch.setattr(runs, "PPOConfig", lambda: small)
 
 

@@ -25,6 +25,7 @@ from rapport.experiments.cli import main
 from rapport.experiments.core import Experiment, Row
 from rapport.experiments.core.experiment import RunRow
 from rapport.experiments.lerl.config import LLM_ONLY, PlannerConfig
+from rapport.experiments.lerl.environments import sessions_of
 from rapport.experiments.lerl.learners import PPOLearner, PretrainedLearner
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import DEFINITIONS, RUN_ROWS
@@ -78,7 +79,8 @@ def scripted(monkeypatch):
 
 
 @pytest.fixture
-def quick_low_level(monkeypatch, small):
+def quick_low_level(monkeypatch, small, twin_env):
+    sessions_of(twin_env, 1, "train")  # the simulator is fitted beforehand, on one thread
     monkeypatch.setattr(runs, "PPOConfig", lambda: small)
 
 

@@ -67,7 +67,8 @@ def script(twin_env: EnvConfig, monkeypatch: pytest.MonkeyPatch) -> Script:
 
 @pytest.fixture
 def quick(script: Script, small: PPOConfig, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A study of seconds."""
+    """A study of seconds; its simulator is fitted beforehand, on one thread."""
+    sessions_of(session_env("kuairand", "twin"), 1, "train")
     monkeypatch.setattr(
         planner_commands, "study_learner", lambda *arguments: replace(study_learner(*arguments), low_level=small)
     )
@@ -83,6 +84,8 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
     command = PlannerCost(**quick, out=tmp_path)
     assert command.run() == 0
     printed = capsys.readouterr().out
+    for note in ("low level: the pretrained policy of each seed, without RL", "reflections: per seed a pool filled"):
+        assert note in printed
     store = list((tmp_path / "results").glob("*.json"))
     assert len(store) == 2 * 7
     for path in store:
