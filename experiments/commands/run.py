@@ -33,9 +33,11 @@ from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_lang
 from rapport.experiments.lerl.environments import data_of, session_env
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
-from rapport.experiments.lerl.run_page import planner_label, run_page
+from rapport.experiments.lerl.run_page import lerl_summary, planner_label, run_page
 from rapport.experiments.report.page import publish
+from rapport.experiments.report.results_table import cost_table, results_table
 from rapport.experiments.results.store import ResultStore
+from rapport.experiments.results.summary import footer
 
 NO_MODEL = "none"
 QUICK = {"seeds": 2, "transitions": 12_800, "sessions": 500}
@@ -66,7 +68,12 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         self.run_jobs(planned.experiment.jobs(), console, planned.processes)
         if planned.settings.planner.record is not None:
             seal(Path(planned.settings.planner.record))
-        publish(run_page(planned.experiment, planned.settings.planner, planned.told()), planned.folder, console)
+        summary = lerl_summary(planned.experiment, planned.experiment.results(), planned.settings.planner)
+        tables = [table for table in (results_table(summary), cost_table(summary)) if table is not None]
+        page = run_page(planned.experiment, planned.settings.planner, planned.told())
+        publish(page, planned.folder, console, tables=tables)
+        for line in footer(summary):
+            console.print(line, style="dim", highlight=False, markup=False)
         console.print(
             f"Curves: tensorboard --logdir {planned.folder / 'tensorboard'}\n"
             f"Checkpoints: {planned.folder / 'checkpoints'} (rapport evaluate FILE)",

@@ -109,19 +109,19 @@ def write_page(page: Page, path: Path, console: Console) -> None:
 
 
 def print_page(page: Page, console: Console, tables: Iterable[Table] | None = None) -> None:
-    """Print tables, what was run, and the findings; no wider than :data:`~rapport.experiments.report.table.WIDTH`."""
+    """Print tables, the findings, and what was run; no wider than :data:`~rapport.experiments.report.table.WIDTH`."""
     shown = console if console.is_terminal else Console(file=console.file, width=WIDTH)
     for table in page.tables() if tables is None else tables:
         shown.print()
         shown.print(table, crop=False)
     shown.print()
-    for name, value in page.settings.items():
-        shown.print(Text(f"{name}: {value}", style="dim"), width=WIDTH)
-    if page.settings:
-        shown.print()
     shown.print(Text(page.finding, style="bold"), width=WIDTH)
     for line in page.findings:
         shown.print(Text(f"- {line}"), width=WIDTH)
+    if page.settings:
+        shown.print()
+    for name, value in page.settings.items():
+        shown.print(Text(f"{name}: {value}", style="dim"), width=WIDTH)
 
 
 def to_markdown(page: Page, html: str | None = f"{NAME}.html") -> str:

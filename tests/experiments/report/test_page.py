@@ -150,7 +150,7 @@ def test_the_terminal_shows_finding_and_tables(tmp_path: Path) -> None:
     assert "[bold]: [bold]" in lines and "5.20 [5.01, 5.44]" in out.getvalue()
     few, shown = a_console()
     print_page(a_page(), few, [Table((("a", "unit"),), (("cell",),))])
-    assert shown.getvalue().split() == ["a", "unit", "─" * 4, "cell", "Word:", "Word", "finding", "Word", "-", "Word"]
+    assert shown.getvalue().split() == ["a", "unit", "─" * 4, "cell", "finding", "Word", "-", "Word", "Word:", "Word"]
 
 
 def test_nothing_is_loaded_from_outside() -> None:
