@@ -91,10 +91,10 @@ assert rapport.envs.session.quit is quit_rules and quit_rules.QUIT_RULES is QUIT
 
 
 def test_a_package_that_is_gone_holds_its_old_modules_alone() -> None:
-    import rapport.experiments.lerl.paper as paper
+    import rapport.experiments.lerl.pages.paper as paper
 
     sys.modules.pop("rapport.experiments.reproduce.paper", None)
-    with pytest.warns(DeprecationWarning, match=r"reproduce\.paper is rapport\.experiments\.lerl\.paper now"):
+    with pytest.warns(DeprecationWarning, match=r"reproduce\.paper is rapport\.experiments\.lerl\.pages\.paper now"):
         assert importlib.import_module("rapport.experiments.reproduce.paper") is paper
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("rapport.experiments.reproduce.config")  # a module of lerl that was never there

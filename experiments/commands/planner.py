@@ -24,7 +24,7 @@ from rapport.experiments.core import EnvConfig, Experiment, Row
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import env_of_note, session_env
-from rapport.experiments.lerl.planner_page import cost_page, reflections_page
+from rapport.experiments.lerl.pages.planner import cost_page, reflections_page
 from rapport.experiments.lerl.planner_study import (
     StudyLearner,
     checkpoint_of,

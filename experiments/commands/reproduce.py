@@ -26,11 +26,11 @@ from rapport.experiments.commands.run import fills_the_machine, find_run_data, p
 from rapport.experiments.core import EnvConfig, Experiment, jobs_of
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.environments import TITLES, data_of, session_env
-from rapport.experiments.lerl.paper import PAPER
+from rapport.experiments.lerl.pages.paper import PAPER
+from rapport.experiments.lerl.pages.reproduction import EnvironmentResults, reproduction_page, short_table
+from rapport.experiments.lerl.pages.run import planner_label
 from rapport.experiments.lerl.protocol import HeldOutSessions
-from rapport.experiments.lerl.reproduction_page import EnvironmentResults, reproduction_page, short_table
 from rapport.experiments.lerl.rows import DEFINITIONS, OLD_NAMES, RECORDED, RowSettings, lerl_rows, tuned_settings
-from rapport.experiments.lerl.run_page import planner_label
 from rapport.experiments.lerl.search import SPACES, Search
 from rapport.experiments.lerl.sensitivity import sensitivity_rows
 from rapport.experiments.report.page import publish

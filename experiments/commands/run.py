@@ -31,9 +31,9 @@ from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
+from rapport.experiments.lerl.pages.run import lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
-from rapport.experiments.lerl.run_page import lerl_summary, planner_label, run_page
 from rapport.experiments.report.page import publish
 from rapport.experiments.report.results_table import cost_table, results_table
 from rapport.experiments.results.store import ResultStore

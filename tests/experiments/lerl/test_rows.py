@@ -11,7 +11,7 @@ from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.core import Experiment, Task
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig, with_language_model
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
-from rapport.experiments.lerl.paper import PAPER
+from rapport.experiments.lerl.pages.paper import PAPER
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import (
     DEFINITIONS,

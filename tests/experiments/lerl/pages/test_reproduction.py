@@ -15,12 +15,12 @@ from rapport.experiments.commands import reproduce as command
 from rapport.experiments.commands.reproduce import ReproduceLerl, Reproduction, env_of
 from rapport.experiments.core import Experiment, jobs_of
 from rapport.experiments.jobs.local import run_jobs
-from rapport.experiments.lerl import findings
 from rapport.experiments.lerl.config import PlannerConfig
 from rapport.experiments.lerl.environments import session_env
-from rapport.experiments.lerl.paper import PAPER
+from rapport.experiments.lerl.pages import findings
+from rapport.experiments.lerl.pages.paper import PAPER
+from rapport.experiments.lerl.pages.reproduction import EnvironmentResults, reproduction_page
 from rapport.experiments.lerl.protocol import HeldOutSessions, recorded_sessions
-from rapport.experiments.lerl.reproduction_page import EnvironmentResults, reproduction_page
 from rapport.experiments.lerl.rows import DEFINITIONS, NEED_A_MODEL, RECORDED, RowSettings, lerl_rows
 from rapport.experiments.lerl.sensitivity import STUDIES, row_name, sensitivity_rows
 from rapport.experiments.report.page import publish, to_html, to_markdown

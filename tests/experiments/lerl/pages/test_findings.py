@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rapport.experiments.lerl import findings
+from rapport.experiments.lerl.pages import findings
 from rapport.experiments.lerl.rows import DEFINITIONS
 from rapport.experiments.results.store import Result
 

@@ -11,14 +11,14 @@ import numpy as np
 from rapport.datasets.registry.licence import licence_note
 from rapport.datasets.schema import IntArray
 from rapport.experiments.core import EnvConfig, Experiment
-from rapport.experiments.lerl import findings
 from rapport.experiments.lerl.config import PlannerConfig
 from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, VARIETY
-from rapport.experiments.lerl.paper import CASE, CLAIM, PAPER
+from rapport.experiments.lerl.pages import findings
+from rapport.experiments.lerl.pages.paper import CASE, CLAIM, PAPER
+from rapport.experiments.lerl.pages.run import lerl_summary, planner_label
 from rapport.experiments.lerl.protocol import recorded_sessions
 from rapport.experiments.lerl.rows import DEFINITIONS, FAMILIES, RECORDED
-from rapport.experiments.lerl.run_page import lerl_summary, planner_label
 from rapport.experiments.lerl.sensitivity import STUDIES, row_name
 from rapport.experiments.lerl.user_groups import groupings
 from rapport.experiments.report.blocks import Block, Figure

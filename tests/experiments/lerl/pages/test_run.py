@@ -10,9 +10,9 @@ import pytest
 from rapport.experiments.core import Experiment
 from rapport.experiments.lerl.config import LLM, PlannerConfig
 from rapport.experiments.lerl.environments import session_env
+from rapport.experiments.lerl.pages.run import TITLE, lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import NO_LLM, RUN_ROWS, RowSettings, lerl_rows
-from rapport.experiments.lerl.run_page import TITLE, lerl_summary, planner_label, run_page
 from rapport.experiments.report.page import to_html, to_markdown
 from rapport.experiments.results.store import Result
 from rapport.experiments.results.summary import verdict

@@ -1,0 +1,1 @@
+"""The pages of `rapport run`, `reproduce lerl` and `planner`, and what they say was found."""
