@@ -13,7 +13,7 @@ from stable_baselines3 import PPO
 from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm.transcript import seal
 from rapport.agents.planning.build import planner_name
-from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits
+from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits, at_least_one
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
 from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
 from rapport.experiments.lerl.config import (
@@ -63,6 +63,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
 
     def run(self) -> int:
         """Print T_int, R_cum and R_sin with 95 % intervals over users and chance; 0."""
+        at_least_one(sessions=self.sessions, seeds=self.seeds)
         env, agent, note = trained_agent(self.checkpoint, self.data, self.data_dir)
         planner, console = self._planner(note), Console()
         name, label = _row_of(note)

@@ -129,6 +129,9 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path, caps
     assert not (tmp_path / "executed").exists()
     assert main(["evaluate", str(tmp_path / "absent.safetensors")]) == 2
     assert "there is no such file" in capsys.readouterr().err
+    for name in ("seeds", "sessions"):
+        assert main(["evaluate", str(bad), f"--{name}", "0"]) == 2
+        assert f"--{name} 0: it must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
