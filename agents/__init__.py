@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rapport.agents.planning.wrapper import PlannedVectorEnv as PlannedVectorEnv
     from rapport.agents.policies.hyper_action import HyperActionEnv as HyperActionEnv
     from rapport.agents.sb3 import GymnasiumVecEnv as GymnasiumVecEnv
+    from rapport.agents.sb3 import sb3_env as sb3_env
 
 _NAMES = {
     "GymnasiumVecEnv": "sb3",
@@ -34,6 +35,7 @@ _NAMES = {
     "read_checkpoint": "checkpoint",
     "restore_agent": "checkpoint",
     "save_agent": "checkpoint",
+    "sb3_env": "sb3",
     "serving_policy": "lerl",
 }
 """Public name -> the module that defines it."""

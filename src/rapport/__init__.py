@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "prepare",
     "register_log",
+    "sb3_env",
     "twin",
 ]
 
@@ -48,6 +49,7 @@ _HOME = {
     "load": "rapport.datasets.registry.load",
     "prepare": "rapport.envs.common.preparation",
     "register_log": "rapport.envs.session.custom_log",
+    "sb3_env": "rapport.agents.sb3",
     "twin": "rapport.datasets.twin",
 }
 _RENAMED = {"from_description": "from_manifest"}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
-from stable_baselines3 import A2C
+from sb3_contrib import TRPO, MaskablePPO
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from rapport.agents.sb3 import GymnasiumVecEnv
+import rapport
+from rapport.agents.sb3 import GymnasiumVecEnv, algorithm_class, algorithm_of
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.kuairand import kuairand_core
@@ -105,3 +113,46 @@ def test_another_way_of_resetting_is_refused(small_data: SessionData, matrix_res
     env = SessionVectorEnv(kuairand_core(1, data=small_data, response=matrix_response))
     with pytest.raises(ValueError, match=r"^env: make it with autoreset_mode=AutoresetMode.SAME_STEP, as Stable-Base"):
         GymnasiumVecEnv(env)
+
+
+def test_an_environment_is_made_by_its_id_or_taken_as_it_was_made() -> None:
+    by_id = rapport.sb3_env("rapport/KuaiRec-v0", 3, data="synthetic", max_steps=4)
+    made = gym.make_vec(
+        "rapport/KuaiRec-v0",
+        3,
+        "vector_entry_point",
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        data="synthetic",
+        max_steps=4,
+    )
+    taken = rapport.sb3_env(made)
+    slates = np.random.default_rng(0).integers(500, size=(12, 3, 6))
+    for env in (by_id, taken):
+        env.seed(4)
+        env.reset()
+    for actions in slates:
+        for first, second in zip(by_id.step(actions), taken.step(actions), strict=True):
+            if isinstance(first, np.ndarray):
+                np.testing.assert_array_equal(first, second)
+    assert PPO("MultiInputPolicy", by_id, n_steps=4, batch_size=12, device="cpu").learn(12).num_timesteps == 12
+
+
+def test_what_is_no_environment_for_stable_baselines3_is_one_sentence() -> None:
+    next_step = gym.make_vec("rapport/KuaiRec-v0", 2, "vector_entry_point", data="synthetic")
+    with pytest.raises(ValueError, match=r"^env: make it with .* or by rapport.sb3_env\('rapport/KuaiRec-v0', 2\)$"):
+        rapport.sb3_env(next_step)
+    with pytest.raises(TypeError, match=r"^env: SessionEnv; give an id, e.g. 'rapport/KuaiRand-v0', or what gym"):
+        rapport.sb3_env(gym.make("rapport/KuaiRec-v0", data="synthetic").unwrapped)
+    with pytest.raises(TypeError, match=r"^budget: give arguments with an id; this environment is made already"):
+        rapport.sb3_env(next_step, budget=3)
+
+
+@pytest.mark.parametrize("kind", [PPO, A2C, DQN, SAC, TD3, TRPO, MaskablePPO], ids=lambda kind: kind.__name__)
+def test_the_algorithm_of_a_zip_is_told_from_its_settings(kind: type[BaseAlgorithm], tmp_path: Path) -> None:
+    policy = MaskableActorCriticPolicy if kind is MaskablePPO else "MlpPolicy"
+    continuous = kind in (SAC, TD3)
+    kind(policy, "Pendulum-v1" if continuous else "CartPole-v1", device="cpu").save(tmp_path / "x.zip")  # type: ignore[call-arg,arg-type]
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert algorithm_of(json.loads(archive.read("data"))) == kind.__name__
+    assert algorithm_class(kind.__name__) is kind
+    assert algorithm_of({}) is None and algorithm_of({"policy_class": "text"}) is None
