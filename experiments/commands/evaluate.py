@@ -12,7 +12,6 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm.transcript import seal
-from rapport.agents.planning.build import planner_name
 from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits, at_least_one
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
 from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
@@ -20,6 +19,7 @@ from rapport.experiments.lerl.config import (
     LLM,
     PlannerConfig,
     model_label,
+    planner_by_name,
     with_language_model,
 )
 from rapport.experiments.lerl.environments import env_of_note
@@ -52,8 +52,10 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     data: str = "auto"
     """kuairand-pure, twin, or auto: the first where it is there."""
     planner: str | None = None
-    """Another planner than in training: none, random, rotation, "greedy preference",
-    "greedy rotation" or "top-k preference"."""
+    """Another planner than in training, as the table's row of that name has it: none, random, rotation,
+    "greedy preference", "greedy rotation", "top-k preference", or my.py:Planner, a class of your own."""
+    plan_period: int | None = None
+    """Slates a plan holds; by default as in training or, with --planner, as in the table's row of that name."""
     llm: str | None = None
     """Another language model than the agent was trained with, or replay:FILE, a transcript."""
     sessions: int = 1_000
@@ -86,7 +88,10 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         trained_with = planner_of_agent(self.checkpoint, note)
         planner = trained_with if self.llm is None else replace(trained_with, name=LLM, llm=self.llm, cache=None)
         if self.planner is not None:
-            planner = PlannerConfig(planner_name(self.planner), period=trained_with.period)
+            planner = planner_by_name(self.planner, trained_with.period)
+        if self.plan_period is not None:
+            at_least_one(plan_period=self.plan_period)
+            planner = replace(planner, period=self.plan_period)
         if planner.llm is not None:
             return with_language_model(planner, planner.llm, self.budget(), self.llm_record)
         if self.llm_record is not None:
@@ -95,6 +100,9 @@ class Evaluate(DataDirectory, LanguageModelLimits):
 
     def _print(self, console: Console, note: dict[str, Any], planner: PlannerConfig, results: list[Result]) -> None:
         who = f"{planner.name} (no LLM given)" if planner.llm is None else model_label(planner.llm)
+        who = who if planner.own is None else planner.own.shown
+        held = "every slate" if planner.period == 1 else f"every {planner.period} slates"
+        schedule = f"A plan {held}, {'with' if planner.cools_down else 'without'} the one-slate cooldown."
         rows = []
         for metric in METRICS:
             value = estimated(results, metric)
@@ -105,7 +113,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         console.print(Table(columns, tuple(rows), title))
         console.print(
             f"{note['dataset']}, quit rule {note['quit_rule']}, {self.seeds} draws of {self.sessions:,} held-out "
-            "users; chance in training is not in the interval.",
+            f"users; chance in training is not in the interval. {schedule}",
             highlight=False,
         )
         if planner.llm is not None:

@@ -6,8 +6,9 @@ import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from rich.console import Console
 
 from rapport.agents.lerl import PPOConfig
@@ -31,6 +32,7 @@ from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
+from rapport.experiments.lerl.own_agents import OWN, own_rows, try_out_row
 from rapport.experiments.lerl.pages.run import lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
@@ -57,6 +59,11 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
     """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
     plan_period: int = 20
     """Slates a plan holds; what was just shown is left out of it for one slate."""
+    agent: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An agent of your own as one more row, e.g. my.py:Agent, package.module:Agent, model.zip of Stable-Baselines3 or
+    PPO:model.zip; may be given several times. See docs/your_agent.md."""
+    planner: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A planner of your own over LERL's policy as one more row, e.g. my.py:Planner; may be given several times."""
 
     def run(self) -> int:
         """Run it; 0 when the table is printed."""
@@ -65,6 +72,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         planned.say(console)
         tell_problems(planned.experiment, console)
         prepare([planned.env], console)
+        planned.try_out()
         self.run_jobs(planned.experiment.jobs(), console, planned.processes)
         if planned.settings.planner.record is not None:
             seal(Path(planned.settings.planner.record))
@@ -99,7 +107,9 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         planner = planner_of(self, self, self.plan_period, folder)
         settings = RowSettings(planner, numbers["transitions"], base or PPOConfig(), tuned_settings())
         protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED)
-        experiment = Experiment(lerl_rows(RUN_ROWS, env, settings), numbers["seeds"], protocol, folder)
+        rows = lerl_rows(RUN_ROWS, env, settings)
+        rows += own_rows(self.agent, self.planner, env, settings)
+        experiment = Experiment(rows, numbers["seeds"], protocol, folder)
         return PlannedRun(experiment, env, settings, self.llm)
 
 
@@ -122,6 +132,15 @@ class PlannedRun:
         """Processes where none are named: no more than there is work for."""
         return 1 if fills_the_machine(self.llm) else min(os.cpu_count() or 1, 2 * self.experiment.seeds)
 
+    def try_out(self) -> None:
+        """See that the user's own agents and planners can serve, before anything is trained.
+
+        Raises:
+            OwnCodeError: one cannot.
+        """
+        for row in self.experiment.rows:
+            try_out_row(row)
+
     def say(self, console: Console) -> None:
         """Tell what will be done."""
         data, protocol = data_of(self.env), self.experiment.protocol
@@ -130,12 +149,17 @@ class PlannedRun:
             f"Data: {data.name}, {data.population.n_users:,} users, {data.catalog.n_items:,} items, "
             f"{data.catalog.n_categories} categories, {len(data.log):,} exposures\n"
             f"planner: {planner_label(self.settings.planner)}\n"
+            f"{self._own()}"
             f"{self.experiment.seeds} seeds, {self.settings.transitions:,} transitions each, {protocol.sessions:,} "
             f"sessions of held-out users; kept in {self.folder}",
             highlight=False,
             markup=False,
             soft_wrap=True,
         )
+
+    def _own(self) -> str:
+        own = [row.label for row in self.experiment.rows if row.family == OWN]
+        return f"your own: {', '.join(own)}\n" if own else ""
 
     def told(self) -> dict[str, str]:
         """What was run, for the report."""

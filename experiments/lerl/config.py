@@ -18,10 +18,13 @@ from rapport.agents.llm.transcript import RecordedLLM
 from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.lm.embedded import PACKAGED
+from rapport.agents.planning.planner import Planner
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 from rapport.experiments.core import LOCAL
+from rapport.experiments.core.own_code import OwnCode, is_own
+from rapport.experiments.lerl.own_planners import own_planner, own_planner_class
 
 LLM, LLM_ONLY = "llm", "llm without reflection"
 SHUFFLED, WORST = "llm, shuffled reflections", "llm, worst reflections"
@@ -40,7 +43,7 @@ class PlannerConfig:
     """Which planner, and the language model behind it where it has one."""
 
     name: str = TOP_K_PREFERENCE
-    """A control's name or one of :data:`LLM_PLANNERS`."""
+    """A control's name, one of :data:`LLM_PLANNERS`, or name and digest of a planner of the user's own."""
     llm: str | None = None
     """GGUF file, address of a server, or ``replay:FILE``: a transcript to play again without the model."""
     period: int = 1
@@ -65,6 +68,8 @@ class PlannerConfig:
     """File that keeps answers."""
     record: str | None = field(default=None, metadata=LOCAL)
     """Transcript in which everything it is asked and answers is kept."""
+    own: OwnCode | None = field(default=None, metadata=LOCAL)
+    """Where the planner is, of a planner of the user's own."""
 
     @property
     def cools_down(self) -> bool:
@@ -91,6 +96,26 @@ class PlannerConfig:
         budget = Budget(self.llm_calls, self.llm_tokens, self.llm_seconds)
         llm = open_llm(self.llm, sampling=Sampling(seed=seed), budget=budget, cache=self.cache, packaged=PACKAGED)
         return llm if self.record is None else RecordedLLM(llm, self.record)
+
+
+def planner_by_name(name: str, period: int) -> PlannerConfig:
+    """A planner without a language model, as the table's row of that name has it.
+
+    Args:
+        name: a control's, or ``FILE.py:NAME``: a planner of the user's own.
+        period: slates of a plan that is meant to hold, which are those of the top-k preference planner and of planners
+            of the user's own, unless their class has a ``period``; the other controls plan every slate.
+
+    Raises:
+        OwnCodeError: there is no such planner in the user's file.
+    """
+    if is_own(name):
+        code = OwnCode.of(name)
+        made = own_planner_class(code)
+        period, cooldown = getattr(made, "period", period), getattr(made, "cooldown", True)
+        return PlannerConfig(f"{code.shown} {code.digest}", period=period, cooldown=cooldown, own=code)
+    known = planner_name(name)
+    return PlannerConfig(known, period=period if known == TOP_K_PREFERENCE else 1)
 
 
 def with_language_model(choice: PlannerConfig, llm: str, budget: Budget, record: Path | None) -> PlannerConfig:
@@ -145,7 +170,10 @@ def planned(
     ``once`` every place serves one session that counts. The critic looks back on one in ``look_back_every`` sessions.
     """
     config, pool, critic = planner_config, None, None
-    if llm is None:
+    planner: Planner
+    if config.own is not None:
+        planner = own_planner(config.own, data, int(rng.integers(2**31)))
+    elif llm is None:
         planner = control_planner(config.name, data, rng)
     else:
         pool = None if config.name == LLM_ONLY else ReflectionPool(pool_file)

@@ -17,7 +17,7 @@ from rapport.agents.baselines.task import Baseline
 from rapport.agents.lerl import PPOConfig
 from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.experiments.core import EnvConfig, Learner, Row
-from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig
+from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig, planner_by_name
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
 
 Family = Literal["control", "log", "bandit", "learned", "plan", "bound"]
@@ -233,8 +233,9 @@ def _planner(definition: Definition, given: PlannerConfig) -> PlannerConfig | No
     if definition.family in ("control", "bound"):
         return None
     if not definition.has_model:
-        holds = definition.planner == TOP_K_PREFERENCE or definition.cooldown is True
-        return PlannerConfig(definition.planner, period=given.period if holds else 1, cooldown=definition.cooldown)
+        planner = planner_by_name(definition.planner, given.period)
+        masked = definition.cooldown is True
+        return replace(planner, period=given.period, cooldown=True) if masked else planner
     planner = given
     if definition.period is not None:
         planner = replace(given, period=definition.period, cooldown=definition.cooldown)
