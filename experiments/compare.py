@@ -233,7 +233,7 @@ class Comparison:
         console.print()
         for line in (*(self._findings() if len(self.rows) > 1 else ()), *footer(self.summary)):
             console.print(f"- {line}", highlight=False, markup=False)
-        return text.getvalue().rstrip()
+        return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip()
 
     __repr__ = __str__
 

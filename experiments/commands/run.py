@@ -28,11 +28,11 @@ from rapport.experiments.commands.options import (
     Workers,
     at_least_one,
 )
-from rapport.experiments.core import EnvConfig, Experiment
+from rapport.experiments.core import EnvConfig, Experiment, Row
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
 from rapport.experiments.lerl.environments import data_of, session_env
-from rapport.experiments.lerl.own_agents import OWN, own_rows, try_out_row
+from rapport.experiments.lerl.own_agents import OwnAgent, SB3Agent, own_rows, try_out_row
 from rapport.experiments.lerl.pages.run import lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
@@ -158,8 +158,20 @@ class PlannedRun:
         )
 
     def _own(self) -> str:
-        own = [row.label for row in self.experiment.rows if row.family == OWN]
-        return f"your own: {', '.join(own)}\n" if own else ""
+        own = [f"{row.label}, digest {digest}" for row, digest in self._own_rows()]
+        return f"your own: {'; '.join(own)}\n" if own else ""
+
+    def _own_rows(self) -> list[tuple[Row, str]]:
+        """Rows of the user's own, and what tells their files from others."""
+        found = []
+        for row in self.experiment.rows:
+            if isinstance(row.learner, OwnAgent):
+                found.append((row, row.learner.code.digest))
+            elif isinstance(row.learner, SB3Agent):
+                found.append((row, row.learner.digest))
+            elif row.planner is not None and row.planner.own is not None:
+                found.append((row, row.planner.own.digest))
+        return found
 
     def told(self) -> dict[str, str]:
         """What was run, for the report."""
@@ -178,6 +190,7 @@ class PlannedRun:
             "PPO under a planner": _ppo(settings.low_level("lerl")),
             "PPO without a planner": _ppo(settings.low_level("ppo")),
             "online CTR model": ", ".join(f"{name} {value}" for name, value in click.items()) or "the defaults",
+            **{row.label: f"digest {digest}" for row, digest in self._own_rows()},
         }
 
 

@@ -199,7 +199,8 @@ def served(
     """
     _checked_agent(agent, who)
     if not inspect.isclass(agent):
-        return ServingPolicy(lambda env: _serving(agent, who, env, task.seed, file))
+        learned = agent.num_timesteps if isinstance(agent, BaseAlgorithm) else 0
+        return ServingPolicy(lambda env: _serving(agent, who, env, task.seed, file), learned)
     sessions = EpisodeStatistics(
         sessions_of(task.trained.env, TRAINED_AT_ONCE, "train"),
         CURVE_EVERY,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import rapport
+import rapport.experiments.compare as comparing
 from rapport.agents.baselines.controls import PopularSlates
 from rapport.experiments.compare import Comparison
 from rapport.experiments.core import EnvConfig, Experiment
@@ -95,9 +96,13 @@ def test_variants_and_configurations_are_environments_too() -> None:
         rapport.evaluate("ppo", "rapport/KuaiRecItem-v0", **KUAIREC)
 
 
-def test_a_row_that_learns_can_be_named(twin_env: EnvConfig, tmp_path: Path) -> None:
-    found = rapport.evaluate("ucb-categories", twin_env, sessions=4, seeds=1, transitions=640, folder=tmp_path)
-    assert found.results["ucb-categories"][0].steps >= 640
+def test_a_row_that_learns_can_be_named(small: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(comparing, "RowSettings", lambda *a, **k: RowSettings(*a, **k, base=small))
+    sizes: dict[str, Any] = {**KUAIREC, "transitions": 40, "sessions": 4, "folder": tmp_path}
+    found = rapport.compare({"ppo": "lerl", "planned": "lerl-rotation"}, "rapport/KuaiRec-v0", **sizes)
+    assert [result.steps for result in found.results["ppo"]] == [40, 40]
+    assert (found.results["planned"][0].arrays["length"] == 20).all()
+    assert (tmp_path / "checkpoints" / "lerl-seed1.safetensors").exists()
 
 
 @pytest.mark.parametrize(

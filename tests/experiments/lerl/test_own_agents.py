@@ -205,6 +205,7 @@ def test_a_zip_of_stable_baselines3_does_what_its_model_does(env: EnvConfig, tmp
     model = kind.load(place, device="cpu")
     learner.try_out(env)
     found = measured(own_row(learner, env), tmp_path)
+    assert found.steps == model.num_timesteps == 16
 
     def act(observations: Any) -> Any:
         return model.predict(observations, deterministic=True)[0]
