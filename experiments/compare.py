@@ -258,7 +258,17 @@ def environment(env: str | EnvConfig, arguments: Mapping[str, Any]) -> EnvConfig
     for name in ("users", "num_envs", "autoreset_mode"):
         if name in arguments:
             raise ValueError(f"{name}: leave it out; complete sessions of held-out users are played side by side")
-    config = env.changed(**arguments) if isinstance(env, EnvConfig) else _by_id(env, dict(arguments))
+    if isinstance(env, EnvConfig):
+        moved = {name: arguments[name] for name in ("data", "root") if name in arguments}
+        changed = {name: value for name, value in arguments.items() if name not in moved}
+        config = replace(env.changed(**changed), local={**env.local, **moved})
+    elif isinstance(env, str):
+        config = _by_id(env, arguments)
+    else:
+        raise TypeError(
+            f"env: a {type(env).__name__}; give the id of an environment and its arguments, e.g. "
+            "'rapport/KuaiRand-v0', data='twin': it is made anew for each agent and seed"
+        )
     with ProgressDisplay(Console(stderr=True), 1) as display:  # the first time a simulator may have to be fitted
         name = f"preparing {config.id}"
         prepare(config.id, lambda done, of: display.show(name, done / of), **config.kwargs, **config.local)
@@ -268,7 +278,7 @@ def environment(env: str | EnvConfig, arguments: Mapping[str, Any]) -> EnvConfig
     return replace(config, data={"dataset": made.core.data.name, "fingerprint": made.core.data.fingerprint})
 
 
-def _by_id(env: str, arguments: dict[str, Any]) -> EnvConfig:
+def _by_id(env: str, arguments: Mapping[str, Any]) -> EnvConfig:
     """An environment with what the runner's tables spell out, so that their rows are the same."""
     given = dict(arguments)
     data, root = given.pop("data", None), given.pop("root", None)

@@ -14,6 +14,7 @@ from rapport.agents.checkpoint import read_checkpoint
 from rapport.agents.llm.transcript import seal
 from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits, at_least_one
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
+from rapport.experiments.core.own_code import is_own
 from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
 from rapport.experiments.lerl.config import (
     LLM,
@@ -66,6 +67,11 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     def run(self) -> int:
         """Print T_int, R_cum and R_sin with 95 % intervals over users and chance; 0."""
         at_least_one(sessions=self.sessions, seeds=self.seeds)
+        if self.checkpoint.suffix == ".zip" or is_own(str(self.checkpoint)):
+            raise ValueError(
+                f"{self.checkpoint}: no checkpoint of `rapport run`; an agent of your own has its row by "
+                f"`rapport run --agent {self.checkpoint}`, and by rapport.evaluate in Python"
+            )
         env, agent, note = trained_agent(self.checkpoint, self.data, self.data_dir)
         planner, console = self._planner(note), Console()
         name, label = _row_of(note)

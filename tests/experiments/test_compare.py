@@ -90,6 +90,10 @@ def test_variants_and_configurations_are_environments_too() -> None:
     config = EnvConfig("rapport/KuaiRec-v0", {"quit_rule": "never", "max_steps": 5}, {"data": "synthetic"})
     found = rapport.evaluate("popularity", config, sessions=4, seeds=1, slate_size=3)
     assert found.results["popularity"][0].arrays["length"].tolist() == [5] * 4
+    other = rapport.evaluate("popularity", config, sessions=4, seeds=1, data="synthetic", budget=3)
+    assert other.env.local == {"data": "synthetic"} and other.env.kwargs["budget"] == 3
+    with pytest.raises(TypeError, match=r"env: a SessionEnv; give the id of an environment and its arguments"):
+        rapport.evaluate("random", gym.make("rapport/KuaiRec-v0", data="synthetic").unwrapped)
     with pytest.raises(TypeError, match=r"env='CartPole-v1': an environment of sessions is expected"):
         rapport.evaluate("random", "CartPole-v1")
     with pytest.raises(ValueError, match=r"'ppo' serves slates, and an action of rapport/KuaiRecItem-v0 is one item"):

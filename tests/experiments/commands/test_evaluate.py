@@ -96,3 +96,9 @@ def test_a_planner_of_ones_own_plays_a_checkpoint(
         played(planner=f"{tmp_path / 'my.py'}:Plan")
     with pytest.raises(ValueError, match=r"planner='rotatoin' is unknown; choose one of none, random"):
         played(planner="rotatoin")
+
+
+@pytest.mark.parametrize("given", ["model.zip", "my.py:Agent"])
+def test_an_agent_of_ones_own_is_told_its_door(given: str) -> None:
+    with pytest.raises(ValueError, match=f"^{given}: no checkpoint of `rapport run`; .*`rapport run --agent {given}`"):
+        Evaluate(checkpoint=Path(given)).run()

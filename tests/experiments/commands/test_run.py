@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import rapport
 import rapport.experiments.commands.run as runs
 import rapport.experiments.lerl.pages.run as run_pages
 from rapport.experiments.cli import main, parse
@@ -78,6 +79,8 @@ def test_rows_of_ones_own_stand_beside_the_runs_with_the_same_people(
     lerl, agent, rotation = ((group[0]) for group in experiment.results().values())
     assert agent.steps == 128 and rotation.meter["plans"] == rotation.served
     assert rotation.arrays["length"].mean() == 20.0
+    found = rapport.evaluate("my.py:Agent", twin_env, transitions=80, sessions=10, seeds=1)
+    np.testing.assert_array_equal(found.results["my.py:Agent"][0].arrays["return"], agent.arrays["return"])
     for result in (agent, rotation):
         np.testing.assert_array_equal(result.ids, lerl.ids)
 
