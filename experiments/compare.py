@@ -66,7 +66,8 @@ def evaluate(
     Returns:
         A comparison with one row: ``print`` it, or see its :meth:`~Comparison.to_frame`.
     """
-    name = agent if isinstance(agent, str) else getattr(agent, "__name__", type(agent).__name__)
+    name = agent if isinstance(agent, str) else str(getattr(agent, "__name__", type(agent).__name__))
+    name = "agent" if name == "<lambda>" else name
     sizes: dict[str, Any] = {"sessions": sessions, "seeds": seeds, "transitions": transitions, "folder": folder}
     return compare({name: agent}, env, **sizes, **arguments)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rapport.experiments.compare import environment, played, rows_of
-from rapport.experiments.core import Row, identity
+from rapport.experiments.core import Row
 from rapport.experiments.lerl.own_agents import AgentInMemory, OwnAgent, SB3Agent
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import DEFINITIONS
@@ -220,7 +220,7 @@ def _recorded(told: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, An
         raise ResultError(f"environment: the id {told['id']!r} names a module to import; check it by its plain id")
     recorded = {name: value for name, value in told["arguments"].items() if name not in given}
     for name, value in recorded.items():
-        if isinstance(value, dict) or (isinstance(value, str) and ":" in value):
+        if (isinstance(value, dict) and value.keys() == {"object"}) or (isinstance(value, str) and ":" in value):
             raise ResultError(f"environment: give the argument {name}=..., which the file does not hold: {value}")
     if told["data"]["given"] is not None and "data" not in given:
         recorded["data"] = told["data"]["given"]
@@ -271,11 +271,11 @@ def _result(result: Result) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """An argument as JSON; of what has no such form its class's name."""
+    """An argument as JSON; of what has no such form its name."""
     try:
-        return identity(value)
-    except TypeError:
-        return {"object": type(value).__name__}
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return {"object": str(getattr(value, "__qualname__", type(value).__name__))}
 
 
 def _digest(body: object) -> str:

@@ -129,7 +129,8 @@ def called(
         while own_trace is not None and file is not None and own_trace.tb_frame.f_code.co_filename != str(file):
             own_trace = own_trace.tb_next
         lines = traceback.format_exception(type(error), error, own_trace or trace)
-        said = f": {error}" if str(error) else ""
+        text = str(traceback.TracebackException.from_exception(error))  # safe where the error's own __str__ is not
+        said = f": {text.splitlines()[0]}" if text else ""
         raise OwnCodeError(f"{who}: {doing} raised {type(error).__name__}{said}\n\n{''.join(lines)}") from error
 
 

@@ -260,10 +260,13 @@ def _serving(agent: Any, who: str, env: VectorEnv[Any, Any, Any], seed: int, fil
     set_random_seed(seed)
     if isinstance(agent, BaseAlgorithm):
         return CheckedSlates(_predicting(agent, who, env), who, env, repeats=True, file=file)
-    begin = getattr(agent, "begin", None)
+    begin = called(who, "its attribute begin", getattr, agent, "begin", None, file=file)
     if begin is not None:
         called(who, "begin(num_sessions, seed)", begin, env.num_envs, seed, file=file)
-    return CheckedSlates(agent, who, env, repeats=bool(getattr(agent, REPEATS, False)), file=file)
+    repeats = called(who, f"its attribute {REPEATS}", getattr, agent, REPEATS, False, file=file)
+    if not isinstance(repeats, bool):
+        raise OwnCodeError(f"{who}: {REPEATS} = {repeats!r}; True or False is expected")
+    return CheckedSlates(agent, who, env, repeats=repeats, file=file)
 
 
 def _predicting(model: BaseAlgorithm, who: str, env: VectorEnv[Any, Any, Any]) -> Act:

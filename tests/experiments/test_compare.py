@@ -17,6 +17,7 @@ import pytest
 import rapport
 import rapport.experiments.compare as comparing
 from rapport.agents.baselines.controls import PopularSlates
+from rapport.envs.session.engine.quit_rules import Never
 from rapport.experiments.compare import Comparison
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.core.experiment import measure
@@ -169,6 +170,17 @@ def test_the_code_of_an_agent_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "my.py").write_text(text + "# edited\n")
     (line,) = rapport.check_results(path, agents={given: given}).differences
     assert "the file is of my.py:act with digest" in line
+
+
+def test_what_a_file_cannot_hold_is_given_when_it_is_checked(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"data": "synthetic", "quit_rule": Never(), "max_steps": 3}
+    path = rapport.evaluate("popularity", "rapport/KuaiRec-v0", sessions=4, seeds=1, **options).save(
+        tmp_path / "f.json"
+    )
+    with pytest.raises(ResultError, match=r"give the argument quit_rule=..., which the file does not hold: .*'Never'"):
+        rapport.check_results(path)
+    assert rapport.check_results(path, quit_rule=Never())
+    assert not rapport.check_results(path, quit_rule="never", max_steps=2)
 
 
 def edited(path: Path, change: Any, seal: bool = True) -> Path:

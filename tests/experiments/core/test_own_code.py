@@ -99,6 +99,11 @@ def test_a_users_own_traceback_is_kept_also_over_processes(tmp_path: Path) -> No
     assert "own_code.py" not in trace  # it begins in the user's file
     with pytest.raises(OwnCodeError, match=r"^x: y raised ValueError\n\n"):
         called("x", "y", exec, "raise ValueError")
+    with pytest.raises(OwnCodeError, match=r"^x: y raised ValueError: first\n\n"):
+        called("x", "y", exec, "raise ValueError('first\\nsecond')")
+    unprintable = "class Wrong(Exception):\n def __str__(self): return 1 / 0\nraise Wrong"
+    with pytest.raises(OwnCodeError, match=r"^x: y raised Wrong: <exception str\(\) failed>\n\n"):
+        called("x", "y", exec, unprintable)
 
 
 def test_names_of_own_code_are_told_from_others() -> None:

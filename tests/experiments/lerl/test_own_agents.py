@@ -168,6 +168,23 @@ def test_items_may_be_shown_twice_where_the_agent_says_so(env: EnvConfig, tmp_pa
 
 
 @pytest.mark.parametrize(
+    ("attribute", "message"),
+    [
+        ("repeats_items = 'no'", "repeats_items = 'no'; True or False is expected"),
+        ("repeats_items = property(lambda self: 1 / 0)", "its attribute repeats_items raised ZeroDivisionError"),
+        ("begin = lambda self: None", "begin(num_sessions, seed) raised TypeError"),
+        ("__call__ = lambda self, seen: exit()", "__call__(observations) raised SystemExit"),
+    ],
+)
+def test_attributes_that_are_wrong_are_one_sentence(
+    env: EnvConfig, tmp_path: Path, attribute: str, message: str
+) -> None:
+    text = f"class Agent:\n def __init__(self, *_): pass\n def __call__(self, seen): pass\n {attribute}\n"
+    with pytest.raises(OwnCodeError, match="^" + re.escape(f"my.py:Agent: {message}")):
+        own_learner(written(tmp_path, text), 0).try_out(env)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("class Agent: pass\n", "this class has no __call__(observations)"),
