@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import Int32Array, IntArray
 from rapport.envs.session.engine import counter_rng
 from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.inputs import checked_slates, chosen_users, seeds_of
 from rapport.envs.session.render.history import EpisodeHistory
 
 Info = dict[str, Any]
@@ -84,8 +85,15 @@ class SessionEnv(gym.Env[Observation, Any]):
     The budget is not observed.
 
     ## Rewards
-    The mean of the first behaviour (click) over the slate, in [0, 1]. With ``reward="watch_ratio"`` on KuaiRec the mean
-    watch ratio, in [0, 5].
+    The mean of the first behaviour (click) over the slate, in [0, 1]. ``reward=`` chooses another one:
+
+    - a behaviour, ``reward="long_view"``: its mean over the slate;
+    - weights, ``reward={"click": 1, "like": 0.5, "hate": -1}``, or F numbers in the log's order: the mean over the
+      slate's items of the weighted sum of their behaviours;
+    - a function of users (B,), items (B, K) and feedback (B, K, F) that returns B finite numbers;
+    - on KuaiRec ``reward="watch_ratio"``: the mean watch ratio, in [0, 5].
+
+    ``env.unwrapped.reward_name`` names it.
 
     ## Starting State
     A user drawn uniformly from those named by ``users``, with the full budget. The history is what the user saw in the
@@ -150,7 +158,7 @@ class SessionEnv(gym.Env[Observation, Any]):
             ValueError: there is no such user.
         """
         super().reset(seed=seed)
-        users = _chosen_users(options, self.core)
+        users = chosen_users(options, self.core)
         row = np.zeros(1, np.int64)
         if seed is not None or not self._seeded:
             self.core.seed(row, np.array([counter_rng.new_key(self.np_random)]))
@@ -170,7 +178,7 @@ class SessionEnv(gym.Env[Observation, Any]):
         """
         if not self._running:
             raise ResetNeeded("no session is running: call reset() first")
-        slates = _checked(action, self._shape, self.core)
+        slates = checked_slates(action, self._shape, self.core)
         core = self.core
         result = core.step(slates)
         if self._history is not None:
@@ -185,6 +193,11 @@ class SessionEnv(gym.Env[Observation, Any]):
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         self._running = not (terminated or truncated)
         return self._observe(), float(result.reward[0]), terminated, truncated, info
+
+    @property
+    def reward_name(self) -> str:
+        """What the reward is, for tables: a behaviour, weights in words, or the name of a function."""
+        return self.core.reward_name
 
     def render(self) -> Any:
         """The session so far, as text or as an image (H, W, 3), uint8; None without a render mode."""
@@ -302,10 +315,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
             ValueError: the number of seeds or of users is not B, or there is no such user.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one each")
-        users = _chosen_users(options, self.core)
+        seeds = seeds_of(seed, self.num_envs)
+        users = chosen_users(options, self.core)
         rows = np.array([i for i in self._all if seeds[i] is not None or not self._seeded], np.int64)
         if len(rows):
             self.core.seed(rows, np.array([counter_rng.new_key(seeding.np_random(seeds[i])[0]) for i in rows]))
@@ -327,7 +338,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         """
         if not self._seeded:
             raise ResetNeeded("no session is running: call reset() first")
-        slates = _checked(actions, self._shape, self.core)
+        slates = checked_slates(actions, self._shape, self.core)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             return self._step_next(slates)
         return self._step_same(slates)
@@ -359,6 +370,11 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
             info |= {"final_obs": _spread(last, rows, self.num_envs), "_final_obs": ended}
             info |= {"final_info": ending, "_final_info": ended.copy()}
         return self._observe(), result.reward, result.terminated, result.truncated, info
+
+    @property
+    def reward_name(self) -> str:
+        """As of :class:`SessionEnv`."""
+        return self.core.reward_name
 
     def render(self) -> tuple[Any, ...] | None:
         """The B sessions so far, each as from :meth:`SessionEnv.render`."""
@@ -394,37 +410,3 @@ def _spread(observations: Observation, rows: IntArray, n: int) -> NDArray[Any]:
 def _action_masks(core: SessionCore) -> NDArray[np.bool_]:
     free = np.ones((core.n_envs, core.data.catalog.n_items), bool) if core.seen is None else ~core.seen
     return np.tile(free, (1, core.slate_size))
-
-
-def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Array:
-    """Slates, shape (B, K), int32.
-
-    Raises:
-        ValueError: wrong shape, dtype or index.
-    """
-    slates = np.asarray(action)
-    if slates.shape != shape:
-        raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")
-    if slates.dtype.kind not in "iu":
-        raise ValueError(f"action: dtype {slates.dtype}; a slate holds item indices, whole numbers")
-    n_items = len(core.data.catalog.item_ids)
-    narrow, lowest, highest = core.narrowed(slates)
-    if lowest < 0 or highest >= n_items:
-        bad = lowest if lowest < 0 else highest
-        raise ValueError(f"action: item {bad} is outside [0, {n_items}); a slate holds item indices")
-    return narrow
-
-
-def _chosen_users(options: dict[str, Any] | None, core: SessionCore) -> IntArray | None:
-    chosen = (options or {}).get("user")
-    if chosen is None:
-        return None
-    users = np.asarray(chosen)
-    if users.shape not in ((), (core.n_envs,)) or not np.issubdtype(users.dtype, np.integer):
-        raise ValueError(f"options['user']: {chosen!r}; give the index of a user, or {core.n_envs} of them")
-    n_users = core.data.population.n_users
-    lowest, highest = users.min(), users.max()
-    if lowest < 0 or highest >= n_users:
-        bad = lowest if lowest < 0 else highest
-        raise ValueError(f"options['user']: {bad} is outside [0, {n_users}); give indices of users")
-    return np.broadcast_to(users.astype(np.int64), core.n_envs)
