@@ -111,7 +111,9 @@ class SessionEnv(gym.Env[Observation, Any]):
     the keys of :class:`~rapport.envs.session.arguments.SessionArguments`, which every id takes, and of
     :class:`~rapport.envs.session.kuairand.KuaiRandArguments`,
     :class:`~rapport.envs.session.kuairand_satiation.SatiationArguments` and
-    :class:`~rapport.envs.session.kuairec.KuaiRecArguments`. Quit rules: :mod:`~rapport.envs.session.engine.quit_rules`.
+    :class:`~rapport.envs.session.kuairec.KuaiRecArguments`. A reward, a quit rule or a response model may be one's own:
+    :data:`~rapport.envs.session.engine.reward.Reward`, :class:`~rapport.envs.session.engine.quit_rules.QuitRule`,
+    :class:`~rapport.envs.session.response.base.ResponseModel`.
     ``max_episode_steps`` of ``gym.make`` is Gymnasium's own and truncates, too; the lower limit counts.
 
     ## Version History
