@@ -138,6 +138,24 @@ def reward_of(reward: RewardChoice, behaviours: tuple[str, ...]) -> Reward | Non
     return WeightedReward(weights, weights_name(weights, behaviours))
 
 
+def parsed_reward(text: str) -> str | dict[str, float]:
+    """A reward as written on a command line: a name, ``long_view``, or weights, ``click=1,like=0.5,hate=-1``.
+
+    Raises:
+        ValueError: a weight is no number.
+    """
+    if "=" not in text:
+        return text
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, weight = part.partition("=")
+        try:
+            weights[name.strip()] = float(weight)
+        except ValueError:
+            raise ValueError(f"reward={text!r}: {part.strip()!r} is no NAME=WEIGHT, e.g. click=1,like=0.5") from None
+    return weights
+
+
 def finite_weights(argument: str, weights: object, behaviours: tuple[str, ...], others: str) -> NDArray[np.float64]:
     """Weights of the F behaviours, shape (F,).
 
