@@ -5,7 +5,8 @@ Both run :class:`~rapport.envs.session.engine.core.SessionCore`. Their docstring
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,12 +14,12 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray
 from rapport.envs.session.engine import counter_rng
-from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine.core import Observation, SessionCore, Shown, StepResult
 from rapport.envs.session.inputs import checked_slates, chosen_users, seeds_of
 from rapport.envs.session.render.history import EpisodeHistory
 
@@ -266,8 +267,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         render_mode: as in :class:`SessionEnv`.
         lost_endings: LERL's and KuaiSim's fault: ``final_obs`` holds the next session's first observation.
         copy: whether observations are copies, as in Gymnasium's ``SyncVectorEnv``. False is faster: they are then the
-            engine's own arrays, which must not be written to and which the next step or reset changes. ``final_obs``
-            always holds copies.
+            engine's own arrays, which must not be written to and which the next step or reset changes; those in
+            ``final_obs`` hold until another session ends in the same slot.
 
     Raises:
         ValueError: the autoreset mode is another one, or the render mode is unknown.
@@ -302,6 +303,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         self._everywhere = np.ones(self.num_envs, bool)
         self._seeded = False
         self._ended = np.zeros(self.num_envs, bool)
+        self._last: Observation | None = None
+        self._last_by_row: NDArray[Any] | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -350,28 +353,46 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         if self._history is not None:
             self._history.add(slates, result)
             self._history.begin(self._ended.nonzero()[0])
-        info = self._info(result, shown=~self._ended)
+        info = self._info(result)
+        info["_cost"] = info["_categories"] = info["_feedback"] = ~self._ended
         self._ended = result.terminated | result.truncated
         return self._observe(), result.reward, result.terminated, result.truncated, info
 
     def _step_same(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        result = self.core.step(slates)
+        if self._last is None:
+            self._last = cast(Observation, create_empty_array(self.single_observation_space, self.num_envs))
+        last = self._last
+        result, shown = self.core.step_and_begin(slates, last)
+        rows = shown.ended.nonzero()[0]
         if self._history is not None:
             self._history.add(slates, result)
-        ended = result.terminated | result.truncated
-        info = self._info(result)
-        rows = np.flatnonzero(ended)
+            self._history.begin(rows)
+        info = self._info(result, shown)
         if len(rows):
-            last = self.core.observation(rows)
-            self.core.begin(rows)
-            if self._history is not None:
-                self._history.begin(rows)
             if self.lost_endings:
-                last = self.core.observation(rows)
+                for name, values in self.core.observation(rows).items():
+                    last[name][rows] = values
             ending, info = info, self._info(result)
-            info |= {"final_obs": _spread(last, rows, self.num_envs), "_final_obs": ended}
-            info |= {"final_info": ending, "_final_info": ended.copy()}
+            info |= {"final_obs": self._final(last, rows), "_final_obs": shown.ended}
+            info |= {"final_info": ending, "_final_info": shown.ended.copy()}
         return self._observe(), result.reward, result.terminated, result.truncated, info
+
+    def _final(self, last: Observation, rows: IntArray) -> NDArray[Any]:
+        """An object per slot, shape (B,), as in Gymnasium: the last observation of each of ``rows``, else None."""
+        final = np.empty(self.num_envs, dtype=object)
+        if self.copy:
+            copies = _by_row({name: values[rows] for name, values in last.items()})
+            for row, observation in zip(rows.tolist(), copies, strict=True):
+                final[row] = observation
+            return final
+        if self._last_by_row is None:
+            self._last_by_row = np.array(list(_by_row(last)), dtype=object)
+        final[rows] = self._last_by_row[rows]
+        return final
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last observations, whose rows would be no views of them in a copy."""
+        return {**vars(self), "_last": None, "_last_by_row": None}
 
     @property
     def reward_name(self) -> str:
@@ -389,24 +410,22 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
     def _observe(self) -> Observation:
         return self.core.observation() if self.copy else self.core.views()
 
-    def _info(self, result: StepResult | None = None, shown: NDArray[np.bool_] | None = None) -> Info:
+    def _info(self, result: StepResult | None = None, shown: Shown | None = None) -> Info:
         """Values, and masks of the rows in which they are valid, as in Gymnasium's vector environments."""
-        user, budget, everywhere = self.core.user.copy(), self.core.budget.copy(), self._everywhere.copy()
-        info: Info = {"user": user, "budget": budget, "_user": everywhere, "_budget": everywhere}
+        user, budget = (self.core.user.copy(), self.core.budget.copy()) if shown is None else shown[1:]
+        valid = self._everywhere.copy()
+        info: Info = {"user": user, "budget": budget, "_user": valid, "_budget": valid}
         if result is not None:
-            valid = everywhere if shown is None else shown
             info["cost"], info["categories"], info["feedback"] = result.cost, result.categories, result.feedback
             info["_cost"] = info["_categories"] = info["_feedback"] = valid
         return info
 
 
-def _spread(observations: Observation, rows: IntArray, n: int) -> NDArray[Any]:
-    """An object per slot, shape (n,), as in Gymnasium: the observation of each of ``rows`` as a dict, else None."""
-    spread = np.full(n, None, dtype=object)
+def _by_row(observations: Observation) -> Iterator[Observation]:
+    """Each row of some observations as a dict of views."""
     a, b, c, d = observations  # a literal is twice as fast as dict(zip(...))
-    for row, *values in zip(rows.tolist(), *observations.values(), strict=True):
-        spread[row] = {a: values[0], b: values[1], c: values[2], d: values[3]}
-    return spread
+    for of_a, of_b, of_c, of_d in zip(*observations.values(), strict=True):
+        yield {a: of_a, b: of_b, c: of_c, d: of_d}
 
 
 def _action_masks(core: SessionCore) -> NDArray[np.bool_]:

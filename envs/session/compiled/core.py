@@ -11,7 +11,7 @@ from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 from rapport.envs.session.compiled import kernels
 from rapport.envs.session.compiled import step as compiled_step
 from rapport.envs.session.compiled.step import Plain, Tables
-from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine.core import Observation, SessionCore, Shown, StepResult
 from rapport.envs.session.engine.quit_rules import Positional, SetOverlap, WindowedCount
 from rapport.envs.session.engine.reward import Reward, TableReward
 from rapport.envs.session.response.base import MatrixResponse
@@ -69,6 +69,17 @@ class LookupCore(SessionCore):
         parts = self._tables, self._slots(), self._initial()
         compiled_step.show_or_begin(*parts, slates, at, shown, ended, result)
         return StepResult(*result)
+
+    def step_and_begin(self, slates: Int32Array, last: Observation) -> tuple[StepResult, Shown]:
+        """As in :class:`SessionCore`."""
+        if not self._compiled_reward:
+            return super().step_and_begin(slates, last)
+        at, place, result = self._advance()
+        before = np.empty(self.n_envs, np.bool_), np.empty(self.n_envs, np.int64), np.empty(self.n_envs)
+        parts = self._tables, self._slots(), self._initial()
+        written = last["history_feedback"], last["history_items"], last["step"], last["user_features"]
+        compiled_step.show_and_begin(*parts, slates, at, place, result, before, written)
+        return StepResult(*result), Shown(*before)
 
     def _advance(self) -> tuple[int, int, Plain]:
         """Position of the slate in the history buffers, items shown before it, and arrays for its outcome."""

@@ -47,6 +47,20 @@ class StepResult(NamedTuple):
     cost: NDArray[np.float64]
 
 
+class Shown(NamedTuple):
+    """Whom a slate was shown to, where new sessions began at once.
+
+    Attributes:
+        ended: shape (B,), bool, whose session ended.
+        user: shape (B,), of the sessions that were shown the slate.
+        budget: shape (B,), what they had left.
+    """
+
+    ended: NDArray[np.bool_]
+    user: IntArray
+    budget: NDArray[np.float64]
+
+
 class SessionCore:
     """State and dynamics of ``n_envs`` sessions.
 
@@ -199,6 +213,22 @@ class SessionCore:
         result.categories[rows], result.feedback[rows] = -1, 0
         self.begin(rows)
         return result._replace(reward=reward)
+
+    def step_and_begin(self, slates: Int32Array, last: Observation) -> tuple[StepResult, Shown]:
+        """Show every user a slate; where a session ends, a new one begins at once.
+
+        Args:
+            slates: shape (B, K).
+            last: observations of all slots; the last ones of the ended sessions are written to their rows.
+        """
+        result = self.step(slates)
+        shown = Shown(result.terminated | result.truncated, self.user.copy(), self.budget.copy())
+        rows = shown.ended.nonzero()[0]
+        if len(rows):
+            for name, values in self.observation(rows).items():
+                last[name][rows] = values
+            self.begin(rows)
+        return result, shown
 
     def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
         """Copies of the observations of the slots ``rows``, shaped as in the environment's observation space.

@@ -337,6 +337,39 @@ def test_views_hold_until_the_next_step(
     assert not np.shares_memory(*(copying.step(np.zeros(70, int))[0]["history_items"] for _ in range(2)))
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_last_observations_that_are_not_copied_hold_until_the_next_ones(
+    compiled: bool, twin_of: Any, small_arguments: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a slot; and a copy of the environment has its own."""
+    monkeypatch.setattr(engine, "compiles", lambda: compiled)
+    make = functools.partial(
+        gym.make_vec,
+        "rapport/KuaiRecItem-v0",
+        num_envs=9,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        **small_arguments("rapport/KuaiRec"),
+    )
+    copying, viewing = make(), make(copy=False)
+    copying.reset(seed=4)
+    viewing.reset(seed=4)
+    kept: list[list[Any]] = [[] for _ in range(9)]
+    for t, action in enumerate(np.random.default_rng(0).integers(60, size=(60, 9))):
+        if t == 30:
+            viewing = twin_of(viewing)
+        expected, found = copying.step(action)[4], viewing.step(action)[4]
+        same(expected, found)
+        for slot, ending in enumerate(found.get("final_obs", [])):
+            if ending is not None:
+                kept[slot].append((t, ending, expected["final_obs"][slot]))
+    for endings in kept:
+        assert len(endings) > 2
+        same(endings[-1][1], endings[-1][2])
+        for (t, earlier, _), (u, later, _) in pairwise(endings):
+            assert (earlier is later) == ((t < 30) == (u < 30))
+
+
 def test_learned_environments_have_views_too(small_arguments: Any) -> None:
     env = gym.make_vec("rapport/KuaiRandSatiation-v0", num_envs=2, copy=False, **small_arguments("rapport/KuaiRand"))
     first, _ = env.reset(seed=0)
