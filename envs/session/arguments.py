@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 from rapport.datasets.schema import Int32Array, IntArray
-from rapport.envs.session.engine.core import Reward
 from rapport.envs.session.engine.quit_rules import EarlyWindow, QuitRule
+from rapport.envs.session.engine.reward import RewardChoice
 from rapport.envs.session.response.base import Profile, ResponseModel
 
 Users = Literal["train", "held_out", "all"]
@@ -54,8 +54,8 @@ class CoreArguments(SessionArguments, total=False):
     """Shape (S,), the users that can be served; all by default."""
     labels: Int32Array | None
     """Of ``windowed_count``: labels of each item, shape (N, L); by default its category and second tag."""
-    reward: Reward | None
-    """Reward of a slate; by default the mean of the first behaviour over its items."""
+    reward: RewardChoice
+    """Worth of a slate: a behaviour's name, weights by name, F weights, or a function; the first behaviour if None."""
 
 
 class LogArguments(CoreArguments, total=False):

@@ -5,7 +5,8 @@ Both run :class:`~rapport.envs.session.engine.core.SessionCore`. Their docstring
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -13,12 +14,13 @@ from gymnasium import spaces
 from gymnasium.error import ResetNeeded
 from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
+from gymnasium.vector.utils import batch_space, create_empty_array
 from numpy.typing import NDArray
 
 from rapport.datasets.schema import Int32Array, IntArray
 from rapport.envs.session.engine import counter_rng
-from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine.core import Observation, SessionCore, Shown, StepResult
+from rapport.envs.session.inputs import checked_slates, chosen_users, seeds_of
 from rapport.envs.session.render.history import EpisodeHistory
 
 Info = dict[str, Any]
@@ -84,8 +86,15 @@ class SessionEnv(gym.Env[Observation, Any]):
     The budget is not observed.
 
     ## Rewards
-    The mean of the first behaviour (click) over the slate, in [0, 1]. With ``reward="watch_ratio"`` on KuaiRec the mean
-    watch ratio, in [0, 5].
+    The mean of the first behaviour (click) over the slate, in [0, 1]. ``reward=`` chooses another one:
+
+    - a behaviour, ``reward="long_view"``: its mean over the slate;
+    - weights, ``reward={"click": 1, "like": 0.5, "hate": -1}``, or F numbers in the log's order: the mean over the
+      slate's items of the weighted sum of their behaviours;
+    - a function of users (B,), items (B, K) and feedback (B, K, F) that returns B finite numbers;
+    - on KuaiRec ``reward="watch_ratio"``: the mean watch ratio, in [0, 5].
+
+    ``env.unwrapped.reward_name`` names it.
 
     ## Starting State
     A user drawn uniformly from those named by ``users``, with the full budget. The history is what the user saw in the
@@ -103,7 +112,9 @@ class SessionEnv(gym.Env[Observation, Any]):
     the keys of :class:`~rapport.envs.session.arguments.SessionArguments`, which every id takes, and of
     :class:`~rapport.envs.session.kuairand.KuaiRandArguments`,
     :class:`~rapport.envs.session.kuairand_satiation.SatiationArguments` and
-    :class:`~rapport.envs.session.kuairec.KuaiRecArguments`. Quit rules: :mod:`~rapport.envs.session.engine.quit_rules`.
+    :class:`~rapport.envs.session.kuairec.KuaiRecArguments`. A reward, a quit rule or a response model may be one's own:
+    :data:`~rapport.envs.session.engine.reward.Reward`, :class:`~rapport.envs.session.engine.quit_rules.QuitRule`,
+    :class:`~rapport.envs.session.response.base.ResponseModel`.
     ``max_episode_steps`` of ``gym.make`` is Gymnasium's own and truncates, too; the lower limit counts.
 
     ## Version History
@@ -150,7 +161,7 @@ class SessionEnv(gym.Env[Observation, Any]):
             ValueError: there is no such user.
         """
         super().reset(seed=seed)
-        users = _chosen_users(options, self.core)
+        users = chosen_users(options, self.core)
         row = np.zeros(1, np.int64)
         if seed is not None or not self._seeded:
             self.core.seed(row, np.array([counter_rng.new_key(self.np_random)]))
@@ -170,7 +181,7 @@ class SessionEnv(gym.Env[Observation, Any]):
         """
         if not self._running:
             raise ResetNeeded("no session is running: call reset() first")
-        slates = _checked(action, self._shape, self.core)
+        slates = checked_slates(action, self._shape, self.core)
         core = self.core
         result = core.step(slates)
         if self._history is not None:
@@ -185,6 +196,11 @@ class SessionEnv(gym.Env[Observation, Any]):
         terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
         self._running = not (terminated or truncated)
         return self._observe(), float(result.reward[0]), terminated, truncated, info
+
+    @property
+    def reward_name(self) -> str:
+        """What the reward is, for tables: a behaviour, weights in words, or the name of a function."""
+        return self.core.reward_name
 
     def render(self) -> Any:
         """The session so far, as text or as an image (H, W, 3), uint8; None without a render mode."""
@@ -251,8 +267,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         render_mode: as in :class:`SessionEnv`.
         lost_endings: LERL's and KuaiSim's fault: ``final_obs`` holds the next session's first observation.
         copy: whether observations are copies, as in Gymnasium's ``SyncVectorEnv``. False is faster: they are then the
-            engine's own arrays, which must not be written to and which the next step or reset changes. ``final_obs``
-            always holds copies.
+            engine's own arrays, which must not be written to and which the next step or reset changes; those in
+            ``final_obs`` hold until another session ends in the same slot.
 
     Raises:
         ValueError: the autoreset mode is another one, or the render mode is unknown.
@@ -287,6 +303,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         self._everywhere = np.ones(self.num_envs, bool)
         self._seeded = False
         self._ended = np.zeros(self.num_envs, bool)
+        self._last: Observation | None = None
+        self._last_by_row: NDArray[Any] | None = None
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -302,10 +320,8 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
             ValueError: the number of seeds or of users is not B, or there is no such user.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
-        if len(seeds) != self.num_envs:
-            raise ValueError(f"seed: {len(seeds)} seeds for {self.num_envs} environments; give one each")
-        users = _chosen_users(options, self.core)
+        seeds = seeds_of(seed, self.num_envs)
+        users = chosen_users(options, self.core)
         rows = np.array([i for i in self._all if seeds[i] is not None or not self._seeded], np.int64)
         if len(rows):
             self.core.seed(rows, np.array([counter_rng.new_key(seeding.np_random(seeds[i])[0]) for i in rows]))
@@ -327,7 +343,7 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         """
         if not self._seeded:
             raise ResetNeeded("no session is running: call reset() first")
-        slates = _checked(actions, self._shape, self.core)
+        slates = checked_slates(actions, self._shape, self.core)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP:
             return self._step_next(slates)
         return self._step_same(slates)
@@ -337,28 +353,51 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
         if self._history is not None:
             self._history.add(slates, result)
             self._history.begin(self._ended.nonzero()[0])
-        info = self._info(result, shown=~self._ended)
+        info = self._info(result)
+        info["_cost"] = info["_categories"] = info["_feedback"] = ~self._ended
         self._ended = result.terminated | result.truncated
         return self._observe(), result.reward, result.terminated, result.truncated, info
 
     def _step_same(self, slates: Int32Array) -> tuple[Observation, NDArray[Any], NDArray[Any], NDArray[Any], Info]:
-        result = self.core.step(slates)
+        if self._last is None:
+            self._last = cast(Observation, create_empty_array(self.single_observation_space, self.num_envs))
+        last = self._last
+        result, shown = self.core.step_and_begin(slates, last)
+        rows = shown.ended.nonzero()[0]
         if self._history is not None:
             self._history.add(slates, result)
-        ended = result.terminated | result.truncated
-        info = self._info(result)
-        rows = np.flatnonzero(ended)
+            self._history.begin(rows)
+        info = self._info(result, shown)
         if len(rows):
-            last = self.core.observation(rows)
-            self.core.begin(rows)
-            if self._history is not None:
-                self._history.begin(rows)
             if self.lost_endings:
-                last = self.core.observation(rows)
+                for name, values in self.core.observation(rows).items():
+                    last[name][rows] = values
             ending, info = info, self._info(result)
-            info |= {"final_obs": _spread(last, rows, self.num_envs), "_final_obs": ended}
-            info |= {"final_info": ending, "_final_info": ended.copy()}
+            info |= {"final_obs": self._final(last, rows), "_final_obs": shown.ended}
+            info |= {"final_info": ending, "_final_info": shown.ended.copy()}
         return self._observe(), result.reward, result.terminated, result.truncated, info
+
+    def _final(self, last: Observation, rows: IntArray) -> NDArray[Any]:
+        """An object per slot, shape (B,), as in Gymnasium: the last observation of each of ``rows``, else None."""
+        final = np.empty(self.num_envs, dtype=object)
+        if self.copy:
+            copies = _by_row({name: values[rows] for name, values in last.items()})
+            for row, observation in zip(rows.tolist(), copies, strict=True):
+                final[row] = observation
+            return final
+        if self._last_by_row is None:
+            self._last_by_row = np.array(list(_by_row(last)), dtype=object)
+        final[rows] = self._last_by_row[rows]
+        return final
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the last observations, whose rows would be no views of them in a copy."""
+        return {**vars(self), "_last": None, "_last_by_row": None}
+
+    @property
+    def reward_name(self) -> str:
+        """As of :class:`SessionEnv`."""
+        return self.core.reward_name
 
     def render(self) -> tuple[Any, ...] | None:
         """The B sessions so far, each as from :meth:`SessionEnv.render`."""
@@ -371,60 +410,24 @@ class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDAr
     def _observe(self) -> Observation:
         return self.core.observation() if self.copy else self.core.views()
 
-    def _info(self, result: StepResult | None = None, shown: NDArray[np.bool_] | None = None) -> Info:
+    def _info(self, result: StepResult | None = None, shown: Shown | None = None) -> Info:
         """Values, and masks of the rows in which they are valid, as in Gymnasium's vector environments."""
-        user, budget, everywhere = self.core.user.copy(), self.core.budget.copy(), self._everywhere.copy()
-        info: Info = {"user": user, "budget": budget, "_user": everywhere, "_budget": everywhere}
+        user, budget = (self.core.user.copy(), self.core.budget.copy()) if shown is None else shown[1:]
+        valid = self._everywhere.copy()
+        info: Info = {"user": user, "budget": budget, "_user": valid, "_budget": valid}
         if result is not None:
-            valid = everywhere if shown is None else shown
             info["cost"], info["categories"], info["feedback"] = result.cost, result.categories, result.feedback
             info["_cost"] = info["_categories"] = info["_feedback"] = valid
         return info
 
 
-def _spread(observations: Observation, rows: IntArray, n: int) -> NDArray[Any]:
-    """An object per slot, shape (n,), as in Gymnasium: the observation of each of ``rows`` as a dict, else None."""
-    spread = np.full(n, None, dtype=object)
+def _by_row(observations: Observation) -> Iterator[Observation]:
+    """Each row of some observations as a dict of views."""
     a, b, c, d = observations  # a literal is twice as fast as dict(zip(...))
-    for row, *values in zip(rows.tolist(), *observations.values(), strict=True):
-        spread[row] = {a: values[0], b: values[1], c: values[2], d: values[3]}
-    return spread
+    for of_a, of_b, of_c, of_d in zip(*observations.values(), strict=True):
+        yield {a: of_a, b: of_b, c: of_c, d: of_d}
 
 
 def _action_masks(core: SessionCore) -> NDArray[np.bool_]:
     free = np.ones((core.n_envs, core.data.catalog.n_items), bool) if core.seen is None else ~core.seen
     return np.tile(free, (1, core.slate_size))
-
-
-def _checked(action: Any, shape: tuple[int, ...], core: SessionCore) -> Int32Array:
-    """Slates, shape (B, K), int32.
-
-    Raises:
-        ValueError: wrong shape, dtype or index.
-    """
-    slates = np.asarray(action)
-    if slates.shape != shape:
-        raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")
-    if slates.dtype.kind not in "iu":
-        raise ValueError(f"action: dtype {slates.dtype}; a slate holds item indices, whole numbers")
-    n_items = len(core.data.catalog.item_ids)
-    narrow, lowest, highest = core.narrowed(slates)
-    if lowest < 0 or highest >= n_items:
-        bad = lowest if lowest < 0 else highest
-        raise ValueError(f"action: item {bad} is outside [0, {n_items}); a slate holds item indices")
-    return narrow
-
-
-def _chosen_users(options: dict[str, Any] | None, core: SessionCore) -> IntArray | None:
-    chosen = (options or {}).get("user")
-    if chosen is None:
-        return None
-    users = np.asarray(chosen)
-    if users.shape not in ((), (core.n_envs,)) or not np.issubdtype(users.dtype, np.integer):
-        raise ValueError(f"options['user']: {chosen!r}; give the index of a user, or {core.n_envs} of them")
-    n_users = core.data.population.n_users
-    lowest, highest = users.min(), users.max()
-    if lowest < 0 or highest >= n_users:
-        bad = lowest if lowest < 0 else highest
-        raise ValueError(f"options['user']: {bad} is outside [0, {n_users}); give indices of users")
-    return np.broadcast_to(users.astype(np.int64), core.n_envs)

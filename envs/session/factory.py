@@ -20,8 +20,9 @@ from rapport.datasets.schema import Int32Array, IntArray, SessionData
 from rapport.envs.common.arguments import SINGLE_ONLY, VECTOR_ONLY, check_arguments
 from rapport.envs.session.arguments import Users, Weights
 from rapport.envs.session.compiled.select import engine_for
-from rapport.envs.session.engine.core import Reward, SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.initial_histories import Histories, LogRows
+from rapport.envs.session.engine.own_parts import try_quit_rule, try_response, try_reward
 from rapport.envs.session.engine.quit_rules import (
     QUIT_RULES,
     EarlyWindow,
@@ -32,8 +33,9 @@ from rapport.envs.session.engine.quit_rules import (
     SetOverlap,
     WindowedCount,
 )
+from rapport.envs.session.engine.reward import RewardChoice, finite_weights, reward_of
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.response.base import ResponseModel
+from rapport.envs.session.response.base import MatrixResponse, ResponseModel
 
 
 def single_env(
@@ -156,11 +158,7 @@ def behaviour_weights(data: SessionData, weights: Weights) -> NDArray[np.float64
         feedback = data.log.feedback
         ratio: NDArray[np.float64] = (feedback == 1).sum(axis=0) / np.maximum((feedback == 0).sum(axis=0), 1)
         return ratio * np.where(np.array(behaviours) == "hate", -1.0, 1.0)
-    if isinstance(weights, str) or len(weights) != len(behaviours):
-        raise ValueError(
-            f"weights={weights!r}; give 'first', 'ratio' or {len(behaviours)} numbers, for {', '.join(behaviours)}"
-        )
-    return np.array(weights, np.float64)
+    return finite_weights("weights", weights, behaviours, "'first', 'ratio'")
 
 
 def quit_rule_of(
@@ -201,7 +199,19 @@ def quit_rule_of(
         return Satisfaction(behaviour_weights(data, weights))
     if rule == "never":
         return Never()
-    raise ValueError(f"quit_rule={rule!r} is unknown; choose one of {', '.join(QUIT_RULES)}")
+    raise ValueError(f"quit_rule={rule!r} is unknown; choose one of {', '.join(QUIT_RULES)}, or give a rule")
+
+
+def check_choices(data: SessionData, users: Users, reward: RewardChoice, quit_rule: str | QuitRule) -> None:
+    """See that what is chosen by name is there, before minutes of fitting.
+
+    Raises:
+        ValueError: users, reward or rule are unknown; the message lists the known ones.
+    """
+    user_pool(data, users)
+    reward_of(reward, data.log.behaviours)
+    if isinstance(quit_rule, str) and quit_rule not in QUIT_RULES:
+        raise ValueError(f"quit_rule={quit_rule!r} is unknown; choose one of {', '.join(QUIT_RULES)}, or give a rule")
 
 
 def session_core(
@@ -222,12 +232,14 @@ def session_core(
     history: int = 50,
     max_steps: int = 50,
     repeats: bool = True,
-    reward: Reward | None = None,
+    reward: RewardChoice = None,
     start_at_log_rows: bool | Literal["any_day"] = False,
 ) -> SessionCore:
     """An engine for ``n_envs`` sessions of a data set's users, with a response model.
 
     The keyword arguments are those of :class:`~rapport.envs.session.arguments.CoreArguments`.
+
+    A reward, quit rule or response model of one's own is tried before the first session.
 
     Raises:
         ValueError: an argument is out of range or unknown, or the parts do not fit together.
@@ -250,8 +262,13 @@ def session_core(
         labels=labels,
     )
     drawn = user_pool(data, users, among)
+    worth = reward_of(reward, data.log.behaviours)
+    _check_matrix(response, data, drawn)
+    try_response(response, data, drawn, places)
+    try_quit_rule(rule, data, drawn, places, budget)
+    try_reward(worth, data, drawn, places)
     log_rows = _log_rows(data, drawn, history, start_at_log_rows == "any_day") if start_at_log_rows else None
-    engine = engine_for(response, rule, places, repeats, reward, log_rows)
+    engine = engine_for(response, rule, repeats, log_rows)
     return engine(
         data,
         response,
@@ -263,9 +280,27 @@ def session_core(
         budget,
         max_steps,
         repeats=repeats,
-        reward=reward,
+        reward=worth,
+        served=among,
         log_rows=log_rows,
     )
+
+
+def _check_matrix(response: ResponseModel, data: SessionData, users: IntArray) -> None:
+    """Check that a table of responses has every item and the users that sessions are drawn from."""
+    if not isinstance(response, MatrixResponse):
+        return
+    n_rows, n_items = response.matrix.shape[:2]
+    if n_items != data.catalog.n_items:
+        raise ValueError(
+            f"response: a matrix of {n_items} items where the data has {data.catalog.n_items}; give one column for each"
+        )
+    missing = np.setdiff1d(users, np.arange(n_rows) if response.users is None else response.users)
+    if len(missing):
+        raise ValueError(
+            f"response: the matrix has no row for {len(missing)} users that sessions are drawn from, e.g. user "
+            f"{missing[0]}; say with among=... who is served"
+        )
 
 
 def _log_rows(data: SessionData, users: IntArray, length: int, any_day: bool) -> LogRows:

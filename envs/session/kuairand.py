@@ -22,7 +22,7 @@ from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import CoreArguments, LogArguments, Users
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import DataKey, session_core, single_env, user_pool, vector_env
+from rapport.envs.session.factory import DataKey, check_choices, session_core, single_env, vector_env
 from rapport.envs.session.official.profile import (
     chosen_faults,
     misaligned,
@@ -129,11 +129,15 @@ def kuairand_core(
     """
     chosen = chosen_faults(faults, profile)
     found = find_data(data, root)
-    user_pool(found, arguments.get("users", "train"))  # a wrong value is an error before minutes of fitting
+    check_choices(
+        found, arguments.get("users", "train"), arguments.get("reward"), arguments.get("quit_rule", "positional")
+    )
     if profile == "corrected":
-        response = response or fitted_response(DataKey(found), FitSettings(), device)
+        if response is None:
+            response = fitted_response(DataKey(found), FitSettings(), device)
         return session_core(found, response, n_envs, **arguments)
-    response = response or official_fitted(DataKey(found), chosen)
+    if response is None:
+        response = official_fitted(DataKey(found), chosen)
     served = _misaligned(DataKey(found)) if "misaligned_categories" in chosen else found
     both: CoreArguments = {**official_arguments(chosen), **arguments}
     return session_core(served, response, n_envs, **both)

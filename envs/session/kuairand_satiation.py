@@ -15,8 +15,9 @@ from rapport.envs.common.arguments import VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import CoreArguments
 from rapport.envs.session.engine.core import SessionCore
+from rapport.envs.session.engine.own_parts import try_response
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
-from rapport.envs.session.factory import DataKey, single_env, user_pool, vector_env
+from rapport.envs.session.factory import DataKey, check_choices, single_env, user_pool, vector_env
 from rapport.envs.session.kuairand import KuaiRandArguments, find_data, fitted_response, kuairand_core
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import FitSettings, Profile
@@ -61,13 +62,16 @@ def satiation_core(
         DataError: the data is missing or damaged.
     """
     found = find_data(data, root)
-    user_pool(found, arguments.get("users", "train"))  # a wrong value is an error before minutes of fitting
     satiation = SatiationState(found, shipped(strength) if parameters is None else parameters)
     rule = arguments.get("quit_rule", SATIATION)
     if isinstance(rule, str) and rule == SATIATION:
         arguments["quit_rule"] = SatiationQuit(satiation, tolerance)
+    check_choices(found, arguments.get("users", "train"), arguments.get("reward"), arguments.get("quit_rule", rule))
     if response is None:
         response = fitted_response(DataKey(found), FitSettings(profile=profile), device)
+    else:
+        users = user_pool(found, arguments.get("users", "train"), arguments.get("among"))
+        try_response(response, found, users, arguments.get("slate_size", 6) or 1)
     return kuairand_core(n_envs, data=found, faults=faults, response=SatiatedResponse(response, satiation), **arguments)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 from gymnasium.vector import AutoresetMode
 
@@ -18,7 +18,7 @@ from rapport.envs.common.arguments import VECTOR_ONLY, check_arguments
 from rapport.envs.common.preparation import Progress, prepared_by
 from rapport.envs.session.arguments import SessionArguments
 from rapport.envs.session.engine.core import SessionCore
-from rapport.envs.session.engine.reward import TableReward
+from rapport.envs.session.engine.reward import RewardChoice, TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core, single_env, vector_env
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
@@ -27,7 +27,7 @@ from rapport.envs.session.simulator_cache import load_simulator, prepare_simulat
 
 LOGGER = logging.getLogger("rapport")
 
-RewardName = Literal["click", "watch_ratio"]
+WATCH_RATIO = "watch_ratio"
 ResponseName = Literal["lookup", "learned"]
 
 
@@ -42,8 +42,8 @@ class KuaiRecArguments(SessionArguments, total=False):
     """Least watch ratio that is a click, in (0, 5]; default 1."""
     response: ResponseName | ResponseModel
     """``"lookup"`` (default), the small matrix as truth; ``"learned"``, a fitted user model; or a response model."""
-    reward: RewardName
-    """``"click"`` (default) or ``"watch_ratio"``."""
+    reward: RewardChoice
+    """As elsewhere, ``"click"`` by default; or ``"watch_ratio"``, the mean watch ratio of the slate's videos."""
     device: str
     """Where torch computes learned responses; default ``"cpu"``."""
 
@@ -56,7 +56,7 @@ class WatchRatio(TableReward):
     """
 
     def __init__(self, kuairec: KuaiRec) -> None:
-        super().__init__(kuairec.watch_ratio, kuairec.truth_users, kuairec.data.population.n_users)
+        super().__init__(kuairec.watch_ratio, kuairec.truth_users, kuairec.data.population.n_users, WATCH_RATIO)
 
 
 def find_kuairec(data: str | KuaiRec = "auto", root: str | None = None, click_at: float = CLICK_AT) -> KuaiRec:
@@ -97,7 +97,7 @@ def kuairec_core(
     root: str | None = None,
     click_at: float = CLICK_AT,
     response: ResponseName | ResponseModel = "lookup",
-    reward: RewardName = "click",
+    reward: RewardChoice = "click",
     device: str = "cpu",
     **arguments: Unpack[SessionArguments],
 ) -> SessionCore:
@@ -107,19 +107,21 @@ def kuairec_core(
         ValueError: an argument is out of range or unknown, or the response model does not fit the data.
         DataError: the data is missing or damaged.
     """
-    if reward not in get_args(RewardName):
-        raise ValueError(f"reward={reward!r} is unknown; choose one of {', '.join(get_args(RewardName))}")
     found = find_kuairec(data, root, click_at)
+    watched = isinstance(reward, str) and reward == WATCH_RATIO
+    if isinstance(reward, str) and reward not in (*found.data.log.behaviours, WATCH_RATIO):
+        known = ", ".join((*found.data.log.behaviours, WATCH_RATIO))
+        raise ValueError(f"reward={reward!r} is unknown; choose one of {known}, or give weights or a function")
     model = _response(found, response, click_at, device)
     # Only some users are fully observed. A learned model serves all of them, but watch ratios are looked up.
-    looked_up = response == "lookup" or reward == "watch_ratio"
+    looked_up = (isinstance(response, str) and response == "lookup") or watched
     both: SessionArguments = {"window": 9, "threshold": 1, **arguments}
     return session_core(
         found.data,
         model,
         n_envs,
         among=found.truth_users if looked_up else None,
-        reward=WatchRatio(found) if reward == "watch_ratio" else None,
+        reward=WatchRatio(found) if watched else reward,
         labels=found.tags,
         **both,
     )

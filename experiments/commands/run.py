@@ -31,7 +31,7 @@ from rapport.experiments.commands.options import (
 from rapport.experiments.core import EnvConfig, Experiment, Row
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.config import CACHE, LLM, PlannerConfig, with_language_model
-from rapport.experiments.lerl.environments import data_of, session_env
+from rapport.experiments.lerl.environments import data_of, reward_label, session_env, with_reward
 from rapport.experiments.lerl.own_agents import OwnAgent, SB3Agent, own_rows, try_out_row
 from rapport.experiments.lerl.pages.run import lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
@@ -55,6 +55,9 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
     """Folder of checkpoints, results, TensorBoard logs and the report. A stopped run goes on where it was."""
     quit_rule: Literal["positional", "set_overlap", "windowed_count", "satisfaction", "never"] = "positional"
     """When users leave."""
+    reward: str | None = None
+    """What a slate is worth: a behaviour, e.g. `long_view`, or weights, e.g. `click=1,like=0.5,hate=-1`; by default the
+    click."""
     profile: Profile = "corrected"
     """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
     plan_period: int = 20
@@ -104,6 +107,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         folder = self.out.resolve()
         folder.mkdir(parents=True, exist_ok=True)
         env = session_env("kuairand", data, self.data_dir, quit_rule=self.quit_rule, profile=self.profile)
+        env = with_reward(env, self.reward)
         planner = planner_of(self, self, self.plan_period, folder)
         settings = RowSettings(planner, numbers["transitions"], base or PPOConfig(), tuned_settings())
         protocol = HeldOutSessions(numbers["sessions"], recorded=RECORDED)
@@ -180,6 +184,7 @@ class PlannedRun:
         click = settings.tuned.get("lerl-click", {})
         return {
             "environment": f"{self.env.id}, quit rule {kwargs['quit_rule']}, budget {kwargs['budget']:g}",
+            "reward": reward_label(self.env),
             "profile": str(kwargs["profile"]),
             "planner": planner_label(settings.planner),
             **settings.planner.limits(),

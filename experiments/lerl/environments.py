@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from rapport.datasets.schema import SessionData
 from rapport.envs.session.arguments import Users
+from rapport.envs.session.engine.reward import parsed_reward, reward_of, weights_name
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.kuairec import find_kuairec
@@ -98,7 +103,7 @@ def env_of_note(note: dict[str, Any], data: str | None, data_dir: Path | None) -
     Raises:
         DataError: the data is missing or damaged.
     """
-    return session_env(
+    env = session_env(
         note["environment"],
         data,
         data_dir,
@@ -107,3 +112,39 @@ def env_of_note(note: dict[str, Any], data: str | None, data_dir: Path | None) -
         slate_size=note["slate_size"],
         profile=note["profile"],
     )
+    return with_reward(env, note.get("reward"))
+
+
+def with_reward(env: EnvConfig, reward: str | Mapping[str, float] | None) -> EnvConfig:
+    """The environment with another reward; the same where it is None.
+
+    Args:
+        env: an environment of sessions.
+        reward: a behaviour's name, weights as of :func:`~rapport.envs.session.engine.reward.parsed_reward`, or weights
+            by name.
+
+    Raises:
+        ValueError: there is no such behaviour, or a weight is not a finite number.
+    """
+    if reward is None:
+        return env
+    choice = parsed_reward(reward) if isinstance(reward, str) else dict(reward)
+    if not env.id.startswith("rapport/KuaiRec"):  # which knows watch ratios, too
+        reward_of(choice, data_of(env).log.behaviours)
+    changed = env.changed(reward=choice)
+    return replace(changed, title=f"{env.title}, reward {reward_label(changed)}")
+
+
+def reward_label(env: EnvConfig) -> str:
+    """What captions call the reward of a slate."""
+    choice = env.kwargs.get("reward")
+    if isinstance(choice, Mapping):
+        return weights_name(np.array(list(choice.values()), np.float64), tuple(choice))
+    return "click" if choice is None else str(choice)
+
+
+def worth_of_a_slate(env: EnvConfig) -> str:
+    """The reward of a slate in words, as in "the reward of a slate is ..."."""
+    if env.kwargs.get("reward") in (None, "click"):
+        return "the share of its items that were clicked"
+    return f"the mean of {reward_label(env)} over its items"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -11,9 +11,9 @@ from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 from rapport.envs.session.compiled import kernels
 from rapport.envs.session.compiled import step as compiled_step
 from rapport.envs.session.compiled.step import Plain, Tables
-from rapport.envs.session.engine.core import Observation, SessionCore, StepResult
+from rapport.envs.session.engine.core import Observation, SessionCore, Shown, StepResult
 from rapport.envs.session.engine.quit_rules import Positional, SetOverlap, WindowedCount
-from rapport.envs.session.engine.reward import TableReward
+from rapport.envs.session.engine.reward import Reward, TableReward
 from rapport.envs.session.response.base import MatrixResponse
 
 _NOBODY = np.empty(0, np.int64)
@@ -35,6 +35,7 @@ class LookupCore(SessionCore):
         self._read_parts()  # views of the parts, which a pickle would store twice
 
     def _read_parts(self) -> None:
+        self._compiled_reward = self.reward is None or _is_compiled(self.reward, self.slate_size)
         self._tables, self._population = tuple(tables_of(self)), population_of(self)
         self._transposed = isinstance(self.quit_rule, WindowedCount)
 
@@ -55,14 +56,30 @@ class LookupCore(SessionCore):
         """As in :class:`SessionCore`."""
         at, shown, result = self._advance()
         compiled_step.show(self._tables, self._slots(), slates, at, shown, result)
-        return StepResult(*result)
+        told = StepResult(*result)
+        if self._compiled_reward or self.reward is None:
+            return told
+        return told._replace(reward=self.reward(self.user, slates, told.feedback))  # no compiled rule reads it
 
     def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
         """As in :class:`SessionCore`."""
+        if not self._compiled_reward:
+            return super().step_or_begin(slates, ended)
         at, shown, result = self._advance()
         parts = self._tables, self._slots(), self._initial()
         compiled_step.show_or_begin(*parts, slates, at, shown, ended, result)
         return StepResult(*result)
+
+    def step_and_begin(self, slates: Int32Array, last: Observation) -> tuple[StepResult, Shown]:
+        """As in :class:`SessionCore`."""
+        if not self._compiled_reward:
+            return super().step_and_begin(slates, last)
+        at, place, result = self._advance()
+        before = np.empty(self.n_envs, np.bool_), np.empty(self.n_envs, np.int64), np.empty(self.n_envs)
+        parts = self._tables, self._slots(), self._initial()
+        written = last["history_feedback"], last["history_items"], last["step"], last["user_features"]
+        compiled_step.show_and_begin(*parts, slates, at, place, result, before, written)
+        return StepResult(*result), Shown(*before)
 
     def _advance(self) -> tuple[int, int, Plain]:
         """Position of the slate in the history buffers, items shown before it, and arrays for its outcome."""
@@ -105,7 +122,7 @@ def tables_of(core: SessionCore) -> Tables:
     """The tables of an engine with fitting parts."""
     response, rule = cast(MatrixResponse, core.response), core.quit_rule
     first, responses = response.response_table()
-    worth = core.reward if isinstance(core.reward, TableReward) else None
+    worth = core.reward if _is_compiled(core.reward, core.slate_size) else None
     alike = worth is not None and _alike(worth.first, first)
     click_at = _least_worth_of_clicks(worth.table, responses) if worth is not None and alike else None
     labels = rule.labels.T if isinstance(rule, WindowedCount) else np.empty((0, 0))
@@ -134,6 +151,11 @@ def population_of(core: SessionCore) -> Plain:
         _fixed(histories.items, np.int32),
         _fixed(histories.feedback.reshape(len(histories.feedback), -1), np.int8),
     )
+
+
+def _is_compiled(reward: Reward | None, slate_size: int) -> TypeGuard[TableReward]:
+    """Whether the loops look this reward up. They call any other, which sees what the NumPy engine shows it."""
+    return isinstance(reward, TableReward) and reward.sums_exactly(slate_size)
 
 
 def _least_worth_of_clicks(worth: NDArray[np.floating], responses: Int8Array) -> float | None:

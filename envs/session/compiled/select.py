@@ -7,27 +7,23 @@ import importlib
 import importlib.util
 import logging
 
-from rapport.envs.session.engine.core import Reward, SessionCore
+from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.initial_histories import LogRows
 from rapport.envs.session.engine.quit_rules import Positional, QuitRule, SetOverlap, WindowedCount
-from rapport.envs.session.engine.reward import TableReward
 from rapport.envs.session.response.base import MatrixResponse, ResponseModel
 
 LOGGER = logging.getLogger("rapport")
 
 
-def engine_for(
-    response: ResponseModel, rule: QuitRule, slate_size: int, repeats: bool, reward: Reward | None, rows: LogRows | None
-) -> type[SessionCore]:
+def engine_for(response: ResponseModel, rule: QuitRule, repeats: bool, rows: LogRows | None) -> type[SessionCore]:
     """The fastest engine class for these parts.
 
     That is :class:`~rapport.envs.session.compiled.core.LookupCore` where numba is installed, responses are looked up
-    and certain, rule and reward are built in, items may repeat, and sessions do not start at log rows.
+    and certain, the rule is built in, items may repeat, and sessions do not start at log rows.
     """
     certain = type(response) is MatrixResponse and response.certain
     known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")
-    summed = reward is None or (isinstance(reward, TableReward) and reward.sums_exactly(slate_size))
-    if not (certain and known and summed and repeats and rows is None and compiles()):
+    if not (certain and known and repeats and rows is None and compiles()):
         return SessionCore
     from rapport.envs.session.compiled.core import LookupCore  # imports numba
 

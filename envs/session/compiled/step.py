@@ -163,6 +163,34 @@ def show_or_begin(
 
 
 @compiled
+def show_and_begin(
+    tables: Plain, slots: Plain, initial: Plain, slates: Int32Array, at: int, shown: int, result: Plain, before: Plain,
+    last: Plain,
+) -> None:  # fmt: skip
+    """``SessionCore.step_and_begin``: arguments as of :func:`show` and :func:`begin`, and two that are written.
+
+    ``before`` are the fields of :class:`~rapport.envs.session.engine.core.Shown`, ``last`` observations of all slots:
+    feedback (B, H * F), items (B, H), steps (B, 1) and features (B, G).
+    """
+    show(tables, slots, slates, at, shown, result)
+    slot, new = Slots(*slots), InitialStates(*initial)
+    ended, user, budget = before
+    feedback, items, steps, features = last
+    terminated, truncated = result[1], result[2]
+    for i in range(len(ended)):
+        ended[i], user[i], budget[i] = terminated[i] | truncated[i], slot.user[i], slot.budget[i]
+    rows = np.flatnonzero(ended)
+    start = at + slates.shape[1] - items.shape[1]
+    n_behaviours = feedback.shape[1] // items.shape[1]
+    for row in rows:
+        kernels.copy_row(slot.past[row][start : start + items.shape[1]], items[row])
+        kernels.copy_row(slot.marks[row][start * n_behaviours :][: feedback.shape[1]], feedback[row])
+        kernels.copy_row(new.features[row], features[row])
+        steps[row, 0] = slot.steps[row]
+    begin(tables, slots, initial, rows, rows[:0], start)
+
+
+@compiled
 def begin(tables: Plain, slots: Plain, initial: Plain, rows: IntArray, users: IntArray, at: int) -> None:
     """``SessionCore.begin`` for response models without state.
 

@@ -8,7 +8,6 @@ simulated environment (arXiv 2601.19585, section 4; KuaiSim's whole-session requ
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,12 +16,12 @@ from numpy.typing import NDArray
 from rapport.datasets.schema import UNKNOWN, FloatArray, Int8Array, Int32Array, IntArray, SessionData
 from rapport.envs.session.engine import counter_rng
 from rapport.envs.session.engine.initial_histories import Histories, LogRows
+from rapport.envs.session.engine.own_parts import check_chances, check_costs, is_own
 from rapport.envs.session.engine.quit_rules import QuitRule, Slate, initial_memory_of
+from rapport.envs.session.engine.reward import Reward, reward_name
 from rapport.envs.session.response.base import MatrixResponse, ReadsHistories, ResponseModel
 
 Observation = dict[str, NDArray[np.generic]]
-Reward = Callable[[IntArray, Int32Array, Int8Array], NDArray[np.float64]]
-"""(users (B,), items shown (B, K), feedback (B, K, F)) -> reward (B,)."""
 
 _SPARE = 16
 """Slates that the history buffers take before their content is moved back to the beginning."""
@@ -48,6 +47,20 @@ class StepResult(NamedTuple):
     cost: NDArray[np.float64]
 
 
+class Shown(NamedTuple):
+    """Whom a slate was shown to, where new sessions began at once.
+
+    Attributes:
+        ended: shape (B,), bool, whose session ended.
+        user: shape (B,), of the sessions that were shown the slate.
+        budget: shape (B,), what they had left.
+    """
+
+    ended: NDArray[np.bool_]
+    user: IntArray
+    budget: NDArray[np.float64]
+
+
 class SessionCore:
     """State and dynamics of ``n_envs`` sessions.
 
@@ -62,7 +75,9 @@ class SessionCore:
         budget: budget at a session's start.
         max_steps: slates after which a session is truncated.
         repeats: whether an item can be responded to again in a session; otherwise it is ignored.
-        reward: reward of a slate; by default the mean of the first behaviour over its items.
+        reward: reward of a slate; by default the mean of the first behaviour over its items. ``reward_name`` is its
+            name for tables.
+        served: the users that the response model can serve; all by default.
         log_rows: draw rows of the log to start from instead of users.
 
     Raises:
@@ -83,6 +98,7 @@ class SessionCore:
         *,
         repeats: bool = True,
         reward: Reward | None = None,
+        served: IntArray | None = None,
         log_rows: LogRows | None = None,
     ) -> None:
         _check(data, response, slate_size, max_steps)
@@ -94,7 +110,9 @@ class SessionCore:
         self.data, self.response, self.quit_rule = data, response, quit_rule
         self.histories, self.log_rows, self.users = histories, log_rows, users
         self.n_envs, self.slate_size, self.start_budget, self.max_steps = n_envs, slate_size, float(budget), max_steps
-        self.reward = reward
+        self.reward, self.served = reward, served
+        self.reward_name = response.behaviours[0] if reward is None else reward_name(reward)
+        self._own_rule, self._looked_up = is_own(quit_rule), type(response) is MatrixResponse
         self.length, self._n_behaviours = histories.feedback.shape[1:]
         # Certain responses need no random numbers.
         self._certain = response.responses if isinstance(response, MatrixResponse) and response.certain else None
@@ -164,6 +182,8 @@ class SessionCore:
         reward = self._mean_of_first(feedback) if self.reward is None else self.reward(self.user, slates, feedback)
         shown = Slate(self.user, slates, categories, feedback, reward, self.budget, self.tick)
         cost = self.quit_rule.cost(self.memory, shown)
+        if self._own_rule:
+            cost = check_costs(self.quit_rule, cost, self.n_envs)
         self.tick += 1
         self.budget -= cost
         np.maximum(self.budget, 0.0, out=self.budget)
@@ -193,6 +213,22 @@ class SessionCore:
         result.categories[rows], result.feedback[rows] = -1, 0
         self.begin(rows)
         return result._replace(reward=reward)
+
+    def step_and_begin(self, slates: Int32Array, last: Observation) -> tuple[StepResult, Shown]:
+        """Show every user a slate; where a session ends, a new one begins at once.
+
+        Args:
+            slates: shape (B, K).
+            last: observations of all slots; the last ones of the ended sessions are written to their rows.
+        """
+        result = self.step(slates)
+        shown = Shown(result.terminated | result.truncated, self.user.copy(), self.budget.copy())
+        rows = shown.ended.nonzero()[0]
+        if len(rows):
+            for name, values in self.observation(rows).items():
+                last[name][rows] = values
+            self.begin(rows)
+        return result, shown
 
     def observation(self, rows: IntArray | slice | int = slice(None)) -> Observation:
         """Copies of the observations of the slots ``rows``, shaped as in the environment's observation space.
@@ -246,6 +282,8 @@ class SessionCore:
             feedback = self._certain(self.user, slates)
         else:
             chance = self.response.probabilities(self.state, self.user, slates)
+            if not self._looked_up:
+                check_chances(self.response, chance, (*slates.shape, self._n_behaviours))
             self.stream += counter_rng.STEP
             draws = counter_rng.uniform(self.stream, chance.shape[1] * chance.shape[2])
             feedback = (draws.reshape(chance.shape) < chance).view(np.int8)

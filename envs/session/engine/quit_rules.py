@@ -45,7 +45,7 @@ class Slate(NamedTuple):
 
 
 class QuitRule(Protocol):
-    """What a slate costs.
+    """What a slate costs. ``docs/kuairand.md`` has one of one's own as an example.
 
     Attributes:
         name: shown in tables and rendered sessions.
@@ -54,7 +54,7 @@ class QuitRule(Protocol):
     name: str
 
     def initial_memory(self, users: IntArray) -> NDArray[Any]:
-        """Memory of new sessions of these users, (B,): shape (B, ...)."""
+        """Memory of new sessions of these users, (B,): a new array of numbers, shape (B, ...), which is written to."""
         ...
 
     def cost(self, memory: NDArray[Any], slate: Slate) -> Costs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -56,9 +57,8 @@ def cut(text: str, font: Font, width: float) -> str:
     """The text; if it is wider than ``width`` pixels, its end is replaced by an ellipsis."""
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fitting = bisect.bisect_right(range(1, len(text)), width, key=lambda n: font.getlength(text[:n] + "…"))
+    return text[:fitting].rstrip() + "…"
 
 
 @lru_cache(maxsize=4096)

@@ -18,6 +18,9 @@ from rapport.datasets.schema import Int8Array, Int32Array, IntArray
 SAME_PLACE, OTHER_PLACE = 2, 1
 """How an item repeats a category of the previous slate: at the same place, or at another."""
 
+LONGEST_NAME = 200
+"""Letters of a name that a picture shows at most; a line of a terminal has fewer."""
+
 _EXTRA = {"positional": "repeated categories", "set_overlap": "repeated categories", "satisfaction": "items not liked"}
 """Rules under which a slate costs at least 1, and what they charge more for."""
 
@@ -36,7 +39,7 @@ class SessionFrame:
         slates: shape (T, K), int32, category of each item shown; -1 for an empty place.
         items: shape (T, K), int32, the items.
         feedback: shape (T, K, F), int8: 1 did.
-        behaviours: F names; the first is the one that is rewarded.
+        behaviours: F names; the first is the one that is counted.
         costs: shape (T,), float64, budget that each slate cost; infinite where it made the user leave at once.
         budget: budget left.
         start_budget: budget at the start.
@@ -202,8 +205,13 @@ def words(name: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Text without line breaks and control characters, which would break the layout or control a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    """Text for one place of a picture, whatever a log holds.
+
+    Line breaks and what controls a terminal or the direction of writing become spaces; what is longer than
+    :data:`LONGEST_NAME` ends in an ellipsis.
+    """
+    short = text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    return " ".join("".join(c if c.isprintable() else " " for c in short).split())
 
 
 __getattr__ = renamed(__name__, {"SessionView": "SessionFrame"})

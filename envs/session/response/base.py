@@ -18,7 +18,7 @@ class ResponseModel(Protocol):
 
     The history is carried in a state, one row of floats per user, so that a step costs O(slate), not O(history), and
     sessions are copied, stored and reset by array operations. The engine writes into the states that it is given: they
-    must be new arrays, not views of the model's.
+    must be new arrays, not views of the model's. ``docs/kuairand.md`` has one of one's own as an example.
     """
 
     behaviours: tuple[str, ...]
@@ -29,7 +29,7 @@ class ResponseModel(Protocol):
         ...
 
     def probabilities(self, state: FloatArray, users: IntArray, slates: Int32Array) -> FloatArray:
-        """Probability of each behaviour for each item, shape (B, K, F), for slates of shape (B, K)."""
+        """Probability of each behaviour for each item, shape (B, K, F), in [0, 1], for slates of shape (B, K)."""
         ...
 
     def advance(self, state: FloatArray, users: IntArray, slates: Int32Array, feedback: Int8Array) -> FloatArray:

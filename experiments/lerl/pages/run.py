@@ -11,7 +11,7 @@ from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.simulator_cache import load_simulator
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.lerl.config import PlannerConfig, model_label
-from rapport.experiments.lerl.environments import data_of
+from rapport.experiments.lerl.environments import data_of, reward_label, worth_of_a_slate
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, T_INT
 from rapport.experiments.lerl.protocol import recorded_sessions
 from rapport.experiments.lerl.rows import NO_LLM, RECORDED
@@ -29,8 +29,8 @@ SHOWN_BEHAVIOURS = ("click", "long_view", "like")
 """Behaviours with enough positives to judge; the page leaves the others to the whole card."""
 TERMS = (
     "T_int: mean number of slates a user stays for, from the first to the one after which the user leaves.",
-    "R_cum: mean over sessions of the summed reward; the reward of a slate is the share of its items that were "
-    "clicked. What a service gains from a visit: long and good.",
+    "R_cum: mean over sessions of the summed reward; the reward of a slate is {worth}. What a service gains from a "
+    "visit: long and good.",
     "R_sin: total reward divided by total slates: how good a single slate is, whatever the length of the session. "
     "Always serving the favourite category can win here and lose the user.",
     "Intervals: interquartile mean over seeds, with a 95 % percentile interval from a bootstrap that resamples seeds, "
@@ -51,7 +51,8 @@ def lerl_summary(experiment: Experiment, found: Found, planner: PlannerConfig) -
     data = data_of(env)
     facts = [
         f"data: {data.name}, {int(data.held_out.sum()):,} held-out users; "
-        f"profile: {env.kwargs.get('profile', 'corrected')}; quit rule {env.kwargs['quit_rule']}",
+        f"profile: {env.kwargs.get('profile', 'corrected')}; quit rule {env.kwargs['quit_rule']}; "
+        f"reward {reward_label(env)}",
         f"planner: {planner_label(planner)}",
     ]
     return summarise(found, {row.name: row.label for row in rows}, METRICS, "lerl", main=R_CUM, facts=facts)
@@ -74,7 +75,7 @@ def run_page(experiment: Experiment, planner: PlannerConfig, settings: Mapping[s
             Section("What the language model cost", [cost_table(summary) or "No language model planned."], "cost"),
             *_viewer(experiment),
             Section("How far to trust the simulator", _trust(env), "trust"),
-            Section("How to read it", TERMS, "terms"),
+            Section("How to read it", [term.replace("{worth}", worth_of_a_slate(env)) for term in TERMS], "terms"),
         ),
         settings,
         licence_note(data),

@@ -26,7 +26,7 @@ from rapport.datasets.twin import twin
 from rapport.envs.session.compiled import select as engine
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.engine.quit_rules import Positional
-from rapport.envs.session.engine.reward import TableReward
+from rapport.envs.session.engine.reward import RewardChoice, TableReward
 from rapport.envs.session.env import SessionEnv, SessionVectorEnv
 from rapport.envs.session.factory import session_core
 from rapport.envs.session.response.base import MatrixResponse
@@ -61,26 +61,29 @@ HOW = st.fixed_dictionaries(
 
 
 @functools.cache
-def parts() -> tuple[SessionData, MatrixResponse, TableReward, TableReward]:
-    """Seven behaviours, all certain; a reward laid out as the responses are, and one that is not."""
+def parts() -> tuple[SessionData, MatrixResponse, list[RewardChoice]]:
+    """Seven behaviours, all certain, and rewards: the engine's own, and those that the loops look up or call."""
     data = twin(n_users=N_USERS, n_items=N_ITEMS, seed=1)
     rng = np.random.default_rng(2)
     responses = rng.integers(2, size=(len(SERVED), N_ITEMS, len(data.log.behaviours)))
     worth = (rng.integers(1, 500, size=(N_USERS, N_ITEMS)) / 100).astype(np.float32)
-    alike = TableReward(worth[: len(SERVED)], SERVED, N_USERS)
-    return (
-        data,
-        MatrixResponse(responses, data.log.behaviours, SERVED),
-        alike,
+    rewards: list[RewardChoice] = [
+        None,
+        TableReward(worth[: len(SERVED)], SERVED, N_USERS),  # laid out as the responses are
         TableReward(worth, np.arange(N_USERS), N_USERS),
-    )
+        TableReward(worth * np.float32(10.0) ** rng.integers(-20, 20, worth.shape), np.arange(N_USERS), N_USERS),
+        "long_view",
+        {"click": 0.1, "like": 1 / 3, "hate": -0.7},
+        lambda users, slates, feedback: users / 7 + np.sqrt(slates).sum(axis=1) + feedback.mean(axis=(1, 2)),
+    ]
+    return data, MatrixResponse(responses, data.log.behaviours, SERVED), rewards
 
 
 def made(how: dict[str, Any], n_envs: int, reward: int, compiled: bool) -> SessionCore:
-    data, response, *rewards = parts()
+    data, response, rewards = parts()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "compiles", lambda: compiled)
-        core = session_core(data, response, n_envs, among=SERVED, reward=[None, *rewards][reward], **how)
+        core = session_core(data, response, n_envs, among=SERVED, reward=rewards[reward], **how)
     assert type(core) is (LookupCore if compiled else SessionCore)
     return core
 
@@ -118,7 +121,7 @@ def actions(how: dict[str, Any], n_envs: int, seed: int, few: bool) -> np.ndarra
     how=HOW,
     mode=st.sampled_from(MODES),
     n_envs=st.sampled_from([1, 3, 70]),
-    reward=st.integers(0, 2),
+    reward=st.integers(0, 6),
     seed=st.integers(0, 2**31),
     few=st.booleans(),
     views=st.booleans(),
@@ -140,7 +143,7 @@ def test_the_compiled_engine_is_the_other_to_the_last_bit(
 
 
 @settings(max_examples=20, deadline=None)
-@given(how=HOW, reward=st.integers(0, 2), seed=st.integers(0, 2**31), few=st.booleans())
+@given(how=HOW, reward=st.integers(0, 6), seed=st.integers(0, 2**31), few=st.booleans())
 def test_so_it_is_for_one_user(how: dict[str, Any], reward: int, seed: int, few: bool) -> None:
     single = how["slate_size"] is None
     ours, theirs = (SessionEnv(made(how, 1, reward, compiled), single) for compiled in (True, False))
@@ -209,7 +212,6 @@ class Lenient(Positional):
         {"quit_rule": "windowed_count", "early_window": "easyrl4rec"},
         {"repeats": False},
         {"start_at_log_rows": True},
-        {"reward": lambda users, slates, feedback: np.zeros(len(users))},
     ],
 )
 def test_what_is_not_compiled_is_served_by_the_other(arguments: dict[str, Any]) -> None:
@@ -333,6 +335,39 @@ def test_views_hold_until_the_next_step(
     for earlier, later in pairwise(seen):
         assert np.shares_memory(earlier["step"], later["step"])
     assert not np.shares_memory(*(copying.step(np.zeros(70, int))[0]["history_items"] for _ in range(2)))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("twin_of", [copy.deepcopy, lambda env: pickle.loads(pickle.dumps(env))])
+def test_last_observations_that_are_not_copied_hold_until_the_next_ones(
+    compiled: bool, twin_of: Any, small_arguments: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a slot; and a copy of the environment has its own."""
+    monkeypatch.setattr(engine, "compiles", lambda: compiled)
+    make = functools.partial(
+        gym.make_vec,
+        "rapport/KuaiRecItem-v0",
+        num_envs=9,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        **small_arguments("rapport/KuaiRec"),
+    )
+    copying, viewing = make(), make(copy=False)
+    copying.reset(seed=4)
+    viewing.reset(seed=4)
+    kept: list[list[Any]] = [[] for _ in range(9)]
+    for t, action in enumerate(np.random.default_rng(0).integers(60, size=(60, 9))):
+        if t == 30:
+            viewing = twin_of(viewing)
+        expected, found = copying.step(action)[4], viewing.step(action)[4]
+        same(expected, found)
+        for slot, ending in enumerate(found.get("final_obs", [])):
+            if ending is not None:
+                kept[slot].append((t, ending, expected["final_obs"][slot]))
+    for endings in kept:
+        assert len(endings) > 2
+        same(endings[-1][1], endings[-1][2])
+        for (t, earlier, _), (u, later, _) in pairwise(endings):
+            assert (earlier is later) == ((t < 30) == (u < 30))
 
 
 def test_learned_environments_have_views_too(small_arguments: Any) -> None:

@@ -226,6 +226,8 @@ def test_a_response_model_that_knows_logged_histories_alone_cannot_start_from_ro
     class Logged:
         behaviours = matrix_response.behaviours
         initial_state = staticmethod(matrix_response.initial_state)
+        probabilities = staticmethod(matrix_response.probabilities)
+        advance = staticmethod(matrix_response.advance)
 
     with pytest.raises(ValueError, match=r"^log_rows: Logged cannot start from a row of the log \(it has no state_aft"):
         session_core(small_data, Logged(), 1, start_at_log_rows=True)  # type: ignore[arg-type]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rapport.envs.session.engine.quit_rules import Never
 from rapport.envs.session.render import fonts as render_fonts
 from rapport.envs.session.render import image as render_image
 from rapport.envs.session.render.ansi import ansi
@@ -264,3 +266,39 @@ def test_wrapped_text_fits(text, width, most):
     assert 1 <= len(lines) <= most
     assert all(font.getlength(line) <= width for line in lines)
     assert cut("short", font, 1000) == "short"
+
+
+HOSTILE = "".join(map(chr, (*range(32), 127, *range(128, 160), 0x200B, 0x200F, *range(0x2028, 0x202F))))
+HOSTILE += "".join(map(chr, (*range(0x2066, 0x206A), 0x061C, 0xFEFF, 0xD800, 0xE0041, 0xFFFF)))
+"""Controls of terminals, of the direction of writing, and what no encoding has."""
+
+
+@pytest.mark.parametrize("mode", ["ansi", "rgb_array"])
+@pytest.mark.parametrize("evil", [f"a{HOSTILE}b\x1b]0;title\x07\x1b[2J", "x" * 9_000, "wörter " * 1_000])
+def test_no_text_of_a_log_reaches_the_terminal_raw(small_data, matrix_response, mode, evil):
+    """Names of categories, values and names of features, and a rule's name; every one of them hostile."""
+
+    class Rule(Never):
+        name = evil
+
+    catalog, users = small_data.catalog, small_data.population
+    names = tuple(f"{evil}{i}" for i in range(catalog.n_categories))
+    values = tuple(tuple(f"{value}{evil}" for value in column) for column in users.features.values)
+    features = replace(users.features, names=tuple(f"{name}{evil}" for name in users.features.names), values=values)
+    data = replace(
+        small_data, catalog=replace(catalog, category_names=names), population=replace(users, features=features)
+    )
+    env = gym.make(
+        "rapport/KuaiRand-v0", data=data, response=matrix_response, quit_rule=Rule(), max_steps=2, render_mode=mode
+    )
+    env.reset(seed=0)
+    for slate in ([0, 1, 2, 3, 4, 5], [0, 7, 8, 9, 10, 11]):
+        env.step(slate)
+    shown = env.render()
+    if mode == "ansi":
+        plain = CODES.sub("", shown)
+        assert len(plain) < 4_000
+        assert not set(plain) & set(HOSTILE) - {"\n"}
+        shown.encode()
+    else:
+        assert shown.shape == (640, 960, 3)
