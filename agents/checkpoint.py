@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,14 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 
 from rapport.agents.planning.build import planner_name
+from rapport.datasets.files.reading import reading
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError
 
 FORMAT = 1
+
+
+WHOLE = "give a file that `rapport run` wrote, or train anew"
 
 
 class CheckpointError(ValueError):
@@ -43,7 +49,23 @@ def read_checkpoint(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]
         raise CheckpointError(
             f"checkpoint {path}: holds no agent of format {FORMAT}; give a file that `rapport run` wrote"
         )
+    transitions = note.get("transitions")
+    if type(transitions) is not int or not 0 <= transitions < 1 << 53:
+        raise CheckpointError(
+            f"checkpoint {path}: its note says transitions={_short(transitions)}, which is no number of them; {WHOLE}"
+        )
     return arrays, note
+
+
+@contextmanager
+def reading_note(path: Path) -> Iterator[None]:
+    """Turn what a missing or wrong entry of a checkpoint's note leads to into one sentence.
+
+    Raises:
+        CheckpointError: something in the block could not be made of the note.
+    """
+    with reading(f"checkpoint {path}", "its note", WHOLE, CheckpointError):
+        yield
 
 
 def check_note(path: Path, note: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -71,15 +93,22 @@ def restore_agent(path: Path, agent: PPO, arrays: dict[str, NDArray[Any]], note:
         agent.policy.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"checkpoint {path}: its weights do not fit this agent ({error}); train anew") from error
+    with reading(f"checkpoint {path}", "the optimiser's state", WHOLE, CheckpointError):
+        _restore_optimiser(agent.policy.optimizer, arrays)
+    agent.num_timesteps = int(note["transitions"])
+
+
+def _restore_optimiser(optimiser: torch.optim.Optimizer, arrays: dict[str, NDArray[Any]]) -> None:
+    weights = [weight for group in optimiser.param_groups for weight in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in arrays.items():
         if name.startswith("optimiser."):
             _, index, part = name.split(".")
             tensor = torch.tensor(value)
+            if part != "step" and tensor.shape != weights[int(index)].shape:
+                raise ValueError(f"{name} has the shape {tuple(tensor.shape)}")
             state.setdefault(int(index), {})[part] = tensor[0] if part == "step" else tensor
-    optimiser = agent.policy.optimizer
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    agent.num_timesteps = int(note["transitions"])
 
 
 def _present(value: Any) -> Any:

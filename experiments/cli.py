@@ -6,8 +6,13 @@ imported, so that help and small commands answer at once.
 
 from __future__ import annotations
 
+import errno
+import os
+import sqlite3
 import sys
 from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import reduce
@@ -17,7 +22,28 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import tyro
 
+from rapport.envs.common.threads import process_threads
+from rapport.experiments.checks import check_command
+
 _DESCRIPTION = "Environments of people who come, react, get bored and leave, and agents that learn to serve them."
+
+_SIGPIPE = 13
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)
+"""Errors of standard output, which has no name."""
+_REMEDIES = {
+    errno.ENOSPC: "make room there and run the same command again: what was finished is kept",
+    errno.EDQUOT: "make room there and run the same command again: what was finished is kept",
+    errno.EACCES: "make it writable, or give another place",
+    errno.EPERM: "make it writable, or give another place",
+    errno.EROFS: "give a place that can be written to",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "give a place whose folders are none of them a file",
+    errno.EEXIST: "give another place",
+    errno.EISDIR: "give a file",
+    errno.ENOENT: "check the path",
+    errno.EMFILE: "allow more open files (ulimit -n), or give fewer --workers",
+    errno.ENOMEM: "give smaller sizes or fewer --workers",
+}
 
 
 class Command(Protocol):
@@ -237,21 +263,75 @@ def _refuse_unknown(argv: list[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; expected errors become one message and exit code 2."""
+    """Run a command; expected errors become one sentence and exit code 2."""
     try:
-        return parse(argv).run()
-    except (ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
-        _print_error(f"rapport: {error}", style="bold red")
-        return 2
+        return _run(argv)
+    except BrokenPipeError:  # whoever read the output has left, as `head` does
+        _drop_output()
+        return 128 + _SIGPIPE
     except KeyboardInterrupt:
         _print_error("rapport: stopped; the same command goes on from the last checkpoint")
         return 130
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        _print_error(f"rapport: {said}", style="bold red")
+        _drop_output()
+        return 2
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        command = parse(argv)
+        check_command(command)
+        number = getattr(command, "threads", None)
+        with process_threads(number if isinstance(number, int) else None):
+            return command.run()
+    finally:
+        sys.stdout.flush()  # so that a full disk behind it is told here
+
+
+def sentence(error: Exception) -> str | None:
+    """What went wrong, in one sentence for the terminal; None for a fault of Rapport's own."""
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        where = error.filename2 or error.filename
+        if where is None and error.errno not in _OF_OUTPUT:
+            return str(error)
+        place = "the output" if where is None else os.fsdecode(where) if isinstance(where, bytes) else str(where)
+        return f"{place}: {error.strerror}; {_REMEDIES.get(error.errno, 'give another place')}"
+    if isinstance(error, ValueError | OSError | ImportError):
+        return str(error)
+    if isinstance(error, sqlite3.Error):
+        return f"a database could not be read or written: {error}. What was finished is kept"
+    if isinstance(error, MemoryError):
+        return f"the memory is not enough: {error or 'nothing is left'}. Give smaller sizes or fewer --workers"
+    if isinstance(error, BrokenExecutor):
+        return (
+            "a worker process ended abruptly, perhaps for want of memory. What was finished is kept: run the same "
+            "command again, with fewer --workers"
+        )
+    return None
+
+
+def _drop_output() -> None:
+    """Throw away what could not be written to standard output, so that Python does not try again as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
 
 
 def _print_error(message: str, style: str | None = None) -> None:
     from rich.console import Console
 
-    Console(stderr=True).print(message, style=style, highlight=False, markup=False, soft_wrap=True)
+    from rapport.datasets.files.reading import visible
+
+    with suppress(OSError):
+        Console(stderr=True).print(visible(message), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

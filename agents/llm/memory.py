@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rapport.agents.llm.base.interface import printable
 from rapport.agents.llm.sqlite import Store
+from rapport.datasets.files.reading import reading
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS {} (
@@ -38,6 +39,14 @@ class ScoredText:
     text: str
     score: float
     user: int | None = None
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.score, int | float) and bool(np.isfinite(self.score))
+        if not (isinstance(self.text, str) and number and isinstance(self.user, int | None)):
+            raise ValueError(
+                f"text={str(self.text)[:40]!r}, score={str(self.score)[:40]!r}, user={str(self.user)[:40]!r}: a scored "
+                "text is a text, a finite number, and the index of a user or None"
+            )
 
 
 class ScoredMemory:
@@ -140,11 +149,11 @@ def read_scored_texts(path: Path, table: str = "scored_texts") -> list[ScoredTex
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
-    try:
-        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            return _entries(db, table)
-    except sqlite3.DatabaseError as error:
-        raise ValueError(f"{path} is no memory with the table {table} ({error})") from error
+    with (
+        reading(path, f"the table {table}", "give a file that a memory was kept in"),
+        closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db,
+    ):
+        return _entries(db, table)
 
 
 def gumbel_top_k(rng: np.random.Generator, logits: NDArray[np.float64], k: int) -> NDArray[np.int64]:

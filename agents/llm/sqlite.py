@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _BUSY_SECONDS = 30.0
 _PAUSE_SECONDS = 0.01
+_MAGIC = b"SQLite format 3\0"
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -160,6 +161,15 @@ def _is_sound(path: Path) -> bool:
         finally:
             connection.close()
     except sqlite3.DatabaseError:
+        return False
+
+
+def is_database(path: Path) -> bool:
+    """Whether there is a file that begins as SQLite's do."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
         return False
 
 

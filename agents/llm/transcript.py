@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from rapport.agents.llm.base.interface import LLM, Budget, Completion, CompletionOptions, Meter, Sampling, Schema
 from rapport.agents.llm.sqlite import Store
+from rapport.datasets.files.reading import DAMAGE
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ def read_batches(path: Path, conversation: str | None = None) -> Iterator[Batch]
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
             for name, content in db.execute(rows, values):
                 yield Batch.unpacked(name, content)
-    except (sqlite3.DatabaseError, zlib.error, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise ValueError(
             f"the transcript {path} cannot be read ({type(error).__name__}: {error}): it is damaged or no transcript"
         ) from error

@@ -76,6 +76,18 @@ class ReflectionPool:
             pool.add(entry.text, entries[place].score, entry.user)
         return pool
 
+    @classmethod
+    def copy_of(cls, path: Path) -> ReflectionPool:
+        """A copy in memory of the pool in a file, which does not change; an empty pool where there is no file.
+
+        Raises:
+            ValueError: the file is no pool of reflections.
+        """
+        pool = cls()
+        if path.exists():
+            pool.restore(read_reflections(path))
+        return pool
+
     def restore(self, entries: Sequence[Reflection]) -> None:
         """Replace all reflections by these, oldest first."""
         self._memory.restore(entries)

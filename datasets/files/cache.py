@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 from numpy.typing import NDArray
 
+from rapport.datasets.files.reading import DAMAGE
 from rapport.datasets.schema import Catalog, Features, InteractionLog, Population, Tables
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def cached_with_arrays(folder: Path, build: Callable[[], tuple[Tables, Arrays]])
     if folder.exists():
         try:
             return _load(folder)
-        except (ValueError, KeyError, TypeError, OSError, pa.ArrowException) as error:
+        except (*DAMAGE, OSError, pa.ArrowException) as error:
             logger.warning("cache %s is damaged (%s); building it again", folder, error)
             _discard(folder)
     tables, arrays = build()
@@ -81,7 +82,7 @@ def _store(folder: Path, tables: Tables, arrays: Arrays) -> None:
             for name, content in contents.items():
                 (work / f"{name}.{ending}").write_bytes(content)
         meta = _meta(tables) | {"sha256": _checksums(parts), "arrays": _checksums(further)}
-        (work / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+        (work / "meta.json").write_text(sealed(meta), encoding="utf-8")
         os.rename(work, folder)
     except OSError:
         shutil.rmtree(work, ignore_errors=True)
@@ -90,7 +91,7 @@ def _store(folder: Path, tables: Tables, arrays: Arrays) -> None:
 
 
 def _load(folder: Path) -> tuple[Tables, Arrays]:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = unsealed((folder / "meta.json").read_text(encoding="utf-8"))
     if meta["format"] != FORMAT:
         raise ValueError(f"format {meta['format']} instead of {FORMAT}")
     tables = _decode(meta, [_table(folder / f"{name}.arrow", meta["sha256"][name]) for name in _PARTS])
@@ -99,6 +100,34 @@ def _load(folder: Path) -> tuple[Tables, Arrays]:
         name: np.load(io.BytesIO(_verified(folder / f"{name}.npy", digest)), allow_pickle=False)
         for name, digest in further.items()
     }
+
+
+def sealed(meta: dict[str, Any]) -> str:
+    """A cache's description as JSON, with the SHA-256 of all of it."""
+    return json.dumps(meta | {"checksum": _digest(meta)}, ensure_ascii=False)
+
+
+def unsealed(text: str, required: bool = True) -> dict[str, Any]:
+    """What :func:`sealed` wrote.
+
+    Args:
+        text: the JSON.
+        required: refuse what an earlier version wrote, which kept no checksum of it.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    meta: dict[str, Any] = json.loads(text)
+    checksum = meta.pop("checksum", None)
+    if checksum is None and required:
+        raise ValueError("meta.json has no checksum")
+    if checksum is not None and checksum != _digest(meta):
+        raise ValueError("meta.json does not match its checksum")
+    return meta
+
+
+def _digest(meta: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
 def _discard(folder: Path) -> None:

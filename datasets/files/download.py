@@ -51,7 +51,7 @@ class ResumingDownloader:
         Raises:
             DataError: the server refused, or the transfer kept breaking; received bytes stay in ``part``.
         """
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), disable=not self.progress) as bar:
             task = bar.add_task(url.rsplit("/", 1)[-1], total=None)
             self._repeat(url, bar, task)

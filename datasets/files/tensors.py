@@ -1,49 +1,82 @@
 """Named arrays and a note in one file, which is replaced atomically. Reading it executes nothing.
 
-The format is safetensors: raw numbers, and the note as JSON in the file's metadata.
+The format is safetensors: raw numbers, and in the file's metadata the note as JSON and a SHA-256 of all of it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from rapport.datasets.files.atomic import write_atomically
+from rapport.datasets.files.reading import reading
 from rapport.datasets.schema import DataError
 
+Arrays = dict[str, NDArray[Any]]
 
-def save_arrays(path: Path, arrays: dict[str, NDArray[Any]], note: dict[str, Any]) -> None:
-    """Write arrays and a note that JSON can hold to ``path``, completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        contiguous = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
-        save_file(contiguous, name, metadata={"note": json.dumps(note)})
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+AGAIN = "it is damaged or not written by Rapport: delete it and make it again"
 
 
-def load_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read what :func:`save_arrays` wrote.
+def save_arrays(path: Path, arrays: Arrays, note: dict[str, Any]) -> None:
+    """Write arrays and a note that JSON can hold to ``path``, completely or not at all.
 
     Raises:
-        DataError: the file is missing, truncated or of another format.
+        OSError: the file cannot be written, e.g. because the disk is full.
+    """
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    text = json.dumps(note)
+    content = save(contiguous, metadata={"note": text, "sha256": _checksum(contiguous, text)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+def load_arrays(path: Path, *, checked: bool = False) -> tuple[Arrays, dict[str, Any]]:
+    """Read what :func:`save_arrays` wrote.
+
+    A file of an earlier version has no checksum; only that its numbers are finite is then known.
+
+    Args:
+        path: the file.
+        checked: refuse a file without a checksum.
+
+    Raises:
+        DataError: the file is missing, damaged or of another format, or a number in it is not finite.
     """
     if not path.is_file():
         raise DataError(f"{path}: there is no such file; check the path")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            note = json.loads((file.metadata() or {})["note"])
-            return {name: file.get_tensor(name) for name in file.keys()}, note  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path}: damaged or not written by Rapport ({error}); delete it and make it again") from error
+    with reading(path, "its arrays", AGAIN):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                arrays: Arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(str(error)) from error
+        text, checksum = metadata["note"], metadata.get("sha256")
+        if checksum is None and checked:
+            raise ValueError("it has no checksum")
+        if checksum is not None and checksum != _checksum(arrays, text):
+            raise ValueError("its content does not match its checksum")
+        note = json.loads(text)
+        if not isinstance(note, dict):
+            raise ValueError(f"its note is a {type(note).__name__}")
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{path}: {name} holds numbers that are not finite; {AGAIN}")
+    return arrays, note
+
+
+def _checksum(arrays: Arrays, note: str) -> str:
+    """SHA-256 of the note and of the arrays' names, types, shapes and bytes."""
+    digest = hashlib.sha256(note.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\n{name} {array.dtype.str} {arrays[name].shape}\n".encode())
+        digest.update(array.data if array.size else b"")
+    return digest.hexdigest()

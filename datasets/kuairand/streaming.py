@@ -8,7 +8,6 @@ files, not Arrow files, because both can be appended to and mapped in one piece,
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -20,6 +19,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport.datasets.files.cache import sealed, unsealed
 from rapport.datasets.schema import Catalog, DataError, Features, InteractionLog, Population, Tables
 
 ROW = np.dtype([("user", "<i4"), ("item", "<i4"), ("time_ms", "<i8"), ("flags", "<u2")])
@@ -122,7 +122,7 @@ def store_people(folder: Path, catalog: Catalog, population: Population, note: d
         "item_features": {"names": catalog.features.names, "values": catalog.features.values},
         "user_features": {"names": population.features.names, "values": population.features.values},
     }
-    (folder / "meta.json").write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
+    (folder / "meta.json").write_text(sealed(meta), encoding="utf-8")
 
 
 def open_tables(folder: Path, behaviours: tuple[str, ...]) -> tuple[Tables, dict[str, Any]]:
@@ -135,7 +135,7 @@ def open_tables(folder: Path, behaviours: tuple[str, ...]) -> tuple[Tables, dict
         OSError: a file is missing.
         KeyError: ``meta.json`` lacks an entry.
     """
-    meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    meta = unsealed((folder / "meta.json").read_text(encoding="utf-8"), required=False)
 
     def column(name: str) -> NDArray[Any]:
         return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import DataError, SessionData
 from rapport.envs.common.preparation import Progress
+from rapport.envs.common.threads import threads, torch_threads
 from rapport.envs.session.engine.initial_histories import Histories
 from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
 from rapport.envs.session.official.response import HistoryResponse
@@ -31,13 +33,15 @@ Kept = TypeVar("Kept")
 
 LOGGER = logging.getLogger("rapport")
 
+LINE_SECONDS = 30.0
+"""Time between two lines in the log during a fit that nobody shows [s]."""
 VERSION = 6
 """Raise it when the user model or its fit changes, so that cached simulators are fitted again."""
 
 
 def simulator_path(data: SessionData, settings: FitSettings | OfficialSettings) -> Path:
-    """Path in the cache of the simulator of this data with these settings."""
-    recipe = json.dumps([VERSION, data.fingerprint, asdict(settings)], sort_keys=True)
+    """Path in the cache of the simulator of this data with these settings, fitted on as many threads as are in use."""
+    recipe = json.dumps([VERSION, data.fingerprint, asdict(settings), threads()], sort_keys=True)
     key = hashlib.sha256(recipe.encode()).hexdigest()[:24]
     kind = "-lerl" if isinstance(settings, OfficialSettings) else ""
     return cache_directory() / "simulators" / f"{data.name}{kind}-{key}.safetensors"
@@ -64,8 +68,9 @@ def load_simulator(
     kept = _from_cache(path, data, report, lambda arrays: _restore(arrays, data, settings, device))
     if kept is not None:
         return kept
-    fitted = fit_user_model(data, settings, report=report)
-    start = states_after(fitted.model, data, data.test_from_ms, settings.length)
+    with torch_threads(threads()):
+        fitted = fit_user_model(data, settings, report=report or _logged(data))
+        start = states_after(fitted.model, data, data.test_from_ms, settings.length)
     arrays = {f"model.{name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
     _keep(path, {**arrays, "calibration": fitted.calibration.numpy(), "start": start}, data, settings)
     return SequenceResponse(fitted, start, data.log.behaviours, device), fitted
@@ -92,7 +97,8 @@ def load_official(
     path = simulator_path(data, settings)
     model = _from_cache(path, data, report, lambda arrays: _restore_official(arrays, data, settings))
     if model is None:
-        model = fit_history_model(data, settings, report)
+        with torch_threads(threads()):
+            model = fit_history_model(data, settings, report or _logged(data))
         _keep(path, {name: weight.numpy() for name, weight in model.state_dict().items()}, data, settings)
     histories = Histories.before(data, data.test_from_ms, settings.length)
     return HistoryResponse(model, histories, data.log.behaviours, dropout=dropout, seed=seed)
@@ -111,17 +117,31 @@ def _from_cache(path: Path, data: SessionData, report: Report | None, restore: C
     """The simulator in a cache file; None, with a warning in the log, if it has to be fitted."""
     if path.exists():
         try:
-            arrays, _ = load_arrays(path)
+            arrays, _ = load_arrays(path, checked=True)
             return restore(arrays)
         except DataError as error:
             LOGGER.warning("the cached simulator is fitted anew: %s", error)
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             LOGGER.warning(
                 "the cached simulator is fitted anew: %s: does not hold a simulator of %s (%s)", path, data.name, error
             )
     elif report is None:
         LOGGER.warning("fitting the user model to %s (%d rows), once; kept in %s", data.name, len(data.log), path)
     return None
+
+
+def _logged(data: SessionData) -> Report:
+    """Says at intervals in the log how far a fit is, where nobody else shows it."""
+    begun = told = time.monotonic()
+
+    def report(done: int, total: int, _: float) -> None:
+        nonlocal told
+        if time.monotonic() - told >= LINE_SECONDS and done < total:
+            told = time.monotonic()
+            left = (told - begun) * (total - done) / done / 60
+            LOGGER.warning("fitting the user model to %s: %.0f %%, %.0f min left", data.name, 100 * done / total, left)
+
+    return report
 
 
 def _keep(path: Path, arrays: Arrays, data: SessionData, settings: FitSettings | OfficialSettings) -> None:

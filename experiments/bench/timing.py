@@ -7,14 +7,15 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+
+from rapport.envs.common.threads import torch_threads as torch_threads
 
 STATUS = Path("/proc/self/status")
 
@@ -69,19 +70,6 @@ def compare(subjects: Mapping[str, Work], seconds: float, rounds: int) -> dict[s
         for name, work in subjects.items():
             rates[name].append(per_second(work, seconds))
     return {name: Speed.of(found) for name, found in rates.items()}
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch compute on ``threads`` threads inside the block."""
-    import torch  # not above: the conversion of logs is measured in a process without it
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def cores() -> int:

@@ -10,7 +10,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from rapport.datasets.files.atomic import write_atomically
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import DATASETS, DatasetInfo, available, info, load
 from rapport.datasets.twin import FIGURES_FILE, measure
@@ -27,7 +29,7 @@ class DataList(DataDirectory):
     def run(self) -> int:
         """Print the table; 0."""
         directory = data_directory(self.data_dir)
-        table = Table(title=f"Data directory: {directory}")
+        table = Table(title=Text(f"Data directory: {directory}"))
         table.add_column("name", no_wrap=True)
         table.add_column("here")
         table.add_column("environment")
@@ -67,7 +69,7 @@ class DataFetch(DataDirectory):
             f"{entry.name}: {entry.contents}; {entry.licence}. Please cite: {entry.citation}", highlight=False
         )
         folder = fetch(self.name, self.data_dir, base_url=self.base_url, overwrite=self.overwrite)
-        console.print(f"[green]Done:[/] {folder}", highlight=False)
+        console.print(Text.assemble(("Done:", "green"), f" {folder}"), soft_wrap=True)
         return 0
 
 
@@ -80,7 +82,7 @@ class DataCheck(DataDirectory):
         from rapport.datasets.registry.check import State, check
 
         lines = check(self.data_dir)
-        table = Table(title=f"Data directory: {data_directory(self.data_dir)}")
+        table = Table(title=Text(f"Data directory: {data_directory(self.data_dir)}"))
         table.add_column("data set", no_wrap=True)
         table.add_column("file", overflow="fold", min_width=20)
         table.add_column("rows", justify="right")
@@ -90,8 +92,8 @@ class DataCheck(DataDirectory):
         for line in lines:
             colour = _COLOURS[line.state]
             table.add_row(
-                *(line.dataset, line.file, _count(line.rows), _count(line.published)),
-                *(f"[{colour}]{line.state}[/]", line.note),
+                *(Text(line.dataset), Text(line.file), _count(line.rows), _count(line.published)),
+                *(Text(str(line.state), colour), Text(line.note)),
             )
         Console().print(table)
         return 1 if any(line.state is State.DAMAGED for line in lines) else 0
@@ -123,8 +125,9 @@ class TwinMeasure(DataDirectory):
             },
         }
         content = json.dumps(about | {"figures": measure(data)}, indent=1, ensure_ascii=False)
-        self.output.write_text(content + "\n", encoding="utf-8")
-        Console().print(f"[green]Wrote[/] {self.output} ({len(content):,} characters)", highlight=False)
+        write_atomically(self.output, content + "\n")
+        told = f" {self.output} ({len(content):,} characters)"
+        Console().print(Text.assemble(("Wrote", "green"), told), soft_wrap=True)
         return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,17 +10,17 @@ import tyro
 from rich.console import Console
 from stable_baselines3 import PPO
 
-from rapport.agents.checkpoint import read_checkpoint
+from rapport.agents.checkpoint import read_checkpoint, reading_note
 from rapport.agents.llm.transcript import seal
 from rapport.experiments.commands.options import DataDirectory, LanguageModelLimits, at_least_one
 from rapport.experiments.core import EnvConfig, Row, ServingPolicy, Task
 from rapport.experiments.core.own_code import is_own
 from rapport.experiments.lerl.agents import load_agent, planner_of_agent, pool_of_agent
 from rapport.experiments.lerl.config import (
-    LLM,
     PlannerConfig,
     model_label,
     planner_by_name,
+    planner_of_note,
     with_language_model,
 )
 from rapport.experiments.lerl.environments import env_of_note
@@ -58,7 +58,8 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     plan_period: int | None = None
     """Slates a plan holds; by default as in training or, with --planner, as in the table's row of that name."""
     llm: str | None = None
-    """Another language model than the agent was trained with, or replay:FILE, a transcript."""
+    """Language model that plans: needed where the agent was trained with one of your own, because a checkpoint does not
+    choose whom to ask; a GGUF file, a server, embedded, or replay:FILE, a transcript."""
     sessions: int = 1_000
     """Complete sessions per seed."""
     seeds: int = 5
@@ -91,10 +92,12 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         return 0
 
     def _planner(self, note: dict[str, Any]) -> PlannerConfig:
-        trained_with = planner_of_agent(self.checkpoint, note)
-        planner = trained_with if self.llm is None else replace(trained_with, name=LLM, llm=self.llm, cache=None)
-        if self.planner is not None:
-            planner = planner_by_name(self.planner, trained_with.period)
+        if self.planner is None:
+            planner = planner_of_agent(self.checkpoint, note, self.llm)
+        else:
+            with reading_note(self.checkpoint):
+                period = planner_of_note(note["planner"]).period
+            planner = planner_by_name(self.planner, period)
         if self.plan_period is not None:
             at_least_one(plan_period=self.plan_period)
             planner = replace(planner, period=self.plan_period)
@@ -121,6 +124,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             f"{note['dataset']}, quit rule {note['quit_rule']}, {self.seeds} draws of {self.sessions:,} held-out "
             f"users; chance in training is not in the interval. {schedule}",
             highlight=False,
+            markup=False,
         )
         if planner.llm is not None:
             _print_cost(console, results)
@@ -144,7 +148,8 @@ def trained_agent(checkpoint: Path, data: str, data_dir: Path | None) -> tuple[E
         CheckpointError: the file holds no agent, or one of other data.
     """
     note = read_checkpoint(checkpoint)[1]
-    env = env_of_note(note, data, data_dir)
+    with reading_note(checkpoint):
+        env = env_of_note(note, data, data_dir)
     agent, note = load_agent(checkpoint, env)
     return env, agent, note
 

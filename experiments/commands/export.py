@@ -67,6 +67,8 @@ class Export(DataDirectory):
     """Id of the environment."""
     data: str = "auto"
     """What the environment stands on, e.g. kuairand-pure, twin, or auto: the first where it is there."""
+    llm: str | None = None
+    """Language model that plans for a checkpoint's agent; needed where the agent was trained with one of your own."""
     users: Users = "train"
     """Whose sessions. The environment to evaluate in has the held-out users in any case."""
     arguments: tuple[str, ...] = ()
@@ -109,9 +111,10 @@ class Export(DataDirectory):
             evaluated_in = _spec(self.env, {**player.arguments, "users": "held_out"})
             written = write_minari(name, episodes, played_in, evaluated_in, **about)
         Console().print(
-            f"[green]Wrote[/] {name}: {written.total_episodes:,} sessions, {written.total_steps:,} steps, "
+            f"Wrote {name}: {written.total_episodes:,} sessions, {written.total_steps:,} steps, "
             f"{written.storage.get_size():g} MB, in {written.storage.data_path}",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         return 0
@@ -149,7 +152,7 @@ class Export(DataDirectory):
         played_in, agent, note = trained_agent(Path(self.policy), self.data, self.data_dir)
         sessions, data = sessions_of(played_in, self._batch, self.users), data_of(played_in)
         recorder = Recorder(sessions)
-        planner, pool = planner_of_agent(Path(self.policy), note), pool_of_agent(Path(self.policy), note)
+        planner, pool = planner_of_agent(Path(self.policy), note, self.llm), pool_of_agent(Path(self.policy), note)
         rng = np.random.default_rng(self.seed)
         above = planned(recorder, data, planner, planner.open(self.seed), rng, pool)
         env = act_on(above, slate_policy(agent).encoder)

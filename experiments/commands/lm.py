@@ -55,7 +55,9 @@ class LmTrain(LocalData):
         with ProgressDisplay(console, 1) as display:
             path = build.run(display.show)
             display.finish("embedded planner model")
-        console.print(f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, soft_wrap=True)
+        console.print(
+            f"Wrote {path}: {path.stat().st_size / 1e6:.2f} MB", highlight=False, markup=False, soft_wrap=True
+        )
         return 0
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rapport.envs.common.threads import threads
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -123,13 +125,25 @@ class Workers:
     """How many processes work."""
 
     workers: int | None = None
-    """Processes; by default one per core."""
+    """Processes; by default one per core, or per as many cores as each has threads."""
+    threads: int | None = None
+    """Threads of torch in each process; by default RAPPORT_THREADS, else 1, and at most OMP_NUM_THREADS. Several differ
+    from one in the last digits, so simulators and results are kept apart by their number; they help on idle cores
+    alone."""
 
     def run_jobs(self, jobs: list[Job], console: Console, default: int | None = None) -> None:
-        """Run jobs on as many processes as were asked for, else on ``default``, else on one per core."""
+        """Run jobs on as many processes as were asked for, else on ``default``, else on one per core.
+
+        Raises:
+            ValueError: fewer than one process was asked for.
+        """
         from rapport.experiments.jobs.local import run_jobs
 
-        run_jobs(jobs, self.workers or default or os.cpu_count() or 1, console)
+        if self.workers is not None:
+            run_jobs(jobs, at_least_one(workers=self.workers)["workers"], console)
+            return
+        free = max(1, (os.cpu_count() or 1) // threads())
+        run_jobs(jobs, default or free, console)
 
 
 @dataclass(kw_only=True)

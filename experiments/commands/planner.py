@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from rich.console import Console
 
-from rapport.agents.checkpoint import read_checkpoint
+from rapport.agents.checkpoint import read_checkpoint, reading_note
 from rapport.agents.llm.transcript import seal
 from rapport.experiments.commands.options import (
     LanguageModel,
@@ -55,7 +55,8 @@ class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Worker
         env = session_env("kuairand", self.data, self.data_dir)
         agents = None if self.checkpoint is None else self.checkpoint.resolve()
         if agents is not None:
-            env = env_of_note(read_checkpoint(checkpoint_of(agents, 0))[1], self.data, self.data_dir)
+            with reading_note(checkpoint_of(agents, 0)):
+                env = env_of_note(read_checkpoint(checkpoint_of(agents, 0))[1], self.data, self.data_dir)
         llm = with_language_model(PlannerConfig(LLM), self.llm, self.budget(), self.llm_record)
         llm.open(seed=0)
         learner = study_learner(llm, sizes["pool_sessions"], agents, sizes["seeds"])

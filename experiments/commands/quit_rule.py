@@ -69,7 +69,7 @@ class QuitRuleCommand:
         console.print(Table(COLUMNS, tuple(rows), caption))
         console.print()
         for note in _notes(self.sessions, self.quit_rule):
-            console.print(note, style="dim", highlight=False)
+            console.print(note, style="dim", highlight=False, markup=False)
         return 0
 
     def _lines(self, n_categories: int) -> Iterator[tuple[str, Script, float | None, float | None]]:

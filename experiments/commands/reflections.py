@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rapport.agents.planning.reflection import Reflection, read_reflections
+from rapport.datasets.files.reading import visible
 from rapport.experiments.commands.options import at_least_one
 
 WIDTH = 80
@@ -53,7 +54,7 @@ def _table(entries: list[Reflection]) -> Table:
     table.add_column("user", justify="right", no_wrap=True)
     table.add_column("reflection", overflow="fold")
     for entry in entries:
-        table.add_row(f"{entry.score:g}", "" if entry.user is None else str(entry.user), Text(entry.text))
+        table.add_row(f"{entry.score:g}", "" if entry.user is None else str(entry.user), Text(visible(entry.text)))
     return table
 
 

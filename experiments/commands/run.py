@@ -259,7 +259,9 @@ def find_run_data(wanted: str, root: Path | None, console: Console) -> str:
         return wanted
     if available("kuairand-pure", root):
         return "kuairand-pure"
-    console.print(f"KuaiRand-Pure is not in {data_directory(root)}; fetching it.", highlight=False, soft_wrap=True)
+    console.print(
+        f"KuaiRand-Pure is not in {data_directory(root)}; fetching it.", highlight=False, markup=False, soft_wrap=True
+    )
     try:
         fetch("kuairand-pure", root, attempts=2)
         return "kuairand-pure"
@@ -270,6 +272,7 @@ def find_run_data(wanted: str, root: Path | None, console: Console) -> str:
             "made-up log throughout. For real data, put KuaiRand-Pure in the data directory and run this again.",
             style="yellow",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
         return "twin"

@@ -38,6 +38,8 @@ class SimulatorFit:
     """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     profile: Profile = "corrected"
     """`corrected`: the simulator; `official`: LERL's response model with all its faults, which takes far longer."""
+    threads: int | None = None
+    """Threads of torch; by default RAPPORT_THREADS, else 1. A fit on several threads is kept apart from one on one."""
     refit: bool = False
     """Fit it anew even if it is in the cache."""
 
@@ -53,7 +55,7 @@ class SimulatorFit:
         else:
             fitted_simulator(data, settings, refit=self.refit)
         word = "Found" if there else "Fitted"
-        Console().print(f"[green]{word}:[/] {path}", highlight=False, soft_wrap=True)
+        Console().print(f"{word}: {path}", highlight=False, markup=False, soft_wrap=True)
         return 0
 
 
@@ -138,7 +140,7 @@ def fitted_simulator(data: SessionData, settings: FitSettings, refit: bool = Fal
     return _under_bar(path, refit, lambda report: load_simulator(data, settings, report))
 
 
-def _under_bar(path: Path, refit: bool, load: Callable[[Report], Loaded]) -> Loaded:
+def _under_bar(path: Path, refit: bool, load: Callable[[Report | None], Loaded]) -> Loaded:
     aside = path.with_suffix(".old")
     if refit and path.exists():
         os.replace(path, aside)
@@ -150,7 +152,7 @@ def _under_bar(path: Path, refit: bool, load: Callable[[Report], Loaded]) -> Loa
             def report(done: int, total: int, loss: float) -> None:
                 progress.update(task, completed=done, total=total, loss=loss, visible=True)
 
-            return load(report)
+            return load(report if progress.console.is_terminal else None)  # elsewhere the log has lines
     finally:
         if aside.exists():
             aside.unlink() if path.exists() else os.replace(aside, path)

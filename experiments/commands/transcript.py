@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rapport.agents.llm.base.interface import Completion, Meter
 from rapport.agents.llm.transcript import Batch, read_batches
+from rapport.datasets.files.reading import reading, visible
 from rapport.experiments.commands.options import at_least_one
 
 
@@ -29,6 +30,11 @@ class Transcript:
     def run(self) -> int:
         """Print them; 0."""
         at_least_one(last=self.last)
+        with reading(self.file, "the transcript", "it is damaged or no transcript"):
+            self._print()
+        return 0
+
+    def _print(self) -> None:
         console = Console(highlight=False, soft_wrap=True)
         newest: list[tuple[Batch, int]] = []
         conversations: set[str] = set()
@@ -41,9 +47,8 @@ class Transcript:
             total.add(batch.cost)
         for batch, place in newest:
             for line in entry(batch, place):
-                console.print(line, markup=False)
-        console.print("\n".join(summary(list(models), len(conversations), total)), markup=False)
-        return 0
+                console.print(visible(line), markup=False)
+        console.print(visible("\n".join(summary(list(models), len(conversations), total))), markup=False)
 
 
 def entry(batch: Batch, place: int) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import partial
@@ -97,10 +96,7 @@ class EnvConfig:
 
 
 def prepare(envs: Iterable[EnvConfig], console: Console) -> None:
-    """Prepare environments, on all cores, those that need the same once; what is ready is passed over quickly."""
-    import torch
-
-    torch.set_num_threads(os.cpu_count() or 1)
+    """Prepare environments, those that need the same once; what is ready is passed over quickly."""
     for env in {config_hash(env.identity()): env for env in envs}.values():
         with ProgressDisplay(console, 1) as display:
             name = f"preparing {env.title or env.id}"

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rapport.envs.common.threads import more_threads
 from rapport.experiments.core.env_config import identity
 from rapport.experiments.core.row import Progress, Protocol, Row, Task
 from rapport.experiments.jobs.local import Job
@@ -64,7 +65,7 @@ class Experiment:
         all, and a moved folder is as good as new.
         """
         trained = self.by_name[row.trained_as or row.name]
-        known: dict[str, Any] = {"row": _identity(row), "protocol": identity(self.protocol)}
+        known: dict[str, Any] = {"row": _identity(row), "protocol": identity(self.protocol), **more_threads()}
         if trained is not row:
             known["trained"] = _identity(trained)
         return config_hash(known)

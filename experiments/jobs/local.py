@@ -18,12 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from rapport.envs.common.threads import threads, torch_threads
+
 Task = Callable[[Callable[[float], None]], object]
 """A picklable call that is handed a function to report its share done, in [0, 1]. What it returns is dropped."""
 
 LOOK_SECONDS = 0.5
 """Time between two reports of a job, and between two looks at the reports [s]."""
-LINE_SECONDS = 60.0
+LINE_SECONDS = 30.0
 """Time between two lines of progress where there is no terminal [s]."""
 
 
@@ -43,10 +45,11 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int, console: Console) -> None:
-    """Run jobs and their dependents on ``workers`` processes of one thread each.
+    """Run jobs and their dependents on ``workers`` processes of one thread each, or of as many as were asked for.
 
-    One worker runs them in this process, one after the other. The results do not depend on the number of workers: sums
-    over several threads would differ in their last digits. The first failure stops what has not begun and is raised.
+    One worker runs them in this process, one after the other. The results do not depend on the number of workers. Sums
+    over several threads differ in their last digits, so their number is part of the keys of results. The first failure
+    stops what has not begun and is raised.
     """
     with ProgressDisplay(console, count(jobs)) as display:
         if workers == 1:
@@ -64,7 +67,8 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
     """Progress of all jobs, while the block runs: bars in a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console, total: int) -> None:
-        columns = (TextColumn("{task.description:<26}"), BarColumn(36), TextColumn("{task.fields[unit]}"))
+        name = TextColumn("{task.description:<26}", markup=False)
+        columns = (name, BarColumn(36), TextColumn("{task.fields[unit]}"))
         self.progress = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
         self.console, self.total, self.done = console, total, 0
         self.bars: dict[str, TaskID] = {}
@@ -106,19 +110,19 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
 
 
 def _run_here(jobs: Sequence[Job], display: ProgressDisplay) -> None:
-    use_one_thread()
     waiting = list(jobs)
-    while waiting:
-        job = waiting.pop(0)
-        display.show(job.name, 0.0)
-        job.task(partial(display.show, job.name))
-        display.finish(job.name)
-        waiting += job.dependents
+    with torch_threads(threads()):
+        while waiting:
+            job = waiting.pop(0)
+            display.show(job.name, 0.0)
+            job.task(partial(display.show, job.name))
+            display.finish(job.name)
+            waiting += job.dependents
 
 
 def _run_in_processes(jobs: Sequence[Job], workers: int, display: ProgressDisplay) -> None:
     context = multiprocessing.get_context("spawn")
-    with context.Manager() as manager, ProcessPoolExecutor(workers, context, use_one_thread) as pool:
+    with context.Manager() as manager, ProcessPoolExecutor(workers, context, use_threads) as pool:
         assert isinstance(manager, SyncManager)
         reports: Any = manager.Queue()
 
@@ -172,11 +176,11 @@ def drive(
         raise failure
 
 
-def use_one_thread() -> None:
-    """Let torch compute on one thread."""
+def use_threads() -> None:
+    """Let torch compute on one thread in this process, or on as many as were asked for."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads())
 
 
 def run_task(task: Task, name: str, reports: Any) -> None:

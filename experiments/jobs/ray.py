@@ -31,7 +31,8 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from rapport.experiments.jobs.local import Job, ProgressDisplay, Task, count, drive, run_task, use_one_thread
+from rapport.envs.common.threads import threads
+from rapport.experiments.jobs.local import Job, ProgressDisplay, Task, count, drive, run_task, use_threads
 
 LOSSES = 3
 """How often a job is sent again after it was lost with its worker or node."""
@@ -118,7 +119,7 @@ def _run_connected(jobs: Sequence[Job], display: ProgressDisplay, console: Conso
 
 
 def _run_task(task: Task, name: str, reports: Any) -> None:
-    use_one_thread()
+    use_threads()
     run_task(task, name, reports)
 
 
@@ -195,7 +196,7 @@ def _connected(address: str) -> Iterator[None]:
         raise ImportError(f"address {address!r} needs Ray: pip install 'rapport-gym[ray]'") from error
     _find(address)
     variables = {name: value for name, value in os.environ.items() if name.startswith("RAPPORT_")}
-    environment = {"env_vars": {**variables, "OMP_NUM_THREADS": "1"}}
+    environment = {"env_vars": {**variables, "OMP_NUM_THREADS": str(threads())}}
     refused = (ConnectionError, RuntimeError)
     join = partial(ray.init, address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=environment)
     try:

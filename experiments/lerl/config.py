@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -142,13 +142,27 @@ def model_label(llm: str) -> str:
 
 
 def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
-    """The planner of a checkpoint, also of one that an earlier version wrote."""
+    """The planner of a checkpoint, also of one that an earlier version wrote.
+
+    Raises:
+        ValueError: a setting has the wrong type or is out of range.
+        KeyError: the planner's name is missing.
+    """
     known = {
         {"rest": "cooldown", "surprise": "replan_threshold"}.get(name, name): value for name, value in note.items()
     }
     names = {f.name for f in fields(PlannerConfig) if not f.metadata.get("local")}
     given = {name: value for name, value in known.items() if name in names}
-    return PlannerConfig(**{**given, "name": planner_name(given["name"])})
+    config = PlannerConfig(**{**given, "name": planner_name(given["name"])})
+    for name, kind in get_type_hints(PlannerConfig).items():
+        value = getattr(config, name)
+        kind = kind | int if isinstance(1.0, kind) else kind
+        if not isinstance(value, kind) or (type(value) is bool and name != "cooldown"):
+            raise ValueError(f"planner: {name}={str(value)[:40]!r} has the wrong type")
+    for name in ("period", "most"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"planner: {name}={getattr(config, name)}; it must be at least 1")
+    return config
 
 
 def planned(
@@ -157,7 +171,7 @@ def planned(
     planner_config: PlannerConfig,
     llm: LanguageModel | None,
     rng: np.random.Generator,
-    pool_file: Path | None = None,
+    pool_file: Path | ReflectionPool | None = None,
     learning: bool = False,
     once: bool = False,
     look_back_every: int = 1,
@@ -176,7 +190,7 @@ def planned(
     elif llm is None:
         planner = control_planner(config.name, data, rng)
     else:
-        pool = None if config.name == LLM_ONLY else ReflectionPool(pool_file)
+        pool = None if config.name == LLM_ONLY else _pool(pool_file, learning)
         if config.learns and pool is not None and learning:
             critic = LLMCritic(llm, pool, data.catalog.category_names, every=look_back_every)
         if config.name == SHUFFLED and pool is not None:
@@ -186,3 +200,10 @@ def planned(
         planner = llm_planner(llm, data, rng, pool, alpha, config.most, config.reflections, alike)
     trigger = config.replan_threshold
     return PlannedVectorEnv(sessions, data, planner, critic, config.period, config.cools_down, trigger, once)
+
+
+def _pool(pool: Path | ReflectionPool | None, learning: bool) -> ReflectionPool:
+    """The pool in a file, which only learning changes, or the pool itself."""
+    if isinstance(pool, ReflectionPool):
+        return pool
+    return ReflectionPool(pool) if learning or pool is None else ReflectionPool.copy_of(pool)

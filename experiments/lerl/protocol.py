@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.build import TOP_K_PREFERENCE
+from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import IntArray, SessionData
 from rapport.experiments.core import LOCAL, Episodes, ServingPolicy, Task, play
@@ -44,8 +45,8 @@ class HeldOutSessions:
     """For each row and seed."""
     shared_pool: str | None = None
     """Name of a pool of reflections that all rows of a seed read; None: each reads its own, or of whom it plays."""
-    pool_file: Path | None = field(default=None, metadata=LOCAL)
-    """File of the pool that is read, where it lies elsewhere than in the task's folder."""
+    pool_file: Path | ReflectionPool | None = field(default=None, metadata=LOCAL)
+    """The pool that is read, or its file, where it is another than in the task's folder."""
     recorded: tuple[str, ...] = field(default=(), metadata=LOCAL)
     """Rows of which some sessions of seed 0 are written down slate by slate, to be looked at."""
 
@@ -78,9 +79,9 @@ class HeldOutSessions:
         users = evaluation_users(data, n, task.seed, sessions.core.users)
         if planner is None:
             return sessions, users
-        pool = self.pool_file or pool_beside(
-            task.folder / "checkpoints" / f"{self.shared_pool or task.trained.name}-seed{task.seed}"
-        )
+        pool = self.pool_file
+        if pool is None:
+            pool = pool_beside(task.folder / "checkpoints" / f"{self.shared_pool or task.trained.name}-seed{task.seed}")
         rng = np.random.default_rng([task.seed, stream])
         return planned(sessions, data, planner, llm, rng, pool, once=True), users
 

@@ -28,6 +28,7 @@ from rapport.agents.llm.transcript import conversation
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.warm_start import WarmStart
 from rapport.datasets.schema import SessionData
+from rapport.envs.common.threads import more_threads
 from rapport.experiments.core import EnvConfig, EpisodeStatistics, identity
 from rapport.experiments.core.rollout import CurvePoint
 from rapport.experiments.core.row import Progress
@@ -88,7 +89,8 @@ class Training:
     def note(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be gone on from."""
         who = {"method": self.method, "seed": self.seed, "planner": identity(self.planner)}
-        return {**who, "low_level": asdict(self.low_level), **checkpoint_note(self.env)}
+        computed = {"threads": more_threads().get("threads")}
+        return {**who, "low_level": asdict(self.low_level), **checkpoint_note(self.env), **computed}
 
 
 def pool_beside(checkpoint: Path) -> Path:
@@ -120,7 +122,7 @@ def pretrained_agent(task: Training, progress: Progress = lambda _: None) -> PPO
     agent = _untrained(task)
     settings = {"encoder": asdict(task.low_level.encoder), "warm_start": _plain(task.low_level.warm_start)}
     note = task.note()
-    pretrained = {**{name: note[name] for name in ("seed", "fingerprint", "slate_size")}, "first": settings}
+    pretrained = {**{name: note[name] for name in ("seed", "fingerprint", "slate_size", "threads")}, "first": settings}
     saved = _saved(task.pretrained_checkpoint, pretrained)
     if saved is not None:
         pretrain_policy(agent, task.data, replace(task.low_level, warm_start=None), task.seed)

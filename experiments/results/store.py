@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
@@ -21,6 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.text import Text
+
+from rapport.datasets.files.atomic import write_atomically as write_atomically
 
 FORMAT = 3
 """Version of the file format."""
@@ -172,21 +174,7 @@ def wrote(console: Console, path: Path, text: str) -> None:
     """Write ``text`` to ``path``, making its folder, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
-    console.print(f"[green]Wrote[/] {path}", highlight=False, soft_wrap=True)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` so that, whatever happens, the path holds the old content or all of the new one."""
-    part = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    console.print(Text.assemble(("Wrote", "green"), f" {path}"), soft_wrap=True)
 
 
 def _digest(body: object) -> str:

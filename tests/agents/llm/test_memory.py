@@ -61,7 +61,7 @@ def test_the_newest_are_kept_and_a_new_text_replaces_those_it_says(tmp_path: Pat
     assert [entry.text for entry in memory.entries()] == ["text 2", "text 4", "text 3 again"]
     memory.close()
     assert read_scored_texts(tmp_path / "m.sqlite", "hypotheses")[-1] == ScoredText("text 3 again", 0.5)
-    with pytest.raises(ValueError, match="is no memory with the table scored_texts"):
+    with pytest.raises(ValueError, match="the table scored_texts cannot be read"):
         read_scored_texts(tmp_path / "m.sqlite")
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         read_scored_texts(tmp_path / "none.sqlite")

@@ -311,7 +311,9 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
 
     checkpoint = str(folder / "checkpoints" / "lerl-seed0.safetensors")
     argv = ["evaluate", checkpoint, "--data", "twin", "--sessions", "10", "--seeds", "1"]
-    assert main(argv) == 0
+    assert main(argv) == 2
+    assert "name the model with --llm" in capsys.readouterr().err
+    assert main([*argv, "--llm", f"replay:{record}"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "LLM replayed from t.sqlite" in printed
     assert "per 1 k slates" in printed
