@@ -25,7 +25,9 @@ def engine_for(
     and certain, rule and reward are built in, items may repeat, and sessions do not start at log rows.
     """
     certain = type(response) is MatrixResponse and response.certain
-    known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")
+    known = (isinstance(rule, Positional) and type(rule) in (Positional, SetOverlap) and rule.labels is None) or (
+        type(rule) is WindowedCount and rule.early == "exact"
+    )
     summed = reward is None or (isinstance(reward, TableReward) and reward.sums_exactly(slate_size))
     if not (certain and known and summed and repeats and rows is None and compiles()):
         return SessionCore
