@@ -24,6 +24,7 @@ Keys are the arguments of :func:`rapport.datasets.custom.frames.from_frames`; ``
 
 from __future__ import annotations
 
+import functools
 import math
 import tomllib
 from collections.abc import Mapping
@@ -192,6 +193,27 @@ def from_manifest(path: str | Path | Manifest, *, use_cache: bool = True) -> Ses
         tables = build()
     data = assemble(manifest.name, tables, **manifest.splits)
     return replace(data, licence=manifest.licence, citation=manifest.citation)
+
+
+def is_manifest(data: object) -> bool:
+    """Whether something that names data is the path of a manifest: its name ends in ``.toml``."""
+    return isinstance(data, str | Path) and str(data).endswith(".toml")
+
+
+def manifest_data(path: str | Path) -> SessionData:
+    """The data of a manifest, read once in a process for all who ask for it as long as no file changes.
+
+    Raises:
+        DataError: as of :func:`from_manifest`.
+    """
+    manifest = read_manifest(path)
+    stats = [(file, file.stat()) for file in (manifest.file, *manifest.files)]
+    return _read_once(str(manifest.file), tuple((str(f), s.st_mtime_ns, s.st_size) for f, s in stats))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(path: str, files: tuple[tuple[str, int, int], ...]) -> SessionData:
+    return from_manifest(path)
 
 
 def _ids(manifest: Manifest) -> tuple[str, str | None]:

@@ -50,7 +50,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A file that `rapport run` wrote, e.g. runs/lerl/checkpoints/lerl-seed0.safetensors."""
     data: str = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
+    """kuairand-pure, twin, auto: the first where it is there; or the manifest of a log of your own, shop.toml."""
     planner: str | None = None
     """Another planner than in training: none, random, rotation, "greedy preference",
     "greedy rotation" or "top-k preference"."""

@@ -258,7 +258,7 @@ def page(study: Experiment) -> Page:
             "intervals": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences "
             "paired by seed and session",
         },
-        licence=licence_note(data.name),
+        licence=licence_note(data),
     )
 
 
