@@ -24,7 +24,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from rapport._deprecation import renamed
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
-from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv, best_items
+from rapport.agents.policies.hyper_action import BOUND, HyperActionEnv, allowed_items, best_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.agents.policies.warm_start import WarmStart, warm_start
 from rapport.agents.sb3 import GymnasiumVecEnv
@@ -66,7 +66,7 @@ class PPOConfig:
 
 def act_on(sessions: PlannedVectorEnv, encoder: StateEncoder) -> HyperActionEnv:
     """Sessions that take hyper-actions over the encoder's items."""
-    return HyperActionEnv(sessions, encoder, sessions.data.catalog.category)
+    return HyperActionEnv(sessions, encoder, sessions.data.catalog.labels)
 
 
 def new_agent(sessions: PlannedVectorEnv, settings: PPOConfig, seed: int) -> PPO:
@@ -144,7 +144,7 @@ def serving_policy(
 
     Args:
         agent: an agent whose policy was pretrained.
-        category: shape (N,), category of each item.
+        category: category of each item, as of :func:`~rapport.agents.policies.hyper_action.allowed_items`.
         slate_size: K.
         seed: of the draws.
         best: serve the mean hyper-action's slate in place of a draw's, which is as in training.
@@ -156,7 +156,7 @@ def serving_policy(
 
     def act(observations: dict[str, Any]) -> Any:
         weights = torch.from_numpy(hyper_actions(observations))
-        allowed = torch.from_numpy(observations["plan"]).bool()[:, of_item]
+        allowed = allowed_items(torch.from_numpy(observations["plan"]).bool(), of_item)
         return best_items(weights, items, allowed, slate_size).numpy()
 
     return act

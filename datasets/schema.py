@@ -65,21 +65,30 @@ class Catalog:
 
     Attributes:
         item_ids: shape (N,), int64, the ids of the source; strictly increasing.
-        category: shape (N,), int32 in [0, C): the item's one category.
+        category: shape (N,), int32 in [0, C): the item's category; of several the first in the order of the names.
         category_names: C names.
         features: categorical item features, N rows.
+        further: shape (N, L - 1), int32: an item's other categories in increasing order, -1 where it has fewer; None
+            where every item has one.
     """
 
     item_ids: IntArray
     category: Int32Array
     category_names: tuple[str, ...]
     features: Features
+    further: Int32Array | None = None
 
     def __post_init__(self) -> None:
         _check_ids("item_ids", self.item_ids)
         _check_length("category", self.category, self.n_items)
         _check_length("item features", self.features.codes, self.n_items)
         _check_range("category", self.category, self.n_categories)
+        if self.further is not None:
+            _check_length("further", self.further, self.n_items)
+            _check_range("further", np.maximum(self.further, 0), self.n_categories)
+            inner = np.sort(self.labels, axis=1)
+            if ((np.diff(inner, axis=1) == 0) & (inner[:, 1:] >= 0)).any():
+                raise DataError("further: an item has a category twice; give each of its categories once")
         empty = [n for n, k in zip(self.category_names, self.category_sizes, strict=True) if k == 0]
         if empty:
             raise DataError(
@@ -99,8 +108,39 @@ class Catalog:
 
     @property
     def category_sizes(self) -> IntArray:
-        """Items in each category, shape (C,), int64."""
-        return np.bincount(self.category, minlength=self.n_categories)
+        """Items in each category, shape (C,), int64; an item of several categories counts in each."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=self.n_categories)
+
+    @functools.cached_property
+    def labels(self) -> Int32Array:
+        """All categories of each item, shape (N, L), int32: :attr:`category`, then :attr:`further`; -1 for none."""
+        first = self.category[:, None]
+        return first if self.further is None else np.concatenate([first, self.further], axis=1)
+
+    def allowed(self, plans: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Items that plans allow, shape (B, N): those of which any category is planned.
+
+        Args:
+            plans: shape (B, C), allowed categories.
+        """
+        if self.further is None:
+            return plans[:, self.category]
+        padded = np.concatenate([plans, np.zeros((len(plans), 1), np.bool_)], axis=1)  # -1 reads the last column
+        items = padded[:, self.category]
+        for column in self.further.T:
+            items |= padded[:, column]
+        return items
+
+    def with_categories(self) -> Features:
+        """The item features and, behind them, the categories: the further ones, then, as the last, the first."""
+        codes, names, values = [self.features.codes], [*self.features.names], [*self.features.values]
+        for place, column in enumerate(() if self.further is None else self.further.T, 2):
+            codes.append(np.where(column < 0, self.n_categories, column).astype(np.int32)[:, None])
+            names.append(f"category {place}")
+            values.append((*self.category_names, "none"))
+        codes.append(self.category[:, None])
+        joined = np.concatenate(codes, axis=1)
+        return Features((*names, "category"), (*values, self.category_names), joined)
 
 
 @dataclass(frozen=True)
@@ -189,6 +229,8 @@ class SessionData:
         test_from_ms: rows at or after this time are test rows, which only simulator cards use.
         valid_from_ms: rows in [valid_from_ms, test_from_ms) are for early stopping and calibration.
         held_out: shape (U,), bool: users for evaluation, from whom no agent learns.
+        licence: of the data, as pages state it; empty where it is not known. None: as the registry says of the name.
+        citation: of the data, likewise.
     """
 
     name: str
@@ -198,6 +240,8 @@ class SessionData:
     test_from_ms: int
     valid_from_ms: int
     held_out: NDArray[np.bool_]
+    licence: str | None = None
+    citation: str | None = None
 
     def __post_init__(self) -> None:
         _check_length("held_out", self.held_out, self.population.n_users)
@@ -226,7 +270,10 @@ class SessionData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over every array and name (64 hex digits): the key of caches and checkpoints."""
+        """SHA-256 over every array and name (64 hex digits): the key of caches and checkpoints.
+
+        Licence and citation are no part of it.
+        """
         digest = hashlib.sha256()
         catalog, population, log = self.catalog, self.population, self.log
         words = (
@@ -234,8 +281,9 @@ class SessionData:
             *(population.features.names, population.features.values, log.behaviours),
         )
         digest.update(repr((words, self.test_from_ms, self.valid_from_ms)).encode())
+        further = () if catalog.further is None else (catalog.further,)
         for array in (
-            *(catalog.item_ids, catalog.category, catalog.features.codes),
+            *(catalog.item_ids, catalog.category, *further, catalog.features.codes),
             *(population.user_ids, population.features.codes),
             *(log.user, log.item, log.time_ms, log.feedback, log.randomised, self.held_out),
         ):

@@ -97,10 +97,13 @@ def assemble(
     held_out_share: float = 0.20,
     seed: int = 0,
     offset_ms: int = CHINA_OFFSET_MS,
+    licence: str | None = None,
+    citation: str | None = None,
 ) -> SessionData:
     """Split tables by days (of a clock ``offset_ms`` ahead of UTC) and by users, and freeze their arrays.
 
-    The other arguments are those of :func:`rapport.datasets.registry.load.load`.
+    Licence and citation are those of :class:`~rapport.datasets.schema.SessionData`, the other arguments those of
+    :func:`rapport.datasets.registry.load.load`.
 
     Raises:
         DataError: a part would be empty.
@@ -110,7 +113,9 @@ def assemble(
     catalog, population, log = tables
     _freeze(catalog.item_ids, catalog.category, catalog.features.codes, population.user_ids, population.features.codes)
     _freeze(log.user, log.item, log.time_ms, log.feedback, log.randomised, held_out)
-    return SessionData(name, catalog, population, log, test_from, valid_from, held_out)
+    if catalog.further is not None:
+        _freeze(catalog.further)
+    return SessionData(name, catalog, population, log, test_from, valid_from, held_out, licence, citation)
 
 
 def _freeze(*arrays: NDArray[np.generic]) -> None:

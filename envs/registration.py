@@ -41,6 +41,10 @@ ENVIRONMENTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
 """Id, entry point (to be followed by ``_env`` or ``_vector_env``), and default arguments."""
 
 
+CUSTOM_LOG = "rapport/Log-v0"
+"""Id of the environment over a log of the user's own, which needs the argument ``manifest``."""
+
+
 def register_environments() -> None:
     """Register every id with Gymnasium; calling it again changes nothing."""
     for name, maker, arguments in ENVIRONMENTS:
@@ -48,3 +52,6 @@ def register_environments() -> None:
             gym.register(
                 id=name, entry_point=f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs=dict(arguments)
             )
+    if CUSTOM_LOG not in gym.registry:
+        maker = f"{_SESSION}.custom_log:custom_log"
+        gym.register(CUSTOM_LOG, f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs={"manifest": ""})

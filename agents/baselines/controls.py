@@ -114,7 +114,7 @@ class PlannedSlates:
         core, size = self.core, self.core.slate_size
         plan = self.planner.plan(session_views(observations, core.user, core.data, size))
         unseen = ~self.unshown.shown()[:, self._order]
-        allowed = plan[:, core.data.catalog.category[self._order]] & unseen
+        allowed = core.data.catalog.allowed(plan)[:, self._order] & unseen
         short = allowed.sum(axis=1) < size
         allowed[short] = unseen[short]
         best = allowed & (np.cumsum(allowed, axis=1, dtype=np.int32) <= size)

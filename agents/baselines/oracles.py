@@ -35,7 +35,7 @@ class OracleSlates:
         """Slates of shape (B, K)."""
         core, catalog = self.core, self.core.data.catalog
         scores, _ = rested_scores(core)
-        repeated = mark_categories(core.previous, catalog.n_categories)[:, catalog.category]
+        repeated = catalog.allowed(mark_categories(core.previous, catalog.n_categories))
         repeated[(~repeated).sum(axis=1) < core.slate_size] = False
         scores[repeated] = -np.inf
         best = np.argpartition(-scores, core.slate_size - 1, axis=1)[:, : core.slate_size]

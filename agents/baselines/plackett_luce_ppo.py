@@ -39,7 +39,7 @@ def plackett_luce_ppo(task: TrainingTask) -> Act:
     encoder = StateEncoder(task.data, task.ctr_model.policy.encoder.settings)
     encoder.disable_dropout()
     encoder.freeze_items()
-    arguments = {"encoder": encoder, "category": task.data.catalog.category, "temperature": temperature}
+    arguments = {"encoder": encoder, "category": task.data.catalog.labels, "temperature": temperature}
     agent = PPO(
         PlackettLucePolicy,
         GymnasiumVecEnv(task.sessions),

@@ -191,7 +191,7 @@ def _on_policy(task: TrainingTask, settings: dict[str, Any], fixed: Mapping[str,
     log_std_init = settings.pop("log_std_init")
     agent = A2C(
         SlatePolicy,
-        GymnasiumVecEnv(HyperActionEnv(task.sessions, encoder, task.data.catalog.category)),
+        GymnasiumVecEnv(HyperActionEnv(task.sessions, encoder, task.data.catalog.labels)),
         policy_kwargs={"encoder": encoder, "log_std_init": log_std_init},
         use_rms_prop=False,
         seed=task.seed,
@@ -214,7 +214,7 @@ def _copy_of(ctr_model: CTRModel) -> StateEncoder:
 
 def _learned_slates(task: TrainingTask, agent: A2C) -> Act:
     agent.learn(task.transitions)
-    return serving_policy(agent, task.data.catalog.category, task.ctr_model.slate_size, task.seed)
+    return serving_policy(agent, task.data.catalog.labels, task.ctr_model.slate_size, task.seed)
 
 
 def _continuous(

@@ -45,9 +45,10 @@ def category_click_rates(data: SessionData) -> FloatArray:
     log = data.log
     click = log.feedback[:, 0]
     rows = (click >= 0) & (log.time_ms < data.valid_from_ms) & ~data.held_out[log.user]
-    category = data.catalog.category[log.item[rows]]
-    shown = np.bincount(category, minlength=data.catalog.n_categories)
-    clicked = np.bincount(category, click[rows], minlength=data.catalog.n_categories)
+    category = data.catalog.labels[log.item[rows]]
+    there, clicks = category >= 0, np.broadcast_to(click[rows][:, None], category.shape)
+    shown = np.bincount(category[there], minlength=data.catalog.n_categories)
+    clicked = np.bincount(category[there], clicks[there], minlength=data.catalog.n_categories)
     overall = float(click[rows].mean()) if rows.any() else 0.5
     rates: FloatArray = (clicked + PRIOR * overall) / (shown + PRIOR)
     return rates

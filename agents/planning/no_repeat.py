@@ -34,6 +34,14 @@ def exclude(
     return np.where(waived[:, None], plans, remaining), waived
 
 
+def items_needed(data: SessionData, slate_size: int) -> int:
+    """What the sizes of a plan's categories have to add up to, so that the plan is sure to fill a slate.
+
+    An item of several categories counts in each of them: K items of L categories count at most K * L times.
+    """
+    return slate_size * int(data.catalog.labels.shape[1])
+
+
 def add_plan_space(wrapper: VectorWrapper, data: SessionData) -> int:
     """Give a wrapper of sessions an observation space with a ``plan`` (C,) int8; returns the slate size K.
 
@@ -81,6 +89,7 @@ class NoRepeatMask(VectorWrapper):
         self.slate_size = add_plan_space(self, data)
         self.cooldowns_waived = 0
         self._sizes = data.catalog.category_sizes
+        self._needed = items_needed(data, self.slate_size)
         self._shown = np.zeros((self.num_envs, len(self._sizes)), bool)
         self._active = np.ones(self.num_envs, bool)
 
@@ -93,7 +102,10 @@ class NoRepeatMask(VectorWrapper):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Step the sessions and mask what they were just shown."""
         observations, rewards, terminated, truncated, info = self.env.step(actions)
-        self._shown = mark_categories(info["categories"], len(self._sizes)) & self._active[:, None]
+        shown = info["categories"]
+        if self.data.catalog.further is not None:  # of which info has the first of each item
+            shown = self.data.catalog.labels[np.asarray(actions)].reshape(self.num_envs, -1)
+        self._shown = mark_categories(shown, len(self._sizes)) & self._active[:, None]
         ended = np.flatnonzero(terminated | truncated)
         for row in ended.tolist():
             final = info["final_obs"][row]
@@ -111,5 +123,5 @@ class NoRepeatMask(VectorWrapper):
     def _allowed(self, plans: NDArray[np.int8] | None, shown: BoolArray) -> tuple[NDArray[np.int8], BoolArray]:
         """What may be shown next, shape (B, C), and where the cooldown was waived, (B,)."""
         whole = np.ones_like(shown) if plans is None else plans.reshape(shown.shape).astype(bool)
-        masks, waived = exclude(whole, shown, self._sizes, self.slate_size)
+        masks, waived = exclude(whole, shown, self._sizes, self._needed)
         return masks.astype(np.int8), waived

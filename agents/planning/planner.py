@@ -28,6 +28,9 @@ class SessionViews:
             The last ``min(step * slate_size, H)`` entries are of this session, those before are of the user's log.
         clicks: shape (B, H), int8, for each of them 1 clicked, 0 not clicked, -1 not recorded.
         slate_size: K, items in one slate.
+
+    Where items have up to L categories each, an item is L entries of ``categories`` and ``clicks``, -1 for those that
+    it lacks, and H and K are L times as many.
     """
 
     user: NDArray[np.int64]
@@ -75,8 +78,11 @@ def session_views(
     items = observations["history_items"]
     feedback = observations["history_feedback"].reshape(*items.shape, len(behaviours))
     clicks = np.where(feedback[..., 0] >= 0, feedback[..., 0], feedback[..., stand_in])
-    categories = np.where(items > 0, data.catalog.category[items - 1], -1).astype(np.int64)
-    return SessionViews(users, observations["step"][:, 0].astype(np.int64), categories, clicks, slate_size)
+    labels = data.catalog.labels
+    categories = np.where(items[..., None] > 0, labels[items - 1], -1).astype(np.int64).reshape(len(items), -1)
+    clicks = clicks if labels.shape[1] == 1 else np.repeat(clicks, labels.shape[1], axis=1)
+    step = observations["step"][:, 0].astype(np.int64)
+    return SessionViews(users, step, categories, clicks, slate_size * labels.shape[1])
 
 
 def last_slate(observations: dict[str, Any], slate_size: int) -> NDArray[np.int64]:

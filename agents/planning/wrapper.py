@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
-from rapport.agents.planning.no_repeat import NoRepeatMask, add_plan_space, exclude
+from rapport.agents.planning.no_repeat import NoRepeatMask, add_plan_space, exclude, items_needed
 from rapport.agents.planning.planner import BoolArray, Critic, Planner, session_views
 from rapport.agents.planning.schedule import PlanSchedule
 from rapport.agents.planning.session_buffer import SessionBuffer
@@ -84,6 +84,7 @@ class PlannedVectorEnv(VectorWrapper):
         self.data, self.planner, self.critic, self.once = data, planner, critic, once
         self.plans_made = self.plans_widened = 0
         self._sizes = data.catalog.category_sizes
+        self._needed = items_needed(data, self.slate_size)
         self._schedule = PlanSchedule(self.num_envs, period, replan_threshold)
         longest = int(env.single_observation_space["step"].high[0])  # type: ignore[index]
         self._sessions = SessionBuffer(self.num_envs, longest, self.slate_size)
@@ -167,7 +168,7 @@ class PlannedVectorEnv(VectorWrapper):
                 f"planner {self.planner.name!r}: a plan of shape {asked.shape} for {len(due)} sessions; "
                 f"{(len(due), len(self._sizes))} is needed"
             )
-        plans = widen(asked, self._plan[due], self._sizes, self.slate_size)
+        plans = widen(asked, self._plan[due], self._sizes, self._needed)
         self.plans_made += len(due)
         self.plans_widened += int((plans != asked).any(axis=1).sum())
         return plans
@@ -176,7 +177,7 @@ class PlannedVectorEnv(VectorWrapper):
         """What of the plans the environment's own mask allows, shape (B, C), and for how many it was waived."""
         if mask is None:
             return plans.astype(np.int8), 0
-        masks, waived = exclude(plans, mask.reshape(plans.shape) == 0, self._sizes, self.slate_size)
+        masks, waived = exclude(plans, mask.reshape(plans.shape) == 0, self._sizes, self._needed)
         return masks.astype(np.int8), int(waived.sum())
 
 

@@ -1,7 +1,7 @@
 """Low-level policies: state encoder, hyper-actions, Plackett-Luce slates and pretraining on the log."""
 
 from rapport.agents.policies.encoder import EncoderSettings, StateEncoder
-from rapport.agents.policies.hyper_action import HyperActionEnv, best_items
+from rapport.agents.policies.hyper_action import HyperActionEnv, allowed_items, best_items
 from rapport.agents.policies.plackett_luce import PlackettLuce, PlackettLucePolicy
 from rapport.agents.policies.score import score_items, score_pairs
 from rapport.agents.policies.slate_policy import SlatePolicy
@@ -15,6 +15,7 @@ __all__ = [
     "SlatePolicy",
     "StateEncoder",
     "WarmStart",
+    "allowed_items",
     "best_items",
     "score_items",
     "score_pairs",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -96,9 +95,9 @@ class StateEncoder(nn.Module):
         catalog, width = data.catalog, settings.width
         self.settings = settings
         self.n_behaviours = len(data.log.behaviours)
-        codes = np.concatenate([catalog.features.codes, catalog.category[:, None]], axis=1)
-        self.register_buffer("item_codes", torch.tensor(codes).long(), persistent=False)
-        sizes = (*catalog.features.cardinalities, catalog.n_categories)
+        features = catalog.with_categories()
+        self.register_buffer("item_codes", torch.tensor(features.codes).long(), persistent=False)
+        sizes = features.cardinalities
         self.item_id = nn.Embedding(catalog.n_items, settings.item_width)
         self.item_feature = nn.ModuleList(nn.Embedding(n, settings.item_width) for n in sizes)
         self.user_feature = nn.ModuleList(nn.Embedding(n, width) for n in data.population.features.cardinalities)

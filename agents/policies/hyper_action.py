@@ -34,13 +34,29 @@ def best_items(weights: Tensor, items: Tensor, allowed: Tensor, k: int) -> Tenso
     return score_items(weights, items).masked_fill_(~allowed, float("-inf")).topk(k, dim=1).indices
 
 
+def allowed_items(plan: Tensor, category: Tensor) -> Tensor:
+    """Items that plans allow, shape (B, N), bool: those of which any category is planned.
+
+    Args:
+        plan: shape (B, C), bool.
+        category: shape (N,), the category of each item, or (N, L), its categories, -1 where it has fewer.
+    """
+    if category.ndim == 1:
+        return plan[:, category]
+    padded = plan if category.shape[1] == 1 else torch.nn.functional.pad(plan, (0, 1))  # -1 reads the last column
+    items = padded[:, category[:, 0]]
+    for column in category.T[1:]:
+        items |= padded[:, column]
+    return items
+
+
 class HyperActionEnv(VectorWrapper):
     """Lets an agent act by hyper-actions on sessions whose observations carry a plan.
 
     Args:
         env: a :class:`~rapport.agents.planning.wrapper.PlannedVectorEnv`.
         encoder: the acting policy's encoder; its item encodings are read afresh whenever its weights change.
-        category: shape (N,), category of each item.
+        category: category of each item, as of :func:`allowed_items`.
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any], encoder: StateEncoder, category: NDArray[np.integer]) -> None:
@@ -69,7 +85,7 @@ class HyperActionEnv(VectorWrapper):
     def slates(self, actions: NDArray[np.floating]) -> NDArray[np.int64]:
         """The slates, shape (B, K), that hyper-actions stand for under the present plans."""
         weights = torch.as_tensor(actions, dtype=torch.float32)
-        allowed = self._plan[:, self._category]
+        allowed = allowed_items(self._plan, self._category)
         slates: NDArray[np.int64] = best_items(weights, self._item_encodings(), allowed, self.slate_size).numpy()
         return slates
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rapport.agents.policies.encoder import StateEncoder
+from rapport.agents.policies.hyper_action import allowed_items
 from rapport.agents.policies.score import score_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 
@@ -63,7 +64,7 @@ class PlackettLucePolicy(SlatePolicy):
         action_space: its own, K item indices.
         lr_schedule: set by Stable-Baselines3.
         encoder: the state encoder.
-        category: shape (N,), category of each item.
+        category: category of each item, as of :func:`~rapport.agents.policies.hyper_action.allowed_items`.
         temperature: initial temperature that scores are divided by; it is learned.
         **kwargs: passed on to Stable-Baselines3.
     """
@@ -100,9 +101,9 @@ class PlackettLucePolicy(SlatePolicy):
         An item's logit is its score (:func:`~rapport.agents.policies.score.score_items`) over the temperature.
         """
         logits = score_items(self.mean_action(states) / self.log_temperature.exp(), self.encoder.items())
-        forbidden = ~plan.bool()
-        if forbidden.any():  # saves a pass over all items where every category is allowed
-            logits = logits.masked_fill_(forbidden[:, self.category], EXCLUDED)
+        planned = plan.bool()
+        if not planned.all():  # saves a pass over all items where every category is allowed
+            logits = logits.masked_fill_(~allowed_items(planned, self.category), EXCLUDED)
         return PlackettLuce(logits)
 
     def forward(self, obs: Any, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,13 +15,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rapport.datasets.custom.nominal import ids, missing, named, no_gaps, refuse_objects
 from rapport.datasets.schema import DataError, Int8Array, Int32Array, IntArray
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 """Of times that are numbers."""
-
-UNKNOWN_CATEGORY = "Unknown"
-"""Category of items without one."""
 
 _PER_MS = {"s": 1e-3, "ms": 1.0, "us": 1e3, "ns": 1e6}
 _LATEST_MS = 1 << 43  # the year 2248
@@ -84,30 +82,30 @@ def row_ids(column: pd.Series[Any], what: str = "frame") -> pd.Index[Any]:
     Raises:
         DataError: an id is missing.
     """
-    ids: pd.Index[Any] = pd.Index(np.unique(_ids(column, what)))
-    return ids
+    found: pd.Index[Any] = pd.Index(np.unique(ids(column, what)))
+    return found
 
 
-def position(ids: pd.Index[Any], column: pd.Series[Any], what: str, where: str) -> Int32Array:
-    """Return the position of each row's id in ``ids``, shape (rows,).
+def position(known: pd.Index[Any], column: pd.Series[Any], what: str, where: str) -> Int32Array:
+    """Return the position of each row's id in ``known``, shape (rows,).
 
     Args:
-        ids: as of :func:`row_ids`.
+        known: as of :func:`row_ids`.
         column: ids of other rows.
         what: the frame of ``column``, for messages.
-        where: the frame of ``ids``, for messages.
+        where: the frame of ``known``, for messages.
 
     Raises:
-        DataError: an id is missing, or is not in ``ids``.
+        DataError: an id is missing, or is not in ``known``.
     """
-    wanted = _ids(column, what)
-    if (wanted.dtype == object) != (ids.dtype.kind not in "iu"):
+    wanted = ids(column, what)
+    if (wanted.dtype == object) != (known.dtype.kind not in "iu"):
         kinds = ("text", "whole numbers") if wanted.dtype == object else ("whole numbers", "text")
         raise DataError(
             f"{what}: column {column.name!r} holds {kinds[0]}, such as {wanted[0]!r}, but {kinds[1]} in {where}; "
             "make both alike, e.g. with .astype(str)"
         )
-    found = ids.get_indexer(pd.Index(wanted))
+    found = known.get_indexer(pd.Index(wanted))
     if len(stray := wanted[found < 0]):
         raise DataError(
             f"{what}: {column.name} {stray[0]!r} is not in {where} ({len(stray)} row(s) do not join); "
@@ -125,21 +123,20 @@ def times_ms(column: pd.Series[Any], unit: TimeUnit, what: str) -> IntArray:
         what: name of the frame, for messages.
 
     Raises:
-        DataError: a time is missing, cannot be parsed, or is out of range.
+        DataError: a time is missing, cannot be parsed, is out of range, or its type rounds it.
     """
     if unit not in _PER_MS:
         raise DataError(f"time_unit={unit!r} is unknown; choose one of {', '.join(_PER_MS)}")
-    _no_gaps(column, what)
+    refuse_objects(column, what)
+    no_gaps(column, what)
+    column = column.infer_objects()
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
-        try:
-            moments = pd.DatetimeIndex(pd.to_datetime(column, utc=True, format="ISO8601"))
-        except (ValueError, TypeError) as error:
-            raise DataError(
-                f"{what}: column {column.name!r} is not a time ({error}); give numbers with time_unit, or text such as "
-                "2026-01-31 23:59:00"
-            ) from error
-        return np.asarray(moments.as_unit("ms").asi8, dtype=np.int64)
+        moments = pd.to_datetime(column.astype(object), utc=True, format="ISO8601", errors="coerce")
+        if not moments.isna().any():
+            return np.asarray(pd.DatetimeIndex(moments).as_unit("ms").asi8, dtype=np.int64)
+        column = _numbers_as_text(column, np.asarray(moments.isna()), what)
     numbers = column.to_numpy()
+    _check_precision(column, numbers, unit, what)
     times = numbers / _PER_MS[unit]
     if len(odd := numbers[~(np.abs(times) < _LATEST_MS)]):
         raise DataError(
@@ -152,6 +149,31 @@ def times_ms(column: pd.Series[Any], unit: TimeUnit, what: str) -> IntArray:
     if whole:
         return np.asarray(numbers.astype(np.int64) // int(_PER_MS[unit]))
     return np.rint(times).astype(np.int64)
+
+
+def _numbers_as_text(column: pd.Series[Any], unread: NDArray[np.bool_], what: str) -> pd.Series[Any]:
+    """Text that is no date as numbers, or an error that names the value which is neither."""
+    numbers = pd.to_numeric(column.astype(object), errors="coerce")
+    if numbers.notna().mean() >= 0.5:  # a column of numbers: a date among them is the odd one, and not the numbers
+        unread = np.asarray(numbers.isna())
+    if bad := np.flatnonzero(unread).tolist():
+        raise DataError(
+            f"{what}: column {column.name!r} is not a time in {len(bad)} row(s), the first being row {bad[0]} "
+            f"({column.iloc[bad[0]]!r}); give numbers with time_unit, or text such as 2026-01-31 23:59:00"
+        )
+    return pd.Series(numbers, name=column.name)
+
+
+def _check_precision(column: pd.Series[Any], numbers: NDArray[Any], unit: str, what: str) -> None:
+    """Refuse times whose type rounds them to more than a unit and a millisecond."""
+    if numbers.dtype.kind != "f" or not np.isfinite(numbers).any():
+        return
+    step = float(np.spacing(np.abs(numbers[np.isfinite(numbers)]).max()))
+    if step > 1 and step / _PER_MS[unit] > 1:
+        raise DataError(
+            f"{what}: column {column.name!r} holds times as {column.dtype}, which rounds {numbers.max():.0f} to steps "
+            f"of {step:g} {unit}, so that their order is lost; read them as whole numbers (int64)"
+        )
 
 
 def done(column: pd.Series[Any], at_least: float | None, what: str) -> Int8Array:
@@ -184,7 +206,7 @@ def feature(column: pd.Series[Any], bins: int | None, what: str) -> pa.Dictionar
         DataError: a feature without bins holds fractions, or one with bins holds no numbers.
     """
     if bins is None:
-        codes, names = _named(column, what)
+        codes, names = named(column, what)
         return _dictionary(codes, names)
     numbers = _numbers(column, what, "only numbers can be cut into bins")
     known = ~np.isnan(numbers)
@@ -198,67 +220,27 @@ def feature(column: pd.Series[Any], bins: int | None, what: str) -> pa.Dictionar
     return _dictionary(codes.astype(np.int32), names)
 
 
-def category(column: pd.Series[Any], what: str) -> tuple[Int32Array, tuple[str, ...]]:
-    """Return each item's category and the names in order; items without a category get the last one, ``Unknown``."""
-    codes, names = _named(column, what)
-    if (codes < 0).any():
-        if UNKNOWN_CATEGORY not in names:
-            names = [*names, UNKNOWN_CATEGORY]
-        codes = np.where(codes < 0, names.index(UNKNOWN_CATEGORY), codes)
-    return codes.astype(np.int32), tuple(names)
-
-
-def _ids(column: pd.Series[Any], what: str) -> NDArray[Any]:
-    """Ids as int64 where they are whole numbers, else as an object array of text."""
-    _no_gaps(column, what)
-    if pd.api.types.infer_dtype(column, skipna=False) == "integer":
-        if int(column.max()) > np.iinfo(np.int64).max:
-            raise DataError(f"{what}: {column.name} {column.max()} does not fit into 64 bits; use .astype(str)")
-        return column.to_numpy(dtype=np.int64)
-    if pd.api.types.is_float_dtype(column):
-        numbers = column.to_numpy(dtype=np.float64)
-        if len(odd := numbers[numbers % 1 != 0]):
-            raise DataError(f"{what}: {column.name} {odd[0]} is no id; give whole numbers or text")
-        return numbers.astype(np.int64)
-    return column.astype(str).to_numpy(dtype=object)
-
-
-def _no_gaps(column: pd.Series[Any], what: str) -> None:
-    gaps = np.flatnonzero(column.isna())
-    if len(gaps):
-        raise DataError(
-            f"{what}: column {column.name!r} is empty in {len(gaps)} row(s), the first being row {gaps[0]}; "
-            "fill them or drop them"
-        )
-
-
 def _numbers(column: pd.Series[Any], what: str, rule: str) -> NDArray[np.float64]:
     """Numbers and truth values as floats, NaN where missing."""
-    if column.isna().all():
+    refuse_objects(column, what)
+    gaps = missing(column)
+    if gaps.all():
         return np.full(len(column), np.nan)
     kind = pd.api.types.infer_dtype(column, skipna=True)
-    if kind not in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
-        value = column[column.notna()].iloc[0]
-        raise DataError(f"{what}: column {column.name!r} holds {value!r}; {rule}: convert it to numbers")
-    return np.asarray(column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
-
-
-def _named(column: pd.Series[Any], what: str) -> tuple[NDArray[np.int64], list[str]]:
-    """Encode a column: codes (-1 where missing) and the names in order, whole numbers by size and others as text."""
-    kind = pd.api.types.infer_dtype(column, skipna=True)
-    if kind in ("floating", "mixed-integer-float"):
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        if len(odd := numbers[(numbers % 1 != 0) & ~np.isnan(numbers)]):
-            raise DataError(
-                f"{what}: column {column.name!r} holds {odd[0]:g}; cut numbers with fractions into ranges: "
-                f"Bins({column.name!r}, 5)"
-            )
-        column = pd.Series(numbers, name=column.name).astype("Int64")
-    elif kind != "integer":
-        texts = column.astype(object).where(column.notna(), None)
-        column = texts.map(lambda value: None if value is None or value == "" else str(value)).astype(object)
-    codes, values = pd.factorize(column, sort=True)
-    return np.asarray(codes, dtype=np.int64), [str(value) for value in values]
+    if kind in ("integer", "floating", "mixed-integer-float", "boolean", "decimal"):
+        return np.asarray(column.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan))
+    cells = column.astype(object).where(~gaps, None)
+    truth = {"true": 1.0, "false": 0.0}
+    numbers = pd.to_numeric(
+        cells.map(lambda cell: truth.get(cell.lower(), cell) if isinstance(cell, str) else cell), errors="coerce"
+    ).to_numpy(dtype=np.float64, na_value=np.nan)
+    bad = ~gaps & (np.isnan(numbers) | kind.startswith(("date", "time")))
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"{what}: column {column.name!r} holds {column.iloc[row]!r} in row {row}; {rule}: convert it to numbers"
+        )
+    return np.asarray(numbers)
 
 
 def _dictionary(codes: NDArray[Any], names: list[str]) -> pa.DictionaryArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,8 @@ from rapport.datasets.custom.columns import Bins as Bins
 from rapport.datasets.custom.columns import Threshold as Threshold
 from rapport.datasets.custom.columns import TimeUnit as TimeUnit
 from rapport.datasets.custom.columns import row_ids as row_ids
+from rapport.datasets.custom.nominal import Labels as Labels
+from rapport.datasets.custom.nominal import categories
 from rapport.datasets.files.csv_tables import encode_text
 from rapport.datasets.schema import (
     Catalog,
@@ -36,6 +39,10 @@ FeatureNames = Sequence[str | Bins]
 """Columns of features, numbers with fractions cut into :class:`Bins`."""
 
 HOUR_MS = 60 * 60 * 1000
+FEW_ITEMS = 2.0
+"""Items per category below which a warning says that the categories hardly group anything."""
+
+LOGGER = logging.getLogger("rapport")
 
 
 def from_frames(
@@ -48,7 +55,7 @@ def from_frames(
     item: str = "item_id",
     time: str = "time",
     time_unit: TimeUnit = "s",
-    category: str = "category",
+    category: str | Labels = "category",
     behaviours: Behaviours = ("click",),
     item_features: FeatureNames = (),
     user_features: FeatureNames = (),
@@ -58,6 +65,8 @@ def from_frames(
     held_out_share: float = 0.20,
     seed: int = 0,
     utc_offset_hours: float = 0.0,
+    licence: str = "",
+    citation: str = "",
 ) -> SessionData:
     """Make a data set of a log, for every environment that takes ``data=``.
 
@@ -70,7 +79,9 @@ def from_frames(
         item: column with the item's id, in ``interactions`` and ``items``.
         time: column of ``interactions`` with the time: numbers, dates and times, or text in ISO 8601.
         time_unit: ``"s"``, ``"ms"``, ``"us"`` or ``"ns"`` since 1970, of times that are numbers.
-        category: column of ``items`` with the item's one category, a name or a number; may be empty.
+        category: column of ``items`` with the item's category, a name or a number; may be empty. If its cells are
+            lists, or with :class:`~rapport.datasets.custom.nominal.Labels`, text with a separator, an item may have
+            several; their order does not matter.
         behaviours: columns of ``interactions`` that hold 0 and 1, empty where not recorded; or a mapping from the
             behaviour's name to its column or to a :class:`~rapport.datasets.custom.columns.Threshold` of one. The first
             is rewarded.
@@ -83,6 +94,8 @@ def from_frames(
         held_out_share: share of the users that are held out from agents' learning.
         seed: draws the held-out users.
         utc_offset_hours: days begin at midnight of a clock so many hours ahead of UTC.
+        licence: of the data, as pages shall state it.
+        citation: of the data, likewise.
 
     Returns:
         The data. ``row_ids(items[item])[i]`` is the id of item i, ``row_ids(users[user])[u]`` that of user u.
@@ -113,8 +126,19 @@ def from_frames(
         user_features=user_features,
         randomised=randomised,
     )
-    offset_ms = round(utc_offset_hours * HOUR_MS)
-    return assemble(name, tables, test_share, valid_share, held_out_share, seed, offset_ms)
+    offset_ms = clock_offset_ms(utc_offset_hours)
+    return assemble(name, tables, test_share, valid_share, held_out_share, seed, offset_ms, licence, citation)
+
+
+def clock_offset_ms(hours: float) -> int:
+    """Offset of a clock from UTC, in milliseconds.
+
+    Raises:
+        DataError: there is no such clock.
+    """
+    if not -24 <= hours <= 24:
+        raise DataError(f"utc_offset_hours={hours}; give a number from -24 to 24")
+    return round(hours * HOUR_MS)
 
 
 def check_name(name: str) -> None:
@@ -136,7 +160,7 @@ def frame_tables(
     item: str,
     time: str,
     time_unit: TimeUnit,
-    category: str,
+    category: str | Labels,
     behaviours: Behaviours,
     item_features: FeatureNames,
     user_features: FeatureNames,
@@ -195,12 +219,26 @@ def feature_columns(features: FeatureNames) -> dict[str, int | None]:
     return dict((f, None) if isinstance(f, str) else f for f in cut)
 
 
-def _catalog(items: pd.DataFrame, item: str, category: str, features: FeatureNames) -> tuple[pd.Index[Any], Catalog]:
-    sources = feature_columns(features)
-    columns.check_columns(items, "items", [item, category, *sources])
+def category_column(category: str | Labels) -> tuple[str, str | None]:
+    """Return the column of the categories, and their separator if it holds several in one text."""
+    return (category, None) if isinstance(category, str) else (category.column, category.separator)
+
+
+def _catalog(
+    items: pd.DataFrame, item: str, category: str | Labels, features: FeatureNames
+) -> tuple[pd.Index[Any], Catalog]:
+    sources, (column, separator) = feature_columns(features), category_column(category)
+    columns.check_columns(items, "items", [item, column, *sources])
     ids, rows = _one_row_each(items, item, "items")
-    codes, names = columns.category(rows[category], "items")
-    return ids, Catalog(_numbered(ids), codes, names, _features(rows, sources, "items"))
+    codes, further, names = categories(rows[column], separator, "items")
+    if len(ids) < FEW_ITEMS * len(names):
+        LOGGER.warning(
+            "%d categories in column %r for %d items: plans, masks and quit rules work on categories, which hardly "
+            "group these items; take a coarser column%s",
+            *(len(names), column, len(ids)),
+            "" if separator is not None else ", or name the separator if a cell holds several categories",
+        )
+    return ids, Catalog(_numbered(ids), codes, names, _features(rows, sources, "items"), further)
 
 
 def _population(

@@ -3,6 +3,8 @@
 .. code-block:: toml
 
     name = "my-shop"
+    licence = "CC BY 4.0"                # optional, for the pages
+    citation = "Doe (2026), My shop"
 
     [interactions]
     path = "log.csv"
@@ -14,6 +16,7 @@
 
     [items]
     path = "items.parquet"
+    category = { column = "genres", separator = "|" }
     features = ["brand", { column = "price", bins = 5 }]
 
 Keys are the arguments of :func:`rapport.datasets.custom.frames.from_frames`; ``docs/own_log.md`` lists all of them.
@@ -21,9 +24,11 @@ Keys are the arguments of :func:`rapport.datasets.custom.frames.from_frames`; ``
 
 from __future__ import annotations
 
+import functools
+import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +37,13 @@ import pandas as pd
 from rapport._deprecation import renamed
 from rapport.datasets.custom.files import read_columns, whole_numbers
 from rapport.datasets.custom.frames import (
-    HOUR_MS,
     Bins,
+    Labels,
     Threshold,
     behaviour_columns,
+    category_column,
     check_name,
+    clock_offset_ms,
     feature_columns,
     frame_tables,
     row_ids,
@@ -46,15 +53,19 @@ from rapport.datasets.files.directory import cache_directory
 from rapport.datasets.schema import DataError, SessionData, Tables
 from rapport.datasets.splits import assemble
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Raise it when the same files and manifest give other tables, so that caches are built again."""
 
-_TOP = {"name": str, "interactions": dict, "items": dict, "users": dict, "splits": dict, "environment": dict}
+_TOP = {
+    "name": str,
+    **{key: dict for key in ("interactions", "items", "users", "splits", "environment")},
+    **{key: str for key in ("licence", "citation")},
+}
 _INTERACTIONS = {
     **{key: str for key in ("path", "user", "item", "time", "time_unit", "randomised")},
     "behaviours": dict,
 }
-_ITEMS = {"path": str, "id": str, "category": str, "features": list}
+_ITEMS = {"path": str, "id": str, "category": (str, dict), "features": list}
 _USERS = {"path": str, "id": str, "features": list}
 _SPLITS = {
     **{key: float for key in ("test_share", "valid_share", "held_out_share", "utc_offset_hours")},
@@ -82,6 +93,8 @@ class Manifest:
         users: the users, if there is a table of them.
         reading: further arguments of :func:`rapport.datasets.custom.frames.from_frames`.
         splits: arguments of :func:`rapport.datasets.splits.assemble`.
+        licence: of the data, as pages state it; empty where the manifest does not.
+        citation: likewise.
         environment: the table ``[environment]``, unchecked: default arguments of the environment over this data.
     """
 
@@ -93,6 +106,8 @@ class Manifest:
     reading: dict[str, Any]
     splits: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    citation: str = ""
 
     @property
     def files(self) -> list[Path]:
@@ -115,27 +130,24 @@ def read_manifest(path: str | Path) -> Manifest:
         DataError: it is missing or not TOML, a key is unknown, missing or of the wrong type, or a file is missing.
     """
     file = Path(path).expanduser()
-    if not file.is_file():
-        raise DataError(f"{file}: no such file; give the path of a manifest in TOML")
-    try:
-        content = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: {error}; manifests are TOML, see docs/own_log.md") from error
+    content = _read_toml(file)
     top = _checked(content, _TOP, f"{file}", ("name", "interactions", "items"))
     check_name(top["name"])
     log = _checked(top["interactions"], _INTERACTIONS, f"{file}: [interactions]", ("path", "behaviours"))
     items = _checked(top["items"], _ITEMS, f"{file}: [items]", ("path",))
     users = _checked(top["users"], _USERS, f"{file}: [users]", ("path",)) if "users" in top else None
     splits = _checked(top.get("splits", {}), _SPLITS, f"{file}: [splits]")
+    if splits.get("seed", 0) < 0:
+        raise DataError(f"{file}: [splits]: seed = {splits['seed']}; give 0 or more")
     if "utc_offset_hours" in splits:
-        splits["offset_ms"] = round(splits.pop("utc_offset_hours") * HOUR_MS)
+        splits["offset_ms"] = clock_offset_ms(splits.pop("utc_offset_hours"))
     user, item = log.get("user", "user_id"), log.get("item", "item_id")
     reading = {
         "user": user,
         "item": item,
         "time": log.get("time", "time"),
         "time_unit": log.get("time_unit", "s"),
-        "category": items.get("category", "category"),
+        "category": _category(items.get("category", "category"), f"{file}: [items] category"),
         "behaviours": _behaviours(log["behaviours"], f"{file}: [interactions.behaviours]"),
         "item_features": _features(items, f"{file}: [items]"),
         "user_features": _features(users or {}, f"{file}: [users]"),
@@ -150,6 +162,8 @@ def read_manifest(path: str | Path) -> Manifest:
         reading=reading,
         splits={"offset_ms": 0} | splits,
         environment=top.get("environment", {}),
+        licence=_printable(top.get("licence", ""), f"{file}: licence"),
+        citation=_printable(top.get("citation", ""), f"{file}: citation"),
     )
     for data in found.files:
         if not data.is_file():
@@ -177,7 +191,29 @@ def from_manifest(path: str | Path | Manifest, *, use_cache: bool = True) -> Ses
         tables = cache.cached(cache_directory() / "tables" / f"{manifest.name}-{digest}", build)
     else:
         tables = build()
-    return assemble(manifest.name, tables, **manifest.splits)
+    data = assemble(manifest.name, tables, **manifest.splits)
+    return replace(data, licence=manifest.licence, citation=manifest.citation)
+
+
+def is_manifest(data: object) -> bool:
+    """Whether something that names data is the path of a manifest: its name ends in ``.toml``."""
+    return isinstance(data, str | Path) and str(data).endswith(".toml")
+
+
+def manifest_data(path: str | Path) -> SessionData:
+    """The data of a manifest, read once in a process for all who ask for it as long as no file changes.
+
+    Raises:
+        DataError: as of :func:`from_manifest`.
+    """
+    manifest = read_manifest(path)
+    stats = [(file, file.stat()) for file in (manifest.file, *manifest.files)]
+    return _read_once(str(manifest.file), tuple((str(f), s.st_mtime_ns, s.st_size) for f, s in stats))
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(path: str, files: tuple[tuple[str, int, int], ...]) -> SessionData:
+    return from_manifest(path)
 
 
 def _ids(manifest: Manifest) -> tuple[str, str | None]:
@@ -191,10 +227,11 @@ def _tables(manifest: Manifest) -> Tables:
     behaviours = [column for column, _ in behaviour_columns(reading["behaviours"]).values()]
     random = [reading["randomised"]] if reading["randomised"] else []
     log = read_columns(manifest.interactions.path, [user, item, reading["time"], *behaviours, *random], (user, item))
-    items = _read_table(manifest.items, [reading["category"], *feature_columns(reading["item_features"])], item)
+    category, _ = category_column(reading["category"])
+    items = _read_table(manifest.items, {category: None, **feature_columns(reading["item_features"])}, item)
     users = None
     if manifest.users is not None:
-        users = _read_table(manifest.users, [*feature_columns(reading["user_features"])], user)
+        users = _read_table(manifest.users, feature_columns(reading["user_features"]), user)
     whole_numbers(item, items, log)
     whole_numbers(user, log, *([] if users is None else [users]))
     try:
@@ -203,8 +240,10 @@ def _tables(manifest: Manifest) -> Tables:
         raise DataError(f"{manifest.file}: {error}") from error
 
 
-def _read_table(table: Table, columns: list[str], called: str) -> pd.DataFrame:
-    return read_columns(table.path, [table.id, *columns], (table.id,)).rename(columns={table.id: called})
+def _read_table(table: Table, columns: Mapping[str, int | None], called: str) -> pd.DataFrame:
+    """Read a table's ids and columns, those without a number of bins as names."""
+    names = (table.id, *(column for column, bins in columns.items() if bins is None))
+    return read_columns(table.path, [table.id, *columns], names).rename(columns={table.id: called})
 
 
 def _ids_of(table: Table) -> pd.Series[Any]:
@@ -231,6 +270,12 @@ def _behaviours(content: Mapping[str, Any], where: str) -> dict[str, str | Thres
     return found
 
 
+def _category(content: str | Mapping[str, Any], where: str) -> str | Labels:
+    if isinstance(content, str):
+        return content
+    return Labels(**_checked(content, {"column": str, "separator": str}, where, ("column",)))
+
+
 def _features(content: Mapping[str, Any], where: str) -> tuple[str | Bins, ...]:
     found: list[str | Bins] = []
     for source in content.get("features", []):
@@ -243,8 +288,36 @@ def _features(content: Mapping[str, Any], where: str) -> tuple[str | Bins, ...]:
     return tuple(found)
 
 
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        if not file.is_file():
+            raise DataError(f"{file}: no such file; give the path of a manifest in TOML")
+        if (size := file.stat().st_size) > _LARGEST:
+            raise DataError(f"{file}: {size:,} bytes are no manifest (at most {_LARGEST:,}); see docs/own_log.md")
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror or error}; give a manifest that can be read") from error
+    except RecursionError as error:
+        raise DataError(f"{file}: nested too deeply; manifests have tables of keys, see docs/own_log.md") from error
+    except DataError:
+        raise
+    except ValueError as error:  # of TOML, of its encoding, of a number's size, and of a path that is none
+        raise DataError(f"{file}: {error}; manifests are TOML in UTF-8, see docs/own_log.md") from error
+
+
+def _printable(text: str, where: str) -> str:
+    """A text that pages and terminals show.
+
+    Raises:
+        DataError: it has characters that would not be shown as they are, or is too long.
+    """
+    if not text.isprintable() or len(text) > 500:
+        raise DataError(f"{where} = {ascii(text)[:80]}; give one line of at most 500 printable characters")
+    return text
+
+
 def _checked(
-    content: Mapping[str, Any], kinds: Mapping[str, type], where: str, required: tuple[str, ...] = ()
+    content: Mapping[str, Any], kinds: Mapping[str, Any], where: str, required: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Check the keys of a table and the types of their values.
 
@@ -254,16 +327,27 @@ def _checked(
     for key, value in content.items():
         if key not in kinds:
             raise DataError(f"{where}: unknown key {key!r}; known are {', '.join(kinds)}")
-        numeric = kinds[key] is float and isinstance(value, int)
+        numeric = kinds[key] is float and isinstance(value, int) and abs(value) < 2**53
         if isinstance(value, bool) or not (numeric or isinstance(value, kinds[key])):
             raise DataError(f"{where}: {key} = {value!r}; give {_KIND_NAMES[kinds[key]]}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{where}: {key} = {value}; give a finite number")
     for key in required:
         if key not in content:
             raise DataError(f"{where}: no key {key!r}; give {_KIND_NAMES[kinds[key]]}")
     return dict(content)
 
 
-_KIND_NAMES = {str: "text", int: "a whole number", float: "a number", dict: "a table", list: "a list"}
+_LARGEST = 1 << 20
+"""Bytes of a manifest."""
+_KIND_NAMES = {
+    (str, dict): "a column, or {column = ..., separator = ...}",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    dict: "a table",
+    list: "a list",
+}
 
 __getattr__ = renamed(
     __name__, {"Description": "Manifest", "describe": "read_manifest", "from_description": "from_manifest"}

@@ -36,6 +36,8 @@ Arrays = dict[str, NDArray[Any]]
 """Further results of a reader beside the tables, by name."""
 
 _PARTS = ("catalog", "population", "log")
+_FURTHER = "further category "
+"""Beginning of the names of the catalogue's columns with further categories."""
 
 
 def key(sources: Sequence[Path], *words: str) -> str:
@@ -172,8 +174,9 @@ def _table(path: Path, expected: str) -> pa.Table:
 
 def _encode(tables: Tables) -> tuple[pa.Table, pa.Table, pa.Table]:
     catalog, population, log = tables
+    further = {} if catalog.further is None else {f"{_FURTHER}{i}": c for i, c in enumerate(catalog.further.T)}
     return (
-        _columns({"id": catalog.item_ids, "category": catalog.category}, catalog.features.codes),
+        _columns({"id": catalog.item_ids, "category": catalog.category, **further}, catalog.features.codes),
         _columns({"id": population.user_ids}, population.features.codes),
         _columns(
             {"user": log.user, "item": log.item, "time_ms": log.time_ms, "randomised": log.randomised.view(np.int8)},
@@ -199,6 +202,7 @@ def _meta(tables: Tables) -> dict[str, Any]:
 
 def _decode(meta: dict[str, Any], tables: list[pa.Table]) -> Tables:
     items, users, rows = tables
+    further = [_array(items, name) for name in items.column_names if name.startswith(_FURTHER)]
     behaviours = tuple(meta["behaviours"])
     return Tables(
         Catalog(
@@ -206,6 +210,7 @@ def _decode(meta: dict[str, Any], tables: list[pa.Table]) -> Tables:
             _array(items, "category"),
             tuple(meta["category_names"]),
             _features(meta, "item", items),
+            np.stack(further, axis=1) if further else None,
         ),
         Population(_array(users, "id"), _features(meta, "user", users)),
         InteractionLog(

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from rapport.datasets.registry.load import DATASETS
+from rapport.datasets.schema import SessionData
 
 _TWIN_OF = "kuairand-pure"
 """The data set whose aggregates :func:`rapport.datasets.twin.twin` is drawn from."""
 
 
-def licence_note(name: str) -> str:
-    """Source and licence of a data set, in a sentence.
+def licence_note(data: str | SessionData) -> str:
+    """Source and licence of a data set, in a sentence: what the data itself states, else what the registry knows.
 
     Args:
-        name: of the data set, as :attr:`~rapport.datasets.schema.SessionData.name` gives it.
+        data: the data set, or its name alone.
 
     Returns:
-        Empty for a data set that the registry does not know, such as a log of the user's own.
+        Where neither states a licence the sentence says so.
     """
-    info = DATASETS.get(_TWIN_OF if name == "twin" else name)
-    if info is None:
-        return ""
-    drawn = "a statistical twin drawn from aggregates of " if name == "twin" else ""
-    return f"Figures computed from {drawn}{info.folder} ({info.citation}), shared under the licence {info.licence}."
+    if isinstance(data, str):
+        name, licence, citation = data, None, None
+    else:
+        name, licence, citation = data.name, data.licence, data.citation
+    drawn, info = "", DATASETS.get(_TWIN_OF if name == "twin" else name)
+    if licence is None and info is not None:
+        drawn = "a statistical twin drawn from aggregates of " if name == "twin" else ""
+        name, licence, citation = info.folder, info.licence, info.citation
+    source = f"{name} ({citation})" if citation else name
+    if not licence:
+        return f"Figures computed from {source}; licence: not stated."
+    return f"Figures computed from {drawn}{source}, shared under the licence {licence}."

@@ -126,18 +126,18 @@ def user_pool(data: SessionData, users: Users, among: IntArray | None = None) ->
 
 
 def labels_of(data: SessionData) -> Int32Array:
-    """Labels of each item for a counting rule, shape (N, L): its category and, if the log has one, its second tag.
+    """Labels of each item for a counting rule, shape (N, L): its categories and, if the log has one, its second tag.
 
-    -1 where an item has no second tag.
+    -1 where an item has fewer.
     """
-    category, features = data.catalog.category, data.catalog.features
+    labels, features = data.catalog.labels, data.catalog.features
     if "second_tag" not in features.names:
-        return category[:, None]
+        return labels
     column = features.names.index("second_tag")
     codes = features.codes[:, column]
     missing = np.array([value in ("none", "") for value in features.values[column]])
     second = np.where(missing[codes], -1, codes + data.catalog.n_categories)
-    return np.stack([category, second], axis=1).astype(np.int32)
+    return np.concatenate([labels, second[:, None]], axis=1).astype(np.int32)
 
 
 def behaviour_weights(data: SessionData, weights: Weights) -> NDArray[np.float64]:
@@ -189,10 +189,11 @@ def quit_rule_of(
     """
     if not isinstance(rule, str):
         return rule
+    several = None if data.catalog.further is None else data.catalog.labels
     if rule == "positional":
-        return Positional(slate_size)
+        return Positional(slate_size, several)
     if rule == "set_overlap":
-        return SetOverlap(slate_size)
+        return SetOverlap(slate_size, several)
     if rule == "windowed_count":
         return WindowedCount(labels_of(data) if labels is None else labels, window, threshold, early_window)
     if rule == "satisfaction":

@@ -13,6 +13,7 @@ from typing import TypeVar, Unpack
 
 from gymnasium.vector import AutoresetMode
 
+from rapport.datasets.custom.manifest import is_manifest, manifest_data
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.registry.load import available, load
 from rapport.datasets.schema import SessionData
@@ -55,7 +56,8 @@ def find_data(data: str | SessionData = "auto", root: str | None = None) -> Sess
     Args:
         data: ``"kuairand-pure"`` (an error if it is missing), ``"twin"`` (the statistical twin that ships with the
             package), ``"auto"`` (the first if it is available, else the second with a warning in the log), another name
-            that :func:`~rapport.datasets.registry.load.load` knows, or a data set.
+            that :func:`~rapport.datasets.registry.load.load` knows, the path of a manifest of a log of your own, which
+            ends in ``.toml``, or a data set.
         root: the data directory; by default ``$RAPPORT_DATA_DIR``, then the user's cache folder.
 
     Raises:
@@ -63,6 +65,8 @@ def find_data(data: str | SessionData = "auto", root: str | None = None) -> Sess
     """
     if isinstance(data, SessionData):
         return data
+    if is_manifest(data):
+        return manifest_data(data)
     return _named_data(data, None if root is None else str(root), str(data_directory(root)))
 
 

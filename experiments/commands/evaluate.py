@@ -51,7 +51,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """A file that `rapport run` wrote, e.g. runs/lerl/checkpoints/lerl-seed0.safetensors."""
     data: str = "auto"
-    """kuairand-pure, twin, or auto: the first where it is there."""
+    """kuairand-pure, twin, auto: the first where it is there; or the manifest of a log of your own, shop.toml."""
     planner: str | None = None
     """Another planner than in training, as the table's row of that name has it: none, random, rotation,
     "greedy preference", "greedy rotation", "top-k preference", or my.py:Planner, a class of your own."""

@@ -19,15 +19,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rapport import __version__
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.lerl import act_on, sampled_actions, slate_policy
+from rapport.datasets.custom.manifest import is_manifest
+from rapport.envs.registration import CUSTOM_LOG
 from rapport.envs.session.engine.core import SessionCore
 from rapport.envs.session.kuairand import Users
 from rapport.experiments.commands.evaluate import trained_agent
 from rapport.experiments.commands.options import DataDirectory, at_least_one
 from rapport.experiments.core import Act
-from rapport.experiments.export.minari import Environment, Recorder, import_minari, record, write_minari
+from rapport.experiments.export.minari import FLAT, Environment, Recorder, import_minari, record, write_minari
 from rapport.experiments.lerl.agents import planner_of_agent, pool_of_agent
 from rapport.experiments.lerl.config import planned
-from rapport.experiments.lerl.environments import data_of, sessions_of
+from rapport.experiments.lerl.environments import absolute, data_of, log_env, sessions_of, spec_of
 
 BATCH = 256
 """Sessions played at once."""
@@ -50,6 +52,8 @@ class Player:
     """The policy."""
     core: SessionCore
     """The sessions' engine."""
+    env_id: str
+    """Id of their environment."""
     arguments: dict[str, Any]
     """Arguments of ``gym.make`` that make the sessions again."""
 
@@ -64,15 +68,18 @@ class Export(DataDirectory):
     """Who plays: random, popular, or a checkpoint such as runs/lerl/checkpoints/lerl-seed0.safetensors, which brings
     its own environment and arguments."""
     env: str = "rapport/KuaiRand-v0"
-    """Id of the environment."""
+    """Id of the environment; of a log of your own, --data names it."""
     data: str = "auto"
-    """What the environment stands on, e.g. kuairand-pure, twin, or auto: the first where it is there."""
+    """What the environment stands on, e.g. kuairand-pure, twin, auto: the first where it is there; or the manifest of a
+    log of your own, shop.toml."""
     llm: str | None = None
     """Language model that plans for a checkpoint's agent; needed where the agent was trained with one of your own."""
     users: Users = "train"
     """Whose sessions. The environment to evaluate in has the held-out users in any case."""
     arguments: tuple[str, ...] = ()
     """Further arguments of gym.make as NAME=VALUE, e.g. quit_rule=set_overlap slate_size=4."""
+    flat: bool = False
+    """Observations as one array each, not as a Dict of arrays: for libraries such as d3rlpy."""
     sessions: int = 1_000
     """Complete sessions."""
     seed: int = 0
@@ -107,9 +114,9 @@ class Export(DataDirectory):
                 bars.update(bar, completed=done)
 
             episodes = record(player.recorder, player.env, player.act, self.sessions, self.seed, report)
-            played_in = _spec(self.env, {**player.arguments, "users": self.users})
-            evaluated_in = _spec(self.env, {**player.arguments, "users": "held_out"})
-            written = write_minari(name, episodes, played_in, evaluated_in, **about)
+            played_in = _spec(player.env_id, {**player.arguments, "users": self.users}, self.flat)
+            evaluated_in = _spec(player.env_id, {**player.arguments, "users": "held_out"}, self.flat)
+            written = write_minari(name, episodes, played_in, evaluated_in, flat=self.flat, **about)
         Console().print(
             f"Wrote {name}: {written.total_episodes:,} sessions, {written.total_steps:,} steps, "
             f"{written.storage.get_size():g} MB, in {written.storage.data_path}",
@@ -124,13 +131,12 @@ class Export(DataDirectory):
         return min(BATCH, self.sessions)
 
     def _control(self) -> Player:
-        arguments: dict[str, Any] = {"data": self.data, **_parsed(self.arguments)}
+        env_id, where = self._environment()
+        arguments: dict[str, Any] = {**where, **_parsed(self.arguments)}
         here: dict[str, Any] = {"users": self.users, "autoreset_mode": AutoresetMode.SAME_STEP}
-        if self.root is not None:
+        if self.root is not None and "data" in where:
             here["root"] = self.root
-        made: Any = gym.make_vec(
-            self.env, self._batch, vectorization_mode="vector_entry_point", **{**arguments, **here}
-        )
+        made: Any = gym.make_vec(env_id, self._batch, vectorization_mode="vector_entry_point", **{**arguments, **here})
         core: SessionCore = made.unwrapped.core
         if self.data == "auto":
             arguments["data"] = core.data.name
@@ -144,7 +150,7 @@ class Export(DataDirectory):
             return chosen[:, 0] if single else chosen
 
         recorder = Recorder(made)
-        return Player(self.policy, f"{self.policy} items", recorder, recorder, act, core, arguments)
+        return Player(self.policy, f"{self.policy} items", recorder, recorder, act, core, env_id, arguments)
 
     def _trained(self) -> Player:
         if self.arguments:
@@ -156,22 +162,38 @@ class Export(DataDirectory):
         rng = np.random.default_rng(self.seed)
         above = planned(recorder, data, planner, planner.open(self.seed), rng, pool)
         env = act_on(above, slate_policy(agent).encoder)
-        arguments = {name: note[name] for name in ("quit_rule", "budget", "slate_size", "profile")}
-        arguments["data"] = data.name
+        arguments = {**played_in.kwargs, "data": data.name}
+        if "manifest" in played_in.local:
+            arguments = {**played_in.kwargs, "manifest": played_in.local["manifest"]}
         name, algorithm = str(note["method"]), f"{note['method']} after {note['transitions']:,} transitions"
-        return Player(name, algorithm, recorder, env, sampled_actions(agent, self.seed), sessions.core, arguments)
+        act = sampled_actions(agent, self.seed)
+        return Player(name, algorithm, recorder, env, act, sessions.core, played_in.id, arguments)
+
+    def _environment(self) -> tuple[str, dict[str, Any]]:
+        """Id of the environment, and the arguments that say what it stands on."""
+        env_id = log_env(self.env, self.data) or self.env
+        spec_of(env_id)
+        if env_id == CUSTOM_LOG and not is_manifest(self.data):
+            raise ValueError(
+                f"--data {self.data}: {CUSTOM_LOG} stands on a log of your own; give its manifest, shop.toml"
+            )
+        data = absolute(self.data) if is_manifest(self.data) else self.data
+        return env_id, {"manifest" if env_id == CUSTOM_LOG else "data": data}
 
     def _dataset(self, player: Player) -> str:
-        place = self.env.rpartition("/")[2].rpartition("-v")[0].lower()
+        place = player.env_id.rpartition("/")[2].rpartition("-v")[0].lower()
+        if player.env_id == CUSTOM_LOG:
+            return f"rapport/{player.core.data.name.lower()}/{player.name}-v0"
         if player.core.data.name.startswith("twin"):
             place += "-twin"
         return f"rapport/{place}/{player.name}-v0"
 
 
-def _spec(env: str, arguments: dict[str, Any]) -> EnvSpec:
-    """A spec that makes the environment again on any machine, without directories of this one."""
-    spec = gym.spec(env)
-    return EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs={**spec.kwargs, **arguments})
+def _spec(env: str, arguments: dict[str, Any], flat: bool = False) -> EnvSpec:
+    """A spec that makes the environment again on any machine; only a log of one's own is named by its path."""
+    spec, wrappers = gym.spec(env), (FLAT,) if flat else ()
+    kwargs = {**spec.kwargs, **arguments}
+    return EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs=kwargs, additional_wrappers=wrappers)
 
 
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:

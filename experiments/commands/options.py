@@ -41,8 +41,8 @@ class DataDirectory:
 class LocalData(DataDirectory):
     """The data set, of those that are there."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
+    data: str = "auto"
+    """`kuairand-pure`, `twin`, `auto`: the first where it is there; or the manifest of a log of your own, shop.toml."""
 
     def session_data(self) -> SessionData:
         """Load it."""
@@ -55,8 +55,18 @@ class LocalData(DataDirectory):
 class FetchedData(DataDirectory):
     """The data set, fetched where it is not there."""
 
-    data: DataName = "auto"
-    """auto: KuaiRand-Pure where it is or can be fetched, else its statistical twin."""
+    data: str = "auto"
+    """`kuairand-pure`, `twin`, `auto`: KuaiRand-Pure where it is or can be fetched, else its statistical twin; or the
+    manifest of a log of your own, shop.toml."""
+
+
+@dataclass(kw_only=True)
+class SomeEnvironment:
+    """Which environment."""
+
+    env: str = "rapport/KuaiRand-v0"
+    """Id of a registered environment of slates, e.g. rapport/KuaiRandSatiation-v0; of a log of your own, --data names
+    it."""
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from rapport.agents.lerl import PPOConfig
+from rapport.datasets.custom.manifest import is_manifest
 from rapport.datasets.registry.load import available
 from rapport.experiments.commands.options import (
     Cluster,
@@ -90,7 +91,9 @@ class ReproduceLerl(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimi
         envs: dict[str, EnvConfig] = {}
         missing: dict[str, str] = {}
         for name in dict.fromkeys(self.worlds):
-            if self.quick and name == "kuairand-official":
+            if is_manifest(data) and name != MAIN:
+                missing[TITLES[name]] = "over a log of your own the first environment alone is run"
+            elif self.quick and name == "kuairand-official":
                 missing[TITLES[name]] = "not in a quick look: its simulator takes a quarter of an hour to fit"
             elif name == "kuairec" and not available("kuairec", self.data_dir):
                 missing[TITLES[name]] = "KuaiRec is not in the data directory; rapport data fetch kuairec gets it"

@@ -24,6 +24,7 @@ from rapport.experiments.commands.options import (
     FetchedData,
     LanguageModel,
     LanguageModelLimits,
+    SomeEnvironment,
     TrainingSizes,
     Workers,
     at_least_one,
@@ -48,18 +49,19 @@ FULL = {"seeds": 5, "transitions": 51_200, "sessions": 1_000}
 
 
 @dataclass(kw_only=True)
-class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Workers):
+class Run(FetchedData, SomeEnvironment, TrainingSizes, LanguageModel, LanguageModelLimits, Workers):
     """Train LERL and a planner-less PPO on simulated sessions of real people, and compare them with the controls."""
 
     out: Path = Path("runs/lerl")
     """Folder of checkpoints, results, TensorBoard logs and the report. A stopped run goes on where it was."""
-    quit_rule: Literal["positional", "set_overlap", "windowed_count", "satisfaction", "never"] = "positional"
-    """When users leave."""
+    quit_rule: Literal["positional", "set_overlap", "windowed_count", "satisfaction", "never"] | None = None
+    """When users leave; by default as the environment has it, `positional` for KuaiRand."""
     reward: str | None = None
     """What a slate is worth: a behaviour, e.g. `long_view`, or weights, e.g. `click=1,like=0.5,hate=-1`; by default the
     click."""
-    profile: Profile = "corrected"
-    """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow."""
+    profile: Profile | None = None
+    """The environment: `corrected`, or `official`, that of LERL's released code with all its faults, which is slow. By
+    default as the environment has it, `corrected` for KuaiRand."""
     plan_period: int = 20
     """Slates a plan holds; what was just shown is left out of it for one slate."""
     agent: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -71,7 +73,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
     def run(self) -> int:
         """Run it; 0 when the table is printed."""
         begun, console = time.monotonic(), Console()
-        planned = self.planned(find_run_data(self.data, self.data_dir, console))
+        planned = self.planned(find_run_data(self.data, self.data_dir, console, self.env))
         planned.say(console)
         tell_problems(planned.experiment, console)
         prepare([planned.env], console)
@@ -106,7 +108,7 @@ class Run(FetchedData, TrainingSizes, LanguageModel, LanguageModelLimits, Worker
         at_least_one(plan_period=self.plan_period)
         folder = self.out.resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        env = session_env("kuairand", data, self.data_dir, quit_rule=self.quit_rule, profile=self.profile)
+        env = session_env(self.env, data, self.data_dir, quit_rule=self.quit_rule, profile=self.profile)
         env = with_reward(env, self.reward)
         planner = planner_of(self, self, self.plan_period, folder)
         settings = RowSettings(planner, numbers["transitions"], base or PPOConfig(), tuned_settings())
@@ -183,9 +185,10 @@ class PlannedRun:
         assert isinstance(protocol, HeldOutSessions)
         click = settings.tuned.get("lerl-click", {})
         return {
-            "environment": f"{self.env.id}, quit rule {kwargs['quit_rule']}, budget {kwargs['budget']:g}",
+            "environment": f"{self.env.id} over {self.env.data['dataset']}, quit rule {kwargs['quit_rule']}, "
+            f"budget {kwargs['budget']:g}",
             "reward": reward_label(self.env),
-            "profile": str(kwargs["profile"]),
+            "profile": str(kwargs.get("profile", "none")),
             "planner": planner_label(settings.planner),
             **settings.planner.limits(),
             "plan period": f"{settings.planner.period} slates",
@@ -253,9 +256,9 @@ def fills_the_machine(llm: str) -> bool:
     return llm.startswith(HUB) or (llm.lower().endswith(".gguf") and not is_small(Path(llm)))
 
 
-def find_run_data(wanted: str, root: Path | None, console: Console) -> str:
-    """The name of the KuaiRand data to use, fetched where that is wanted and possible."""
-    if wanted != "auto":
+def find_run_data(wanted: str, root: Path | None, console: Console, env: str = "rapport/KuaiRand-v0") -> str:
+    """The name of the data to use, KuaiRand's fetched where that is wanted and possible."""
+    if wanted != "auto" or not env.startswith("rapport/KuaiRand"):
         return wanted
     if available("kuairand-pure", root):
         return "kuairand-pure"

@@ -14,8 +14,8 @@ from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.satiation.model import SatiationState
 from rapport.envs.session.satiation.parameters import shipped
-from rapport.experiments.commands.options import LocalData, Workers
-from rapport.experiments.commands.simulator import DataName, fitted_simulator
+from rapport.experiments.commands.options import DataName, LocalData, Workers
+from rapport.experiments.commands.simulator import fitted_simulator
 from rapport.experiments.core import jobs_of
 from rapport.experiments.core.env_config import prepare
 from rapport.experiments.lerl.environments import data_of

@@ -6,36 +6,32 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rapport.datasets.schema import SessionData
-from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.official.fit import OfficialSettings
 from rapport.envs.session.official.profile import FAULTS, official_settings
 from rapport.envs.session.response.fit import FitSettings, Fitted, Profile, Report
 from rapport.envs.session.response.learned import SequenceResponse
 from rapport.envs.session.simulator_cache import load_official, load_simulator, simulator_path
+from rapport.experiments.commands.options import LocalData
 from rapport.experiments.report.page import print_page, write_page
 from rapport.experiments.simulator.card import simulator_card
 from rapport.experiments.simulator.card_page import card_page
 from rapport.experiments.simulator.compare import compare_predictors, comparison_page
+from rapport.experiments.simulator.trust import simulator_trust
 
-DataName = Literal["auto", "kuairand-pure", "twin"]
 Loaded = TypeVar("Loaded")
 
 
-@dataclass
-class SimulatorFit:
+@dataclass(kw_only=True)
+class SimulatorFit(LocalData):
     """Fit the user model that people in the environment respond by, once; it is kept in the cache."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     profile: Profile = "corrected"
     """`corrected`: the simulator; `official`: LERL's response model with all its faults, which takes far longer."""
     threads: int | None = None
@@ -45,7 +41,7 @@ class SimulatorFit:
 
     def run(self) -> int:
         """Fit or load, and say where it is; 0."""
-        data = find_data(self.data, _text(self.data_dir))
+        data = self.session_data()
         lerl, settings = official_settings(frozenset(FAULTS)), FitSettings()
         official = self.profile == "official"
         path = simulator_path(data, lerl if official else settings)
@@ -59,14 +55,10 @@ class SimulatorFit:
         return 0
 
 
-@dataclass
-class SimulatorCardCommand:
+@dataclass(kw_only=True)
+class SimulatorCardCommand(LocalData):
     """Say how far the simulator can be trusted, measured on later days beside predictors that only count."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     seed: int = 0
     """Of the bootstrap and the random items."""
     resamples: int = 400
@@ -80,11 +72,11 @@ class SimulatorCardCommand:
         """Measure and print; 0."""
         if self.resamples < 1:
             raise ValueError(f"resamples={self.resamples}; give at least 1")
-        data, settings = find_data(self.data, _text(self.data_dir)), FitSettings()
+        data, settings = self.session_data(), FitSettings()
         response, fitted = fitted_simulator(data, settings)
         rng = np.random.default_rng(self.seed)
         card = simulator_card(data, fitted, response, rng, settings=settings, resamples=self.resamples)
-        page, console = card_page(card), Console()
+        page, console = card_page(card, simulator_trust(data, settings).banner()), Console()
         print_page(page, console)
         if self.out is not None:
             write_page(page, self.out, console)
@@ -93,14 +85,10 @@ class SimulatorCardCommand:
         return 0
 
 
-@dataclass
-class SimulatorCompare:
+@dataclass(kw_only=True)
+class SimulatorCompare(LocalData):
     """Fit counting, factorisation, GRU and transformer alike, and compare them on later days, with intervals."""
 
-    data: DataName = "auto"
-    """`kuairand-pure`, `twin`, or `auto`: the first where it is there."""
-    data_dir: Path | None = None
-    """Data directory; by default RAPPORT_DATA_DIR, then the user's cache folder."""
     seeds: int = 3
     """Fits of each model, kept in the cache."""
     resamples: int = 400
@@ -117,7 +105,7 @@ class SimulatorCompare:
         for name in ("seeds", "resamples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}; give at least 1")
-        data, console = find_data(self.data, _text(self.data_dir)), Console()
+        data, console = self.session_data(), Console()
         with Console(stderr=True).status("") as status:
             found = compare_predictors(
                 data,
@@ -156,7 +144,3 @@ def _under_bar(path: Path, refit: bool, load: Callable[[Report | None], Loaded])
     finally:
         if aside.exists():
             aside.unlink() if path.exists() else os.replace(aside, path)
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, WrapperSpec
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 from numpy.typing import NDArray
 
@@ -122,7 +122,20 @@ def record(
             report(min(first + recorder.num_envs, n))
 
 
-def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, eval_spec: EnvSpec, **about: Any) -> Any:
+FLAT = WrapperSpec("FlattenObservation", "gymnasium.wrappers:FlattenObservation", {})
+"""Makes one array of an environment's observations: :func:`flattened`."""
+
+
+def flattened(observations: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """Observations, arrays (T + 1, ...) by name, as one array (T + 1, D), that of ``FlattenObservation``."""
+    kind = np.result_type(*observations.values())
+    parts = [observations[name].reshape(len(observations[name]), -1) for name in sorted(observations)]
+    return np.concatenate(parts, axis=1).astype(kind)
+
+
+def write_minari(
+    dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, eval_spec: EnvSpec, *, flat: bool = False, **about: Any
+) -> Any:
     """Write episodes as a Minari data set, one at a time; the data set is whole or absent.
 
     It is written to ``$MINARI_DATASETS_PATH``, by default ``~/.minari/datasets``.
@@ -132,6 +145,7 @@ def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, ev
         episodes: the episodes.
         spec: spec of the environment they were played in, which ``recover_environment()`` makes again.
         eval_spec: spec of the environment to evaluate in.
+        flat: observations are one array each, as some libraries need; both specs then have the wrapper :data:`FLAT`.
         **about: more of Minari's fields, such as ``algorithm_name``, ``author`` and ``description``.
 
     Returns:
@@ -152,7 +166,7 @@ def write_minari(dataset_id: str, episodes: Iterator[Episode], spec: EnvSpec, ev
     try:
         return minari.create_dataset_from_buffers(
             dataset_id,
-            (_buffer(episode) for episode in episodes),
+            (_buffer(episode, flat) for episode in episodes),
             env=env,
             eval_env=eval_spec,
             data_format="hdf5",
@@ -184,14 +198,14 @@ def import_minari() -> Any:
     return minari
 
 
-def _buffer(episode: Episode) -> Any:
+def _buffer(episode: Episode, flat: bool) -> Any:
     from minari.data_collector import EpisodeBuffer
 
     length = len(episode.rewards)
     ends = np.arange(length) == length - 1
     return EpisodeBuffer(
         seed=episode.seed,
-        observations=episode.observations,
+        observations=flattened(episode.observations) if flat else episode.observations,
         actions=episode.actions,
         rewards=episode.rewards,
         terminations=ends & episode.terminated,

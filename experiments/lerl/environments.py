@@ -7,24 +7,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
-from rapport.datasets.schema import SessionData
+from rapport.datasets.custom.manifest import is_manifest, manifest_data, read_manifest
+from rapport.datasets.schema import DataError, SessionData
+from rapport.envs.registration import CUSTOM_LOG
 from rapport.envs.session.arguments import Users
+from rapport.envs.session.custom_log import default_arguments
 from rapport.envs.session.engine.reward import parsed_reward, reward_of, weights_name
 from rapport.envs.session.env import SessionVectorEnv
 from rapport.envs.session.kuairand import find_data
 from rapport.envs.session.kuairec import find_kuairec
 from rapport.envs.session.response.fit import Profile
 from rapport.experiments.core import EnvConfig
+from rapport.experiments.simulator.trust import Trust, simulator_trust
 
-EnvironmentName = Literal["kuairand", "satiation", "kuairec"]
+EnvironmentName = Literal["kuairand", "satiation", "kuairec", "log"]
 IDS: dict[EnvironmentName, str] = {
     "kuairand": "rapport/KuaiRand-v0",
     "satiation": "rapport/KuaiRandSatiation-v0",
     "kuairec": "rapport/KuaiRec-v0",
+    "log": CUSTOM_LOG,
 }
-"""``kuairand``; ``satiation``, whose users tire as measured; ``kuairec``, whose users' answers are known."""
+"""``kuairand``; ``satiation``, whose users tire as measured; ``kuairec``, whose users' answers are known; ``log``, over
+a log of the user's own."""
 TITLES = {
     "kuairand": "KuaiRand, the paper's quit rule",
     "kuairand-official": "KuaiRand, official profile: the released code's environment",
@@ -33,40 +41,103 @@ TITLES = {
 }
 
 
+_KUAIREC = "rapport/KuaiRec"
+"""Beginning of the ids that stand on KuaiRec."""
+
+
 def session_env(
-    environment: EnvironmentName = "kuairand",
-    data: str | SessionData | None = None,
+    environment: EnvironmentName | str = "kuairand",
+    data: str | Path | SessionData | None = None,
     data_dir: Path | str | None = None,
     *,
     quit_rule: str | None = None,
-    budget: float = 20.0,
-    slate_size: int = 6,
-    profile: Profile = "corrected",
+    budget: float | None = None,
+    slate_size: int | None = None,
+    profile: Profile | None = None,
 ) -> EnvConfig:
-    """An environment of LERL's tables.
+    """An environment of LERL's tables, which any process can make from it.
 
     Args:
-        environment: a name in :data:`IDS`.
-        data: ``kuairand-pure``, ``twin`` or ``auto``, the first where it is there, which is the default, or a data set;
-            of ``kuairec``: ``kuairec``, ``synthetic`` or ``auto``.
+        environment: a name in :data:`IDS`, or any registered id of an environment of sessions.
+        data: ``kuairand-pure``, ``twin`` or ``auto``, the first where it is there, which is the default, the path of a
+            manifest of a log of one's own, or a data set; of ``kuairec``: ``kuairec``, ``synthetic`` or ``auto``. With
+            a manifest ``kuairand`` is ``log``.
         data_dir: data directory; by default RAPPORT_DATA_DIR, then the user's cache folder.
-        quit_rule: when users leave; by default ``positional``, of ``satiation`` the rule of that name.
-        budget: at a session's start.
-        slate_size: items in a slate.
+        quit_rule: when users leave; this and the following by default as the manifest or the id says, else
+            ``positional``, of ``satiation`` the rule of that name.
+        budget: at a session's start; else 20.
+        slate_size: items in a slate; else 6.
         profile: ``corrected``, or ``official``, that of LERL's released code with all its faults; ``kuairec`` has none.
 
     Raises:
-        DataError: the data is missing or damaged.
+        DataError: the data is missing or damaged, or a manifest has an error.
+        ValueError: there is no such id, or the environment serves single items.
     """
-    rule = quit_rule or ("satiation" if environment == "satiation" else "positional")
-    kwargs: dict[str, Any] = {"quit_rule": rule, "budget": float(budget), "slate_size": slate_size}
-    if environment != "kuairec":
-        kwargs["profile"] = profile
-    local = {"data": data or "auto", "root": None if data_dir is None else str(data_dir)}
-    title = TITLES["kuairand-official" if (environment, profile) == ("kuairand", "official") else environment]
-    env = EnvConfig(IDS[environment], kwargs, local, title=title)
-    found = data_of(env)
-    return EnvConfig(env.id, kwargs, local, {"dataset": found.name, "fingerprint": found.fingerprint}, title)
+    named = next((known for name, known in IDS.items() if name == environment), environment)
+    env_id = log_env(environment, data) or named
+    given = {"quit_rule": quit_rule, "budget": budget, "slate_size": slate_size, "profile": profile}
+    local: dict[str, Any] = {"data": _absolute(data), "root": None if data_dir is None else str(data_dir)}
+    own = {name: value for name, value in spec_of(env_id).kwargs.items() if name != "manifest"}
+    if env_id == CUSTOM_LOG:
+        if not is_manifest(data):
+            raise DataError(
+                f"--data {data}: {CUSTOM_LOG} stands on a log of your own; give its manifest, e.g. shop.toml"
+            )
+        local = {"manifest": str(local["data"])}
+        own = default_arguments(read_manifest(local["manifest"]))
+    rule = "satiation" if env_id == IDS["satiation"] else "positional"
+    kwargs: dict[str, Any] = {"quit_rule": rule, "budget": 20.0, "slate_size": 6, "profile": "corrected", **own}
+    kwargs |= {name: value for name, value in given.items() if value is not None}
+    if env_id.startswith(_KUAIREC):
+        del kwargs["profile"]
+    if kwargs["slate_size"] is None:
+        raise ValueError(f"--env {env_id}: it serves single items, and LERL slates; choose another id")
+    kwargs["budget"] = float(kwargs["budget"])
+    found = data_of(EnvConfig(env_id, kwargs, local))
+    title = _title(environment, env_id, found.name, kwargs)
+    return EnvConfig(env_id, kwargs, local, {"dataset": found.name, "fingerprint": found.fingerprint}, title)
+
+
+def spec_of(env_id: str) -> EnvSpec:
+    """A registered id's spec.
+
+    Raises:
+        ValueError: there is no such id.
+    """
+    try:
+        return gym.spec(env_id)
+    except gym.error.Error as error:
+        raise ValueError(
+            f"--env {env_id}: {error} Name the module that registers it, as in package.module:{env_id}, or the "
+            "manifest of a log of your own: --data shop.toml"
+        ) from error
+
+
+def log_env(env_id: str, data: object) -> str | None:
+    """Id that stands for an id and the data named beside it, where the data is a log of one's own; else None."""
+    if not isinstance(data, str | Path) or not is_manifest(data):
+        return None
+    own = ("kuairand", "log", IDS["kuairand"], CUSTOM_LOG, f"rapport/{read_manifest(data).name}-v0")
+    return CUSTOM_LOG if env_id in own else None
+
+
+def _absolute(data: str | Path | SessionData | None) -> str | SessionData:
+    """Data by name, or by a path that holds in any folder."""
+    if isinstance(data, SessionData):
+        return data
+    return absolute(data) if data is not None and is_manifest(data) else str(data or "auto")
+
+
+def absolute(path: str | Path) -> str:
+    """A path that holds in whatever folder a process works."""
+    return str(Path(path).expanduser().resolve())
+
+
+def _title(environment: str, env_id: str, data: str, kwargs: dict[str, Any]) -> str:
+    if environment in TITLES and env_id != CUSTOM_LOG:
+        official = (environment, kwargs.get("profile")) == ("kuairand", "official")
+        return TITLES["kuairand-official" if official else environment]
+    return f"{data if env_id == CUSTOM_LOG else env_id}, quit rule {kwargs['quit_rule']}"
 
 
 def data_of(env: EnvConfig) -> SessionData:
@@ -75,12 +146,30 @@ def data_of(env: EnvConfig) -> SessionData:
     Raises:
         DataError: the data is missing or damaged.
     """
-    if env.id not in IDS.values() or "data" not in env.local:
+    if "manifest" in env.local:
+        return manifest_data(env.local["manifest"])
+    if "data" not in env.local:
         return sessions_of(env, 1, "held_out").core.data
     data, root = env.local["data"], env.local.get("root")
-    if env.id == IDS["kuairec"]:
+    if env.id.startswith(_KUAIREC):
         return find_kuairec(data, root).data
     return find_data(data, root)
+
+
+def trust(env: EnvConfig) -> Trust | None:
+    """How far the environment's simulator can be trusted; None where no simulator stands behind its responses.
+
+    That is KuaiRec, whose responses are known, and the official profile, whose model has learned from every day.
+    """
+    if env.id.startswith(_KUAIREC) or env.kwargs.get("profile") == "official":
+        return None
+    return simulator_trust(data_of(env))
+
+
+def banner(*envs: EnvConfig) -> str:
+    """What a page over these environments says before its results; empty where their simulators beat counting."""
+    said = {} if not envs else {found.banner(): None for env in envs if (found := trust(env)) is not None}
+    return " ".join(line for line in said if line)
 
 
 def sessions_of(env: EnvConfig, num_envs: int, users: Users) -> SessionVectorEnv:
@@ -101,8 +190,12 @@ def env_of_note(note: dict[str, Any], data: str | None, data_dir: Path | None) -
     """Where the agent of a checkpoint was trained, over data that is named anew.
 
     Raises:
-        DataError: the data is missing or damaged.
+        DataError: the data is missing or damaged; a log of one's own has to be named.
     """
+    if note["environment"] == "log" and not is_manifest(data):
+        raise DataError(
+            f"the agent learned on a log of your own, {note['dataset']!r}; name its manifest: --data shop.toml"
+        )
     env = session_env(
         note["environment"],
         data,

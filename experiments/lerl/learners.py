@@ -204,7 +204,7 @@ class _Pretrain:
 
 def slates_of(agent: PPO, task: Task, best: bool = False) -> Callable[[VectorEnv[Any, Any, Any]], Act]:
     """An agent as somebody who serves slates to sessions that are planned for."""
-    category = data_of(task.row.env).catalog.category
+    category = data_of(task.row.env).catalog.labels
     return lambda _: serving_policy(agent, category, slate_size_of(task), task.seed, best)
 
 

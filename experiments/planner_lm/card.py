@@ -320,7 +320,7 @@ def card_page(
             "intervals": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]",
             "KuaiRec stand-in": "KuaiRec's category names; its users and its log are synthetic",
         },
-        licence=licence_note(data_of(services[0].env).name),
+        licence=licence_note(data_of(services[0].env)),
     )
 
 

@@ -122,7 +122,7 @@ class FineTuned:
         prompts, fallback = _planners(task)
         catalog = data.catalog
         size = int(task.row.env.kwargs["slate_size"])
-        low_level = FixedPlanPolicy(slate_policy(agent), catalog.category, catalog.category_sizes, size)
+        low_level = FixedPlanPolicy(slate_policy(agent), catalog.labels, catalog.category_sizes, size)
         trainer = PolicyGradientTrainer(model, tokenizer, prompts, fallback, low_level, self.config, task.seed)
 
         def keep(rounds: int, kl: float) -> None:
@@ -258,7 +258,7 @@ def page(study: Experiment) -> Page:
             "intervals": "interquartile mean over seeds [95 % bootstrap interval over seeds and sessions]; differences "
             "paired by seed and session",
         },
-        licence=licence_note(data.name),
+        licence=licence_note(data),
     )
 
 

@@ -20,6 +20,8 @@ from rapport.experiments.results.store import wrote
 
 NAME = "report"
 """Name of both files of a page, without their endings."""
+BEWARE = "Before you read on:"
+"""Beginning of a banner."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,7 @@ class Page:
         sections: in the order shown.
         settings: what was run, name to value, in the order shown.
         licence: note on the data's licence (:func:`~rapport.datasets.registry.licence.licence_note`).
+        banner: what a reader has to know before any result, such as that the simulator is no better than counting.
     """
 
     title: str
@@ -62,6 +65,7 @@ class Page:
     sections: Sequence[Section] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     licence: str = ""
+    banner: str = ""
 
     def __post_init__(self) -> None:
         anchors = [section.anchor for section in self.sections if section.anchor]
@@ -111,6 +115,9 @@ def write_page(page: Page, path: Path, console: Console) -> None:
 def print_page(page: Page, console: Console, tables: Iterable[Table] | None = None) -> None:
     """Print tables, the findings, and what was run; no wider than :data:`~rapport.experiments.report.table.WIDTH`."""
     shown = console if console.is_terminal else Console(file=console.file, width=WIDTH)
+    if page.banner:
+        shown.print()
+        shown.print(Text(f"{BEWARE} {page.banner}", style="bold red"), width=WIDTH)
     for table in page.tables() if tables is None else tables:
         shown.print()
         shown.print(table, crop=False)
@@ -131,8 +138,9 @@ def to_markdown(page: Page, html: str | None = f"{NAME}.html") -> str:
         page: the page.
         html: name of the file beside it where figures are to be seen; None where there is none: figures are left out.
     """
+    beware = f"> **{BEWARE}** {plain(page.banner)}" if page.banner else ""
     about = [plain(part) for part in (page.title, page.subtitle) if part]
-    blocks = [f"# {plain(page.finding)}", ". ".join(about), _bullets(page.findings)]
+    blocks = [beware, f"# {plain(page.finding)}", ". ".join(about), _bullets(page.findings)]
     for section in page.sections:
         blocks.append(f"## {plain(section.title)}")
         blocks += [text for block in section.blocks for text in _block_markdown(block, html)]

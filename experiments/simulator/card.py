@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rapport.datasets.registry.licence import licence_note
 from rapport.datasets.schema import IntArray, SessionData
 from rapport.envs.session.response.base import ResponseModel
 from rapport.envs.session.response.fit import ALL_TIME, FitSettings, Fitted, predict
@@ -119,6 +120,7 @@ class SimulatorCard:
         bins: of the calibration error.
         resamples: of the bootstrap.
         pairs: random (user, item) pairs in ``selection``.
+        licence: note on the data's licence.
     """
 
     data: str
@@ -137,6 +139,7 @@ class SimulatorCard:
     bins: int
     resamples: int
     pairs: int
+    licence: str = ""
 
     def score(self, behaviour: str, predictor: str = MODEL, exposures: str = "standard") -> Score:
         """Look a score up.
@@ -211,6 +214,7 @@ def simulator_card(
         bins=bins,
         resamples=resamples,
         pairs=pairs,
+        licence=licence_note(data),
     )
 
 

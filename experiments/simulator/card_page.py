@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from rapport.datasets.registry.licence import licence_note
 from rapport.experiments.report.blocks import Block, Figure
 from rapport.experiments.report.figures import COLOURS, label_rows, lay_out
 from rapport.experiments.report.page import Page, Section
@@ -34,8 +33,8 @@ _SELECTION = (
 )
 
 
-def card_page(card: SimulatorCard) -> Page:
-    """The whole card."""
+def card_page(card: SimulatorCard, banner: str = "") -> Page:
+    """The whole card, under a banner if there is one."""
     calibration: list[Block] = [_READING.format(bins=card.bins)] if card.reliability else []
     calibration += [Figure(partial(_reliability, found), small=True) for found in card.reliability]
     published = [row for row in card.selection if row.published_random is not None]
@@ -56,7 +55,8 @@ def card_page(card: SimulatorCard) -> Page:
         findings=card_findings(card),
         subtitle=f"measured on later days, {card.users:,} users",
         sections=[section for section in sections if section.blocks],
-        licence=licence_note(card.data),
+        licence=card.licence,
+        banner=banner,
     )
 
 

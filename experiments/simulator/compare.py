@@ -180,7 +180,7 @@ def comparison_page(data: SessionData, found: Comparison) -> Page:
         finding=f"{finding[0].upper()}{finding[1:]}." if finding else "No behaviour has enough positives to compare.",
         subtitle=f"{found.rows:,} exposures of {found.users:,} users on the test days",
         sections=(Section("Scores and differences", comparison_tables(data, found)),),
-        licence=licence_note(data.name),
+        licence=licence_note(data),
     )
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rapport.agents.planning.no_repeat import exclude
 from rapport.agents.planning.planner import BoolArray
 from rapport.agents.planning.preference import FloatArray, IntArray, mark_categories, take_best
-from rapport.agents.policies.hyper_action import best_items
+from rapport.agents.policies.hyper_action import allowed_items, best_items
 from rapport.agents.policies.slate_policy import SlatePolicy
 from rapport.envs.session.engine.core import Observation, SessionCore
 
@@ -26,7 +26,7 @@ class FixedPlanPolicy:
 
     Args:
         policy: the low-level policy, which acts by its mean.
-        category: shape (N,), category of each item.
+        category: category of each item, as of :func:`~rapport.agents.policies.hyper_action.allowed_items`.
         sizes: shape (C,), items in each category.
         slate_size: K.
     """
@@ -35,6 +35,7 @@ class FixedPlanPolicy:
         policy.set_training_mode(False)
         self.policy, self.sizes, self.slate_size = policy, sizes, slate_size
         self._category = torch.from_numpy(category.astype(np.int64))
+        self._needed = slate_size * (1 if category.ndim == 1 else category.shape[1])  # of sizes that count items twice
         with torch.no_grad():
             self._items = policy.encoder.items()
 
@@ -42,11 +43,11 @@ class FixedPlanPolicy:
     def slates(self, core: SessionCore, plans: BoolArray) -> NDArray[np.int32]:
         """The next slates of B sessions under plans of shape (B, C): items, shape (B, K)."""
         shown = mark_categories(core.previous, plans.shape[1])
-        mask, _ = exclude(plans, shown, self.sizes, self.slate_size)
+        mask, _ = exclude(plans, shown, self.sizes, self._needed)
         observation: Observation = {**core.observation(), "plan": mask.astype(np.int8)}
         tensors: Any = self.policy.obs_to_tensor(observation)[0]
         mean = self.policy.mean_action(self.policy.extract_features(tensors))  # type: ignore[arg-type]
-        allowed = torch.from_numpy(mask)[:, self._category]
+        allowed = allowed_items(torch.from_numpy(mask), self._category)
         return best_items(mean, self._items, allowed, self.slate_size).numpy().astype(np.int32)
 
 

@@ -49,9 +49,7 @@ class SimulatedExamples:
         self.env, self.data, self.rng = env, data, rng
         self.rates = category_click_rates(data)
         self.names = list(data.catalog.category_names)
-        self.low_level = FixedPlanPolicy(
-            policy, data.catalog.category, data.catalog.category_sizes, env.core.slate_size
-        )
+        self.low_level = FixedPlanPolicy(policy, data.catalog.labels, data.catalog.category_sizes, env.core.slate_size)
         self.planner = prompt_planner(self.names, self.rates)
         self.critic = prompt_critic(self.names)
         self.reflections: list[str] = []

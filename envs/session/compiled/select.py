@@ -22,7 +22,9 @@ def engine_for(response: ResponseModel, rule: QuitRule, repeats: bool, rows: Log
     and certain, the rule is built in, items may repeat, and sessions do not start at log rows.
     """
     certain = type(response) is MatrixResponse and response.certain
-    known = type(rule) in (Positional, SetOverlap) or (type(rule) is WindowedCount and rule.early == "exact")
+    known = (isinstance(rule, Positional) and type(rule) in (Positional, SetOverlap) and rule.labels is None) or (
+        type(rule) is WindowedCount and rule.early == "exact"
+    )
     if not (certain and known and repeats and rows is None and compiles()):
         return SessionCore
     from rapport.envs.session.compiled.core import LookupCore  # imports numba

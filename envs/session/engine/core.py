@@ -255,9 +255,13 @@ class SessionCore:
 
     @property
     def previous(self) -> Int32Array:
-        """Categories of the last slate of each session, shape (B, K); -1 where no slate was shown yet."""
+        """Categories of the last slate of each session, shape (B, K); -1 where no slate was shown yet.
+
+        Where items have up to L categories each, shape (B, K * L), -1 also for those that an item lacks.
+        """
         items = self._items[:, self._cursor - self.slate_size : self._cursor] - 1
-        return np.where(self.steps[:, None] > 0, self.data.catalog.category[items], np.int32(-1))
+        labels = self.data.catalog.labels[items].reshape(self.n_envs, -1)
+        return np.where(self.steps[:, None] > 0, labels, np.int32(-1))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SessionCore:
         """An independent copy that shares what sessions do not change: data, response model, rule, histories."""

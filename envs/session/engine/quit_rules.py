@@ -89,19 +89,25 @@ class Positional:
 
     Args:
         slate_size: K.
+        labels: shape (N, L), categories of each item, -1 where it has fewer than L, if items have several: positions
+            then match where their items share any. None: an item's category is the slate's.
     """
 
     name = "positional"
 
-    def __init__(self, slate_size: int) -> None:
-        self.slate_size = slate_size
+    def __init__(self, slate_size: int, labels: Int32Array | None = None) -> None:
+        self.slate_size, self.labels = slate_size, labels
 
     def initial_memory(self, users: IntArray) -> Int32Array:
-        """Categories of the previous slate, shape (B, K): -1, which matches no category."""
-        return np.full((len(users), self.slate_size), -1, np.int32)
+        """Categories of the previous slate, shape (B, K), or (B, K * L) of several: -1, which matches no category."""
+        n_labels = 1 if self.labels is None else self.labels.shape[1]
+        return np.full((len(users), self.slate_size * n_labels), -1, np.int32)
 
     def cost(self, memory: Int32Array, slate: Slate) -> Costs:
         """1 or 2 for each user, shape (B,)."""
+        if self.labels is not None:
+            new = self.labels[slate.items]
+            return _one_more(self._pairs(memory.reshape(new.shape), new), memory, new)
         if len(memory) == 1:  # lists of a few numbers are faster than arrays
             before, new = memory[0].tolist(), slate.categories[0].tolist()
             memory[0] = new
@@ -109,6 +115,10 @@ class Positional:
         repeats = _count(slate.categories == memory) > 0
         memory[...] = slate.categories
         return np.add(repeats, 1.0, dtype=np.float64)
+
+    def _pairs(self, before: Int32Array, new: Int32Array) -> NDArray[np.bool_]:
+        """Which pairs of labels (B, K, L) that the rule compares are of one category, shape (B, ...)."""
+        return np.asarray((before[..., :, None] == new[..., None, :]) & (new >= 0)[..., None, :])
 
 
 class SetOverlap(Positional):
@@ -118,6 +128,9 @@ class SetOverlap(Positional):
 
     def cost(self, memory: Int32Array, slate: Slate) -> Costs:
         """1 or 2 for each user, shape (B,)."""
+        if self.labels is not None:
+            new = self.labels[slate.items].reshape(len(memory), -1)
+            return _one_more(self._pairs(memory, new), memory, new)
         pairs = slate.categories[:, :, None] == memory[:, None, :]
         repeats = _count(pairs.reshape(len(memory), -1)) > 0
         memory[...] = slate.categories
@@ -244,6 +257,13 @@ _AT_ONCE = np.array([0.0, np.inf])
 
 QUIT_RULES = ("positional", "set_overlap", "windowed_count", "satisfaction", "never")
 """Names of the rules that an environment can make from its data alone."""
+
+
+def _one_more(pairs: NDArray[np.bool_], memory: Int32Array, new: Int32Array) -> Costs:
+    """1, and 1 more where any pair (B, ...) is true; the memory is then of the new slate."""
+    repeats = pairs.reshape(len(memory), -1).any(axis=1)
+    memory[...] = new.reshape(memory.shape)
+    return np.add(repeats, 1.0, dtype=np.float64)
 
 
 def _more_than(threshold: int, marks: NDArray[np.bool_]) -> NDArray[np.bool_]:

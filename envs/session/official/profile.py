@@ -171,7 +171,9 @@ def misaligned(data: SessionData) -> SessionData:
     items, rows = np.unique(data.log.item, return_index=True)
     shown = items[np.argsort(rows)]
     never = np.setdiff1d(np.arange(data.catalog.n_items), shown)
-    category = np.empty_like(data.catalog.category)
-    category[np.concatenate([shown, never])] = data.catalog.category
-    category.flags.writeable = False
-    return dataclasses.replace(data, catalog=dataclasses.replace(data.catalog, category=category))
+    labels = np.empty_like(data.catalog.labels)
+    labels[np.concatenate([shown, never])] = data.catalog.labels
+    labels.flags.writeable = False
+    further = None if data.catalog.further is None else labels[:, 1:]
+    catalog = dataclasses.replace(data.catalog, category=labels[:, 0], further=further)
+    return dataclasses.replace(data, catalog=catalog)

@@ -81,11 +81,7 @@ class UserModelSize:
 
 def item_features(data: SessionData) -> Features:
     """The catalogue's item features and, as the last one, the category."""
-    catalog = data.catalog
-    codes = torch.tensor(catalog.features.codes)
-    both = torch.cat([codes, torch.tensor(catalog.category)[:, None]], dim=1).numpy()
-    names = (*catalog.features.names, "category")
-    return Features(names, (*catalog.features.values, catalog.category_names), both)
+    return data.catalog.with_categories()
 
 
 class UserModel(nn.Module):

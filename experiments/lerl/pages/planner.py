@@ -74,7 +74,7 @@ def _page(study: Experiment, title: str, said: list[str], summary: Summary, foun
         Section("Return, with its intervals", [figure], "return"),
         Section("In figures", [returns, costs], "figures"),
     )
-    licence = licence_note(data_of(study.rows[0].env).name)
+    licence = licence_note(data_of(study.rows[0].env))
     return Page(title, said[0], said[1:], notes["data"], sections, notes, licence)
 
 

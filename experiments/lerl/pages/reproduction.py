@@ -10,9 +10,10 @@ import numpy as np
 
 from rapport.datasets.registry.licence import licence_note
 from rapport.datasets.schema import IntArray
+from rapport.envs.registration import CUSTOM_LOG
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.lerl.config import PlannerConfig
-from rapport.experiments.lerl.environments import data_of
+from rapport.experiments.lerl.environments import banner, data_of
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, VARIETY
 from rapport.experiments.lerl.pages import findings
 from rapport.experiments.lerl.pages.paper import CASE, CLAIM, PAPER
@@ -116,7 +117,7 @@ def reproduction_page(
         lines.append(f"{other.env.title}: {' '.join(said)}")
     sections = [
         main_section(main),
-        paper_section(results, missing),
+        paper_section(results, missing) if main.env.id != CUSTOM_LOG else None,
         *(main_section(other) for other in others),
         gain_section(results),
         ablation_section(results),
@@ -126,10 +127,19 @@ def reproduction_page(
         cost_section(results),
         not_run_section(missing),
     ]
-    data = data_of(main.env).name
-    subtitle = f"{data} · {planner_label(main.planner)} · {main.experiment.seeds} seeds"
+    data = data_of(main.env)
+    subtitle = f"{data.name} · {planner_label(main.planner)} · {main.experiment.seeds} seeds"
     shown_sections = tuple(section for section in sections if section is not None)
-    return Page(TITLE, findings.headline(main.found), lines, subtitle, shown_sections, settings, licence_note(data))
+    return Page(
+        TITLE,
+        findings.headline(main.found),
+        lines,
+        subtitle,
+        shown_sections,
+        settings,
+        licence_note(data),
+        banner(*(one.env for one in results)),
+    )
 
 
 def main_table(results: EnvironmentResults) -> Table:

@@ -11,7 +11,7 @@ from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.simulator_cache import load_simulator
 from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.lerl.config import PlannerConfig, model_label
-from rapport.experiments.lerl.environments import data_of, reward_label, worth_of_a_slate
+from rapport.experiments.lerl.environments import banner, data_of, reward_label, trust, worth_of_a_slate
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, T_INT
 from rapport.experiments.lerl.protocol import recorded_sessions
 from rapport.experiments.lerl.rows import NO_LLM, RECORDED
@@ -63,12 +63,12 @@ def run_page(experiment: Experiment, planner: PlannerConfig, settings: Mapping[s
     found = experiment.results()
     summary, env = lerl_summary(experiment, found, planner), experiment.rows[0].env
     finding, *further = verdict(summary)
-    data = data_of(env).name
+    data = data_of(env)
     return Page(
         TITLE,
         finding,
         further,
-        f"{data} · profile {env.kwargs.get('profile', 'corrected')} · planner: {planner_label(planner)}",
+        f"{data.name} · profile {env.kwargs.get('profile', 'corrected')} · planner: {planner_label(planner)}",
         (
             Section("Results on held-out users", _results(summary), "results"),
             Section("Learning curves", _curves(found), "curves"),
@@ -79,6 +79,7 @@ def run_page(experiment: Experiment, planner: PlannerConfig, settings: Mapping[s
         ),
         settings,
         licence_note(data),
+        banner(env),
     )
 
 
@@ -107,6 +108,8 @@ def _viewer(experiment: Experiment) -> list[Section]:
 
 def _trust(env: EnvConfig) -> list[Block]:
     """How far the simulator can be trusted on later days; why it is not said, where it is not."""
+    if trust(env) is None and env.kwargs.get("profile") != "official":
+        return ["No simulator card: responses are looked up, not simulated."]
     if env.kwargs.get("profile") == "official":
         return [
             "No simulator card: the official profile's response model has learned from every day. "

@@ -217,7 +217,7 @@ def wrong(column: str, value: object, row: int = 0) -> Any:
         ("items", lambda f: f.iloc[:0], {}, "items: no row"),
         ("log", lambda f: f.iloc[:0], {}, "interactions: no row"),
         ("log", lambda f: f, {"behaviours": ("stars",)}, r"'stars' holds [345]; a behaviour is .* Threshold\('stars'"),
-        ("log", lambda f: f, {"behaviours": ("sku",)}, "column 'sku' holds 'item-.*'; a behaviour is 0 or 1"),
+        ("log", lambda f: f, {"behaviours": ("sku",)}, "column 'sku' holds 'item-.*' in row 0; a behaviour is 0 or 1"),
         ("log", lambda f: f, {"behaviours": "clicked"}, r"behaviours='clicked'; give the columns as a tuple"),
         ("log", lambda f: f, {"behaviours": ()}, r"behaviours=\(\); give the columns as a tuple"),
         (
@@ -227,7 +227,12 @@ def wrong(column: str, value: object, row: int = 0) -> Any:
             r"holds .*; cut numbers with fractions .*Bins\('price', 5\)",
         ),
         ("items", lambda f: f, {"item_features": "brand"}, r"features='brand'; give the columns as a tuple"),
-        ("items", lambda f: f, {"item_features": (Bins("brand"),)}, "holds '.*'; only numbers can be cut into bins"),
+        (
+            "items",
+            lambda f: f,
+            {"item_features": (Bins("brand"),)},
+            "holds '.*' in row 0; only numbers can be cut into bins",
+        ),
         ("items", lambda f: f.assign(price=np.nan), {}, "column 'price' is empty in every row; leave it out"),
         (
             "log",

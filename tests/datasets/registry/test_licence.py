@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rapport.datasets.registry.licence import licence_note
@@ -23,5 +25,9 @@ def test_a_twin_names_what_it_was_drawn_from() -> None:
     assert note.endswith("shared under the licence CC BY-SA 4.0.")
 
 
-def test_nothing_is_said_of_a_log_of_ones_own() -> None:
-    assert licence_note("shop") == ""
+def test_a_log_of_ones_own_states_its_own_licence() -> None:
+    shop = twin(n_users=20, n_items=20)  # named as the twin, but with words of its own
+    assert licence_note("shop") == "Figures computed from shop; licence: not stated."
+    assert licence_note(replace(shop, licence="")) == "Figures computed from twin; licence: not stated."
+    stated = licence_note(replace(shop, name="shop", licence="MIT", citation="Doe (2026)"))
+    assert stated == "Figures computed from shop (Doe (2026)), shared under the licence MIT."

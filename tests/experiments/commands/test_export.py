@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
+import pandas as pd
 import pytest
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from rapport.agents.baselines.controls import PopularSlates, RandomSlates
+from rapport.envs.session import kuairand
 from rapport.envs.session.env import SessionEnv
 from rapport.envs.session.kuairand import kuairand_core, kuairand_vector_env
+from rapport.envs.session.response.fit import FitSettings
 from rapport.experiments.cli import main
 from rapport.experiments.commands.export import _parsed, _spec
 from rapport.experiments.export.minari import Recorder, record, write_minari
@@ -180,3 +185,43 @@ def test_arguments_are_read_as_json_or_text():
 def test_mistakes_are_one_clear_line(minari, words, message, capsys):
     assert export(*words) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_flat_observations_are_gymnasiums(minari):
+    assert export("--flat", "--sessions", "5", "--arguments", "slate_size=null", "history=4") == 0
+    loaded = minari.load_dataset("rapport/kuairand-twin/random-v0")
+    env = loaded.recover_environment()
+    assert isinstance(loaded.spec.observation_space, spaces.Box) and isinstance(
+        loaded.spec.action_space, spaces.Discrete
+    )
+    assert env.observation_space == loaded.spec.observation_space
+    kept = loaded.storage.get_episode_metadata(range(5))
+    for episode, about in zip(loaded.iterate_episodes(), kept, strict=True):
+        observation, _ = env.reset(seed=about["seed"])
+        seen = [observation, *(env.step(action)[0] for action in episode.actions)]
+        np.testing.assert_array_equal(episode.observations, np.stack(seen))
+        assert episode.observations.dtype == env.observation_space.dtype
+
+
+def test_a_log_of_ones_own_is_exported_and_made_again(minari, tmp_path, monkeypatch, capsys):
+    rng, n = np.random.default_rng(0), 1_500
+    log = pd.DataFrame({"user_id": rng.integers(0, 30, n), "item_id": rng.integers(0, 20, n)})
+    log["time"], log["click"] = 1_700_000_000 + rng.integers(0, 20 * 86_400, n), rng.integers(0, 2, n)
+    log.to_csv(tmp_path / "log.csv", index=False)
+    pd.DataFrame({"item_id": range(20), "category": list("abcde") * 4}).to_csv(tmp_path / "items.csv", index=False)
+    manifest = 'name = "Shop"\n[interactions]\npath = "log.csv"\n[interactions.behaviours]\nclick = "click"\n'
+    manifest += '[items]\npath = "items.csv"\n[environment]\nslate_size = 2\nbudget = 5\n'
+    (tmp_path / "shop.toml").write_text(manifest)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(kuairand, "FitSettings", lambda: FitSettings(epochs=1, length=8))
+    assert main(["export", "minari", "--data", "shop.toml", "--env", "rapport/Shop-v0", "--sessions", "3"]) == 0
+    monkeypatch.chdir("/")
+    env = minari.load_dataset("rapport/shop/random-v0").recover_environment(eval_env=True)
+    assert env.unwrapped.core.data.name == "Shop" and env.action_space.nvec.tolist() == [20, 20]
+    assert env.reset(seed=0)[1]["budget"] == 5
+    for words, told in (
+        (("--env", "rapport/Shop-v0"), "--env rapport/Shop-v0: .*manifest of a log of your own: --data shop.toml"),
+        (("--env", "rapport/Log-v0"), "--data twin: rapport/Log-v0 stands on a log of your own"),
+    ):
+        assert export(*words) == 2
+        assert re.search(told, capsys.readouterr().err.replace("\n", " "))

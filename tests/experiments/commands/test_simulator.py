@@ -18,6 +18,7 @@ from rapport.envs.session.response.fit import FitSettings
 from rapport.envs.session.simulator_cache import simulator_path
 from rapport.experiments.bench.timing import torch_threads
 from rapport.experiments.commands import simulator as simulator_commands
+from rapport.experiments.commands.options import LocalData
 from rapport.experiments.commands.simulator import (
     SimulatorCardCommand,
     SimulatorCompare,
@@ -87,7 +88,7 @@ SETTINGS = FitSettings(epochs=1, length=8, batch_size=64)
 def on_small_data(small_data: SessionData, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[SessionData]:
     """The commands find the small twin, fit it in a moment, and have a cache of their own."""
     monkeypatch.setenv("RAPPORT_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(simulator_commands, "find_data", lambda data, root: small_data)
+    monkeypatch.setattr(LocalData, "session_data", lambda self: small_data)
     monkeypatch.setattr(simulator_commands, "FitSettings", lambda: SETTINGS)
     with torch_threads(1):
         yield small_data
@@ -168,12 +169,12 @@ def test_markdown_has_the_same_tables() -> None:
 
 def test_fit_is_kept_and_refit_replaces_it(on_small_data: SessionData, capsys: pytest.CaptureFixture[str]) -> None:
     path = simulator_path(on_small_data, SETTINGS)
-    assert SimulatorFit("twin").run() == 0 and path.exists()
+    assert SimulatorFit(data="twin").run() == 0 and path.exists()
     assert "Fitted" in capsys.readouterr().out
     before = path.stat().st_mtime_ns
-    assert SimulatorFit("twin").run() == 0
+    assert SimulatorFit(data="twin").run() == 0
     assert "Found" in capsys.readouterr().out and path.stat().st_mtime_ns == before
-    assert SimulatorFit("twin", refit=True).run() == 0
+    assert SimulatorFit(data="twin", refit=True).run() == 0
     assert path.stat().st_mtime_ns > before and list(path.parent.iterdir()) == [path]
 
 
@@ -197,11 +198,13 @@ def test_card_command_prints_and_writes(
     pytest.importorskip("sklearn")
     monkeypatch.setenv("COLUMNS", "120")
     out = tmp_path / "cards" / "card.md"
-    assert SimulatorCardCommand("twin", resamples=5, out=out).run() == 0
+    assert SimulatorCardCommand(data="twin", resamples=5, out=out).run() == 0
     printed = capsys.readouterr().out
     assert "user x item" in printed and "twin:" in printed and "long_view" in printed
     page = out.read_text("utf-8")
-    assert re.match(r"# .*\.\n\nSimulator card: twin, corrected profile\. ", page) and "| click |" in page
+    assert re.search(r"(^|\n)# .*\.\n\nSimulator card: twin, corrected profile\. ", page) and "| click |" in page
+    assert page.startswith("> **Before you read on:** The simulator is not shown") and "Before you read on" in printed
+    assert "twin drawn from aggregates of KuaiRand-Pure" in page
 
 
 def test_the_page_stands_alone_and_escapes_what_comes_from_outside(tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def test_comparison_of_all_predictors(
     monkeypatch.setattr(simulator_commands, "OfficialSettings", lambda: lerl)
     monkeypatch.setattr(simulator_compare, "FitSettings", lambda: SETTINGS)
     out = tmp_path / "compare.md"
-    assert SimulatorCompare("twin", seeds=2, resamples=5, lerl=True, out=out).run() == 0
+    assert SimulatorCompare(data="twin", seeds=2, resamples=5, lerl=True, out=out).run() == 0
     printed = capsys.readouterr().out
     names = (JOINT, FACTORISATION, GRU, TRANSFORMER, OURS, LERL)
     assert all(name in printed and f"| {name} |" in out.read_text("utf-8") for name in names)

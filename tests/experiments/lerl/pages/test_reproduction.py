@@ -16,14 +16,14 @@ from rapport.experiments.commands.reproduce import ReproduceLerl, Reproduction, 
 from rapport.experiments.core import Experiment, jobs_of
 from rapport.experiments.jobs.local import run_jobs
 from rapport.experiments.lerl.config import PlannerConfig
-from rapport.experiments.lerl.environments import session_env
+from rapport.experiments.lerl.environments import session_env, trust
 from rapport.experiments.lerl.pages import findings
 from rapport.experiments.lerl.pages.paper import PAPER
 from rapport.experiments.lerl.pages.reproduction import EnvironmentResults, reproduction_page
 from rapport.experiments.lerl.protocol import HeldOutSessions, recorded_sessions
 from rapport.experiments.lerl.rows import DEFINITIONS, NEED_A_MODEL, RECORDED, RowSettings, lerl_rows
 from rapport.experiments.lerl.sensitivity import STUDIES, row_name, sensitivity_rows
-from rapport.experiments.report.page import publish, to_html, to_markdown
+from rapport.experiments.report.page import BEWARE, publish, to_html, to_markdown
 
 ROWS = (
     "lerl",
@@ -108,7 +108,9 @@ def test_a_grid_is_made_once_and_ends_in_its_page(experiments, settings, tmp_pat
     page = page_of(experiments, settings, told.told(results))
     markdown, html_file = publish(page, tmp_path, QUIET, name="reproduction")
     text, html = markdown.read_text("utf-8"), html_file.read_text("utf-8")
-    assert text.splitlines()[0].removeprefix("# ") == findings.headline({name: found[name] for name in ROWS})
+    first, heading = [line for line in text.splitlines() if line][:2]
+    assert first == f"> **{BEWARE}** {trust(grid.rows[0].env).banner()}" and page.banner in html  # the twin's simulator
+    assert heading.removeprefix("# ") == findings.headline({name: found[name] for name in ROWS})
     for row in ("LERL (no LLM given)", "no-repeat mask, no RL", "UCB over items", "oracle, greedy"):
         assert row in text and row in html
     assert "| TD3 | not quoted | not run |" in text and "there is none here" in text
@@ -126,7 +128,7 @@ def test_a_grid_is_made_once_and_ends_in_its_page(experiments, settings, tmp_pat
 
 def test_a_page_of_nothing_says_what_was_not_run(experiments, settings):
     text = to_markdown(page_of(experiments, settings))
-    assert text.splitlines()[0] == "# LERL was not run."
+    assert "\n# LERL was not run.\n" in text
     for name in ROWS:
         row = experiments["kuairand"].by_name[name]
         label = f"**{row.label}**" if name == "lerl" else row.label
