@@ -79,7 +79,7 @@ def new_client(address: Address, timeout: float, retries: int) -> AsyncOpenAI:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
     except ImportError as error:
         raise ImportError(
-            'a server needs the openai package: pip install "rapport-gym[openai]" (or give a GGUF file instead)'
+            'a server needs the openai package: pip install "rapport-gym[llm]" (or give a GGUF file instead)'
         ) from error
     key = api_key()
     _LOGS.protect(address.secrets())
