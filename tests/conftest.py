@@ -130,6 +130,8 @@ class ChatServer:
     def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
         self.reply = reply
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.paths: list[str] = []
         self.models = ["tiny"]
         self.release = threading.Event()
         server = self
@@ -141,6 +143,8 @@ class ChatServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 server.requests.append(body)
+                server.headers.append({name.lower(): value for name, value in self.headers.items()})
+                server.paths.append(self.path)
                 self.send(*server.reply(body))
 
             def send(self, status: int, body: Any) -> None:

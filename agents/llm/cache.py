@@ -68,6 +68,11 @@ class CachedLLM:
         """The model's meter, which also counts cache hits."""
         return self.llm.meter
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the model is not asked any more; None where it is."""
+        return self.llm.refusal
+
     def complete(
         self,
         prompts: Sequence[str],

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from rapport.agents.llm.address import is_address
 from rapport.agents.llm.base.interface import LLM, Budget, Sampling
 from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.gguf.hub import FORMS, PREFIX, fetch
@@ -59,7 +59,7 @@ def open_llm(
     llm: LLM
     if name.startswith(REPLAY):
         return ReplayLLM(name.removeprefix(REPLAY))
-    if urlsplit(name).scheme in ("http", "https"):
+    if is_address(name):
         from rapport.agents.llm.openai_api import OpenAILLM
 
         llm = OpenAILLM.connect(name, sampling=sampling, budget=budget, timeout=timeout)

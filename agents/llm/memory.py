@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rapport.agents.llm.base.interface import printable
+from rapport.agents.llm.base.interface import one_line
 from rapport.agents.llm.sqlite import Store
 from rapport.datasets.files.reading import reading
 
@@ -172,11 +172,6 @@ def gumbel_top_k(rng: np.random.Generator, logits: NDArray[np.float64], k: int) 
     """
     keys = logits + rng.gumbel(size=len(logits))
     return np.argsort(-keys, kind="stable")[:k].astype(np.int64)
-
-
-def one_line(text: str) -> str:
-    """The text with every run of spaces, line breaks and control characters replaced by one space."""
-    return " ".join("".join(c if c.isprintable() else " " for c in printable(text)).split())
 
 
 def _entries(db: sqlite3.Connection, table: str) -> list[ScoredText]:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from rapport.agents.llm.base.interface import LLM, Schema, printable
 
 T = TypeVar("T")
+
+_DECODER = json.JSONDecoder(strict=False)  # because grammars of a schema allow control characters in strings
+_OPENING = re.compile(r"[\[{]")
+_EXTRA_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(\s*[\]}])', re.DOTALL)
+"""A string, which stays, or a comma before a closing bracket."""
+_SEARCHED, _ATTEMPTS = 100_000, 1_000
+"""Characters searched for values, and brackets that begin none before the search ends."""
 
 _RETRY = """
 
@@ -31,9 +39,10 @@ def complete_json(
 ) -> list[T | None]:
     """Parsed answers to a batch of prompts; None where the model gave no usable one.
 
-    If an answer is not JSON, or `parse` refuses it, the prompt is sent again with the answer and the reason, at most
-    `retries` times. The new prompt starts with the old one, so that a backend can reuse its prefix. Failed calls (time
-    limit, connection, budget) are not repeated here: backends repeat those that may succeed.
+    Of several JSON values in an answer the last one that `parse` accepts counts. If there is none, the prompt is sent
+    again with the answer and the reason, at most `retries` times. The new prompt starts with the old one, so that a
+    backend can reuse its prefix. Failed calls (time limit, connection, budget) are not repeated here: backends repeat
+    those that may succeed.
 
     Args:
         llm: the model; its meter counts the retries.
@@ -60,7 +69,7 @@ def complete_json(
             if answer.error is not None:
                 continue
             try:
-                results[index] = parse(decode_json(answer.text))
+                results[index] = parse_json(answer.text, parse)
             except ValueError as error:
                 refused[index] = prompts[index] + _RETRY.format(answer=printable(answer.text)[:300], reason=error)
         pending = refused
@@ -68,21 +77,61 @@ def complete_json(
 
 
 def decode_json(text: str) -> object:
-    """The JSON value in an answer, which a code fence or a sentence may surround.
+    """The last JSON value in an answer, which thinking, code fences or sentences may surround.
+
+    Raises:
+        ValueError: there is none; the message is addressed to the model.
+    """
+    return next(json_values(text))
+
+
+def parse_json(text: str, parse: Callable[[object], T]) -> T:
+    """The last JSON value in an answer that `parse` accepts: what precedes it may be a draft.
+
+    Raises:
+        ValueError: there is none; the message says why the last value is refused, and is addressed to the model.
+    """
+    refused: ValueError | None = None
+    for value in json_values(text):
+        try:
+            return parse(value)
+        except ValueError as error:
+            refused = refused or error
+    assert refused is not None  # json_values raises where there is no value
+    raise refused
+
+
+def json_values(text: str) -> Iterator[object]:
+    """The JSON values in an answer, the last first; those before the end of a ``<think>`` part come after all others.
+
+    A value inside another one does not count, nor does a comma before a closing bracket. Only the last 100,000
+    characters of a part are searched.
 
     Raises:
         ValueError: there is none; the message is addressed to the model.
     """
     body = text.strip()
-    candidates = [body]
-    for opening, closing in ("{}", "[]"):
-        start, stop = body.find(opening), body.rfind(closing)
-        if 0 <= start < stop:
-            candidates.append(body[start : stop + 1])
-    for candidate in candidates:
+    try:
+        values = [json.loads(body, strict=False)]
+    except (ValueError, RecursionError):
+        thinking, _, answer = body.rpartition("</think>")
+        values = [*_values(answer)[::-1], *_values(thinking)[::-1]]
+    if not values:
+        raise ValueError("it is not valid JSON" if body else "it is empty")
+    yield from values
+
+
+def _values(text: str) -> list[object]:
+    """The objects and lists in a text, in their order."""
+    text = _EXTRA_COMMA.sub(lambda match: match.group(1) or match.group(2), text[-_SEARCHED:])
+    values: list[object] = []
+    place = failures = 0
+    while failures < _ATTEMPTS and (opening := _OPENING.search(text, place)):
+        place = opening.start()
         try:
-            # Not strict, because grammars of a schema allow control characters in strings.
-            return json.loads(candidate, strict=False)
+            value, place = _DECODER.raw_decode(text, place)
         except (ValueError, RecursionError):
-            continue
-    raise ValueError("it is not valid JSON" if body else "it is empty")
+            place, failures = place + 1, failures + 1
+        else:
+            values.append(value)
+    return values

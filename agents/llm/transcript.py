@@ -47,6 +47,7 @@ class Batch:
         answers: their N answers.
         cost: cost of the batch.
         budget: limits on the total cost of the model.
+        refusal: why the model is not asked any more after it; None where it is.
     """
 
     conversation: str
@@ -55,6 +56,7 @@ class Batch:
     answers: list[Completion]
     cost: Meter
     budget: Budget
+    refusal: str | None = None
 
     def packed(self) -> bytes:
         """All but the conversation's name as compressed JSON; prompts are long and similar."""
@@ -64,6 +66,7 @@ class Batch:
             "answers": [_packed(answer) for answer in self.answers],
             "cost": self.cost.to_dict(),
             "budget": asdict(self.budget),
+            **({} if self.refusal is None else {"refusal": self.refusal}),
         }
         return zlib.compress(json.dumps(content).encode())
 
@@ -73,7 +76,8 @@ class Batch:
         fields = json.loads(zlib.decompress(content))
         answers = [_unpacked(answer) for answer in fields["answers"]]
         cost, budget = Meter.from_dict(fields["cost"]), Budget(**fields["budget"])
-        return cls(conversation, fields["settings"], fields["prompts"], answers, cost, budget)
+        refusal = fields.get("refusal")
+        return cls(conversation, fields["settings"], fields["prompts"], answers, cost, budget, refusal)
 
 
 class RecordedLLM:
@@ -112,6 +116,11 @@ class RecordedLLM:
         """The model's meter."""
         return self.llm.meter
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the model is not asked any more; None where it is."""
+        return self.llm.refusal
+
     def complete(
         self,
         prompts: Sequence[str],
@@ -128,7 +137,7 @@ class RecordedLLM:
         settings = CompletionOptions(schema, max_tokens, system, n, logprobs).settings(self.llm)
         cost = self.meter - before
         sampled = [prompt for prompt in prompts for _ in range(n)]
-        self._write(Batch(self._conversation, settings, sampled, answers, cost, self.meter.budget))
+        self._write(Batch(self._conversation, settings, sampled, answers, cost, self.meter.budget, self.refusal))
         return answers
 
     def begin(self, conversation: str) -> None:
@@ -155,6 +164,7 @@ class RecordedLLM:
 class _Recorded(NamedTuple):
     answer: Completion
     cost: Meter | None
+    refusal: str | None
 
 
 class ReplayLLM:
@@ -178,6 +188,7 @@ class ReplayLLM:
         self.identity: str = first.settings["model"]
         self.sampling = Sampling(**first.settings["sampling"])
         self.meter = Meter(budget=first.budget)
+        self.refusal: str | None = None
         self._conversation = ""
         self._recorded: dict[str, deque[_Recorded]] | None = None
         self._logged_missing = False
@@ -220,12 +231,12 @@ class ReplayLLM:
         cost: Meter | None = batch.cost
         for prompt, answer in zip(batch.prompts, batch.answers, strict=True):
             key = _key(prompt, batch.settings)
-            self._recorded[key].append(_Recorded(answer, cost))
+            self._recorded[key].append(_Recorded(answer, cost, batch.refusal))
             cost = None  # the cost of a batch counts with its first answer
 
     def _answer(self, recorded: deque[_Recorded]) -> Completion:
         if recorded:
-            answer, cost = recorded.popleft()
+            answer, cost, self.refusal = recorded.popleft()
             if cost is not None:
                 self.meter.add(cost)
             return answer

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from rapport.agents.llm.memory import ScoredMemory, ScoredText, one_line, read_scored_texts
+from rapport.agents.llm.base.interface import one_line
+from rapport.agents.llm.memory import ScoredMemory, ScoredText, read_scored_texts
 
 Reflection = ScoredText
 """A reflection on one session: its text, its score S_u (the session's sum of clicks), and the session's user."""

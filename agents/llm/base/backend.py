@@ -34,6 +34,8 @@ class Backend(ABC):
         self.identity = identity
         self.sampling = sampling or Sampling()
         self.meter = Meter(budget=budget or Budget())
+        self.refusal: str | None = None
+        """See `rapport.agents.llm.base.interface.LLM.refusal`."""
         self._logged_exhausted = False
 
     @abstractmethod
@@ -52,12 +54,15 @@ class Backend(ABC):
         n: int = 1,
         logprobs: bool = False,
     ) -> list[Completion]:
-        """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent."""
+        """See `rapport.agents.llm.base.interface.LLM.complete`; prompts beyond the budget are not sent.
+
+        Nor are prompts after a `refusal`.
+        """
         options = CompletionOptions(schema, max_tokens, system, n, logprobs)
         requests = [SampleRequest(prompt, number) for prompt in prompts for number in range(n)]
         texts = [(system or "") + request.prompt for request in requests]
         completions: list[Completion] = []
-        while number := self.meter.affordable(texts[len(completions) :], max_tokens):
+        while self.refusal is None and (number := self.meter.affordable(texts[len(completions) :], max_tokens)):
             start = time.monotonic()
             seconds_left = self.meter.seconds_left
             until = None if seconds_left is None else start + seconds_left
@@ -70,4 +75,4 @@ class Backend(ABC):
             logger.warning("%s: %s; the run continues without the model", self.identity, reason)
             self._logged_exhausted = True
         unsent = len(requests) - len(completions)
-        return completions + [Completion("", error=f"not sent: {reason}", sent=False)] * unsent
+        return completions + [Completion("", error=f"not sent: {self.refusal or reason}", sent=False)] * unsent

@@ -212,6 +212,11 @@ class LLM(Protocol):
         """Cost so far."""
         ...
 
+    @property
+    def refusal(self) -> str | None:
+        """Why the model is not asked any more, in the server's words: it refuses every request. None where it is."""
+        ...
+
     def complete(
         self,
         prompts: Sequence[str],
@@ -293,3 +298,8 @@ def sample_seed(seed: int, number: int) -> int:
 def printable(text: str) -> str:
     """The text with lone surrogates, which UTF-8 cannot encode, replaced by ``?``."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of spaces, line breaks and control characters replaced by one space."""
+    return " ".join("".join(c if c.isprintable() else " " for c in printable(text)).split())

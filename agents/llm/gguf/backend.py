@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
+import os
 import threading
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,16 +23,20 @@ from rapport.agents.llm.base.interface import (
     SampleRequest,
     Sampling,
     Schema,
+    one_line,
     printable,
     sample_seed,
 )
+from rapport.agents.llm.gguf.chat import ChatTemplate, TemplateError
 from rapport.agents.llm.gguf.context import STEP, SharedContext
 from rapport.agents.llm.gguf.grammar import Grammar, decode
+from rapport.agents.llm.gguf.header import check_header
 from rapport.agents.llm.gguf.scheduler import GenerationParams, Request, Scheduler
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
-    from llama_cpp.llama_chat_format import ChatFormatter
+
+logger = logging.getLogger(__name__)
 
 _OWN_CONTEXT = 8
 """Tokens of the context that llama-cpp-python creates; it stays unused."""
@@ -37,8 +44,9 @@ _OWN_CONTEXT = 8
 _VERSION = 2
 """Version of the sampling procedure: cached answers of another version are not valid."""
 _SMALL_MODEL = 64 * 2**20
-"""Bytes up to which one thread and 2 parallel prompts are fastest."""
+"""Bytes up to which 2 parallel prompts are fastest."""
 
+_LEAST_CONTEXT = 64
 _WHOLE_FILE = 64 * 2**20
 _END = 8 * 2**20
 
@@ -55,6 +63,8 @@ class LlamaCppLLM(Backend):
 
     Completions with a schema are sampled from the tokens that its grammar allows (`sampling.sample`). Prompts go
     through the chat template of the file where it has one.
+
+    After a batch in which a time limit ended a request, half as many requests run at a time.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class LlamaCppLLM(Backend):
         *,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
-        deadline: float = 60.0,
+        deadline: float | None = None,
         n_ctx: int = 4096,
         n_threads: int | None = None,
         n_gpu_layers: int = 0,
@@ -76,11 +86,13 @@ class LlamaCppLLM(Backend):
             path: a GGUF file.
             sampling: sampling settings.
             budget: what the model may cost.
-            deadline: seconds that a request may take from its start, other requests running beside it. The limit is
-                checked every 128 tokens of a prompt and after each token of the completions.
+            deadline: seconds that a request may take from its start, other requests running beside it; None for no
+                limit. A limit makes completions depend on the machine's load. It is checked every 128 tokens of a
+                prompt and after each token of the completions.
             n_ctx: tokens of the context, shared by all running prompts and completions, at most the length that the
                 model was trained for. One prompt with its completion may fill it.
-            n_threads: processor threads; if None, one for a model up to 64 MiB and llama-cpp-python's choice above.
+            n_threads: processor threads, at most the cores that the process may use; if None, ``OMP_NUM_THREADS``
+                where it is set, else 1: threads that wait for each other on busy cores are many times slower.
             n_gpu_layers: layers on the GPU, -1 for all, if llama-cpp-python was built for one.
             parallel: running requests, up to 64; if None, 2 for a model up to 64 MiB and 8 above. They share `n_ctx`,
                 so the number costs no memory. More are not always faster: a decode step of a large model takes about
@@ -90,21 +102,24 @@ class LlamaCppLLM(Backend):
         Raises:
             ImportError: llama-cpp-python is not installed.
             FileNotFoundError: there is no such file.
-            ValueError: llama.cpp cannot run the file, or a limit is out of range.
+            ValueError: llama.cpp cannot run the file, its header is damaged, its chat template drops prompts, or a
+                limit is out of range.
         """
-        if not deadline > 0:
+        if deadline is not None and not deadline > 0:
             raise ValueError(f"deadline must be above 0 seconds; got {deadline}")
+        if n_ctx < _LEAST_CONTEXT:
+            raise ValueError(f"n_ctx must be at least {_LEAST_CONTEXT} tokens; got {n_ctx}")
         file = Path(fspath(path))
         if parallel is None:
             parallel = 2 if is_small(file) else 8
         if not 1 <= parallel <= STEP // 2:
             raise ValueError(f"parallel must be between 1 and {STEP // 2} prompts; got {parallel}")
-        self._llama = _load(file, n_threads, n_gpu_layers)
+        self._llama = _load(file, threads(n_threads), n_gpu_layers)
         super().__init__(f"gguf:{_VERSION}:{file_fingerprint(file)}", sampling, budget)
-        self._deadline = deadline
+        self._deadline = math.inf if deadline is None else deadline
         self._limit = min(n_ctx, _trained_context(self._llama) or n_ctx)
         self._parallel, self._alone = 1 if alone else parallel, alone
-        self._template = _chat_template(self._llama)
+        self._template = ChatTemplate.of(self._llama, file)
         self._grammars: dict[str, Grammar | str] = {}
         self._lock = threading.Lock()
         self._context = SharedContext(self._llama, self._limit, self._parallel)
@@ -127,6 +142,9 @@ class LlamaCppLLM(Backend):
             scheduled = [self._request(request, params, options) for request in requests]
             scheduler = Scheduler(self._context, self._parallel, params, alone=self._alone)
             scheduler.run([request for request in scheduled if request.error is None])
+            if self._parallel > 1 and any(request.is_late for request in scheduled):
+                self._parallel //= 2
+                logger.warning("%s answers too late: %d prompts at a time from now on", self.identity, self._parallel)
             return [self._completion(request) for request in scheduled]
 
     def _grammar(self, schema: Schema) -> Grammar | str:
@@ -140,11 +158,15 @@ class LlamaCppLLM(Backend):
         return self._grammars[key]
 
     def _request(self, asked: SampleRequest, params: GenerationParams, options: CompletionOptions) -> Request:
-        tokens = self._tokenize(asked.prompt, options.system)
+        try:
+            tokens, error = self._tokenize(asked.prompt, options.system), None
+        except TemplateError as failure:
+            tokens, error = [], str(failure)
         room = self._limit - len(tokens)
         digest = hashlib.sha256(printable(asked.prompt).encode()).digest()
         seed = [sample_seed(self.sampling.seed, asked.number), *digest]
         request = Request(tokens, params, min(options.max_tokens, room), seed)
+        request.error = error
         if room < 1:
             request.error = (
                 f"the prompt is {len(tokens)} tokens long, the context holds {self._limit}: shorten the prompt, "
@@ -173,7 +195,7 @@ class LlamaCppLLM(Backend):
                     "the prompts"
                 )
             return self._llama.tokenize(printable(prompt).encode(), add_bos=True, special=False)
-        text = _chat(self._template, printable(prompt), system)
+        text = self._template.render(prompt, system)
         return self._llama.tokenize(text.encode(), add_bos=False, special=True)
 
     def _check_logits(self, file: Path) -> None:
@@ -209,7 +231,21 @@ def is_small(path: Path) -> bool:
     return path.is_file() and path.stat().st_size <= _SMALL_MODEL
 
 
-def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
+def threads(wanted: int | None) -> int:
+    """Processor threads of one model: those wanted, else OMP_NUM_THREADS, else 1; at most the usable cores.
+
+    Raises:
+        ValueError: fewer than one is wanted.
+    """
+    if wanted is not None and wanted < 1:
+        raise ValueError(f"n_threads must be at least 1; got {wanted}")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    default = int(first) if first.isdecimal() and int(first) else 1
+    return min(wanted or default, usable)
+
+
+def _load(path: Path, n_threads: int, n_gpu_layers: int) -> Llama:
     try:
         import llama_cpp
     except ImportError as error:
@@ -219,12 +255,9 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
         ) from error
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {path}: give the path of a GGUF file")
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic != b"GGUF":
-        raise ValueError(f"{path} is no GGUF file: it begins with {magic!r}, not b'GGUF'. Download it again")
-    if n_threads is None and is_small(path):
-        n_threads = 1
+    check_header(path)
+    import jinja2  # which llama-cpp-python needs
+
     try:
         return llama_cpp.Llama(
             str(path),
@@ -235,53 +268,15 @@ def _load(path: Path, n_threads: int | None, n_gpu_layers: int) -> Llama:
             n_gpu_layers=n_gpu_layers,
             verbose=False,
         )
-    except (ValueError, RuntimeError, AssertionError) as error:
+    except jinja2.TemplateError as error:  # it compiles the file's templates
+        raise ValueError(f"{path}: its chat template is no template ({one_line(str(error))[:200]})") from None
+    except (ValueError, RuntimeError, AssertionError, MemoryError) as error:
         raise ValueError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be loaded: it is incomplete or damaged, needs a newer "
             f"llama-cpp-python than {llama_cpp.__version__}, or more memory than there is"
         ) from error
 
 
-def _chat(template: ChatFormatter, prompt: str, system: str | None) -> str:
-    """The text of a prompt in a chat template, with the system message if there is one.
-
-    Raises:
-        ValueError: the template refuses or drops the system message.
-    """
-    user: Any = {"role": "user", "content": prompt}
-    if system is None:
-        return str(template(messages=[user]).prompt)
-    content = printable(system)
-    try:
-        text = str(template(messages=[{"role": "system", "content": content}, user]).prompt)
-    except ValueError as error:
-        reason = str(error)
-    else:
-        if content.strip() in text:
-            return text
-        reason = "it drops the message"
-    raise ValueError(
-        f"system={system[:40]!r}: the model's chat template takes no system message ({reason}); write it into the "
-        "prompts"
-    )
-
-
 def _trained_context(llama: Llama) -> int | None:
     length = llama.metadata.get(f"{llama.metadata.get('general.architecture')}.context_length")
     return int(length) if length else None
-
-
-def _chat_template(llama: Llama) -> ChatFormatter | None:
-    """The chat template in the file's metadata; None where there is none."""
-    from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-    template = llama.metadata.get("tokenizer.chat_template")
-    if not template:
-        return None
-
-    def special(token: int) -> str:
-        return llama.detokenize([token], special=True).decode("utf-8", "replace") if token >= 0 else ""
-
-    return Jinja2ChatFormatter(
-        template=template, eos_token=special(llama.token_eos()), bos_token=special(llama.token_bos())
-    )

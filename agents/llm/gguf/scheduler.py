@@ -22,7 +22,7 @@ class GenerationParams:
         sampling: temperature and top_p.
         grammar: grammar of the completions; None for free text.
         is_end: tells whether a token ends a completion.
-        seconds: time limit of one request.
+        seconds: time limit of one request; infinite for none.
         until: the `time.monotonic` at which the batch must end; None for no limit.
         logprobs: whether requests keep the log-probabilities of their tokens.
     """
@@ -46,6 +46,7 @@ class Request:
         generated: tokens sampled so far.
         logprobs: their log-probabilities under the model; None if they are not kept.
         error: why there is no usable completion; None where there is one.
+        is_late: it exceeded its time limit.
     """
 
     def __init__(self, prompt: list[int], params: GenerationParams, max_tokens: int, seed: Sequence[int]) -> None:
@@ -58,7 +59,7 @@ class Request:
             seed: seed of the random stream, whole numbers.
         """
         self.prompt = prompt
-        self.started, self.sent = False, True
+        self.started, self.sent, self.is_late = False, True, False
         self.pending: list[int] = []
         self.generated: list[int] = []
         self.logprobs: list[float] | None = [] if params.logprobs else None
@@ -79,7 +80,8 @@ class Request:
 
     def check_time(self) -> bool:
         """False where the time limit is exceeded, which sets the error."""
-        if time.monotonic() > self._deadline:
+        self.is_late = time.monotonic() > self._deadline
+        if self.is_late:
             self.error = f"no complete answer within {self._params.seconds:g} s"
         return self.error is None
 
