@@ -16,8 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import numpy as np
 
+from rapport.datasets.schema import DataError
 from rapport.experiments.compare import environment, played, rows_of
 from rapport.experiments.core import Row
 from rapport.experiments.lerl.own_agents import AgentInMemory, OwnAgent, SB3Agent
@@ -133,7 +135,12 @@ def check_results(path: Path | str, agents: Mapping[str, Any] | None = None, **a
     if protocol["version"] != PROTOCOL_VERSION:
         said = f"protocol: version {protocol['version']}, here {PROTOCOL_VERSION}; figures of the two differ"
         return Check((), (said,), notes)
-    env = environment(told["id"], {**_recorded(told, arguments), **arguments})
+    try:
+        env = environment(told["id"], {**_recorded(told, arguments), **arguments})
+    except (ResultError, DataError):
+        raise
+    except (ValueError, TypeError, AttributeError, OverflowError, gym.error.Error) as error:
+        raise ResultError(f"{path}: its environment cannot be made here: {error}") from error
     for what in ("dataset", "fingerprint"):
         if env.data[what] != told["data"][what]:
             said = f"data: the file is of {what} {told['data'][what]}, and here it is {env.data[what]}"
@@ -181,33 +188,38 @@ def _read(path: Path) -> dict[str, Any]:
         raise ResultError(f"{path}: {error.strerror or error}; give a file that Comparison.save wrote") from error
     except ResultError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ResultError(f"{path}: no file of results ({type(error).__name__}: {error})") from error
     return dict(body)
 
 
 def _check_parts(body: Mapping[str, Any]) -> None:
-    """See that everything that is read later is there, by reading it.
+    """See that everything that is read later is there and of its kind.
 
     Raises:
         ValueError: a part has a wrong value; KeyError, TypeError or AttributeError: it is missing or of another kind.
     """
     protocol, told = body["protocol"], body["environment"]
-    seeds = [int(seed) for seed in protocol["seeds"]]
-    if min(int(protocol["sessions"]), int(protocol["transitions"]), len(seeds)) < 1 or seeds != [*range(len(seeds))]:
-        raise ValueError(f"protocol: {protocol}")
-    told["id"].partition(":"), told["arguments"].items(), body["made_with"].items()
-    _ = [told["data"][name] for name in ("dataset", "fingerprint", "given")], protocol["version"]
+    sessions, seeds = protocol["sessions"], protocol["seeds"]
+    for number in (sessions, protocol["transitions"], *seeds):
+        if type(number) is not int or number < 0:
+            raise ValueError(f"{number!r} where a whole number is expected")
+    if not seeds or seeds != [*range(len(seeds))]:
+        raise ValueError(f"seeds {seeds}")
+    given = told["data"]["given"]
+    texts = [told["id"], told["data"]["dataset"], told["data"]["fingerprint"], "" if given is None else given]
+    if any(not isinstance(text, str) for text in (*texts, *body["made_with"].values())):
+        raise TypeError(f"environment: {texts}")
+    _ = protocol["version"], told["arguments"].keys()
+    shown = [np.asarray(body["users"][str(seed)], np.int64) for seed in seeds]
     for name, about in body["agents"].items():
         if about["kind"] == "row" and about["agent"] not in DEFINITIONS:
             raise ValueError(f"agent {name!r}: there is no row {about['agent']!r}")
         if len(about["results"]) != len(seeds):
             raise ValueError(f"agent {name!r}: {len(about['results'])} results for {len(seeds)} seeds")
-        for result in about["results"]:
-            for values in result["arrays"].values():
-                np.asarray(values, np.float64)
-    for seed in seeds:
-        np.asarray(body["users"][str(seed)], np.int64)
+        shown += [np.asarray(values, np.float64) for r in about["results"] for values in r["arrays"].values()]
+    if wrong := [values.shape for values in shown if values.shape != (sessions,)]:
+        raise ValueError(f"{wrong[0]} numbers for {sessions} sessions")
 
 
 def _recorded(told: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

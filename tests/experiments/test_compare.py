@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,38 @@ def test_a_file_executes_no_code_and_is_refused_where_it_is_damaged(
             rapport.check_results(path)
     with pytest.raises(ResultError, match=r"none.json: No such file or directory; give a file that Comparison.save"):
         rapport.check_results(tmp_path / "none.json")
+
+
+JUNK: tuple[Any, ...] = (None, -1, 0, 1.5, "x", "", [], {}, [1], True, 10**30, 1e300, "a:b", [[1]], {"object": "x"})
+
+
+def places(part: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Keys and indices that lead to every part of a document."""
+    for key in part if isinstance(part, dict) else range(len(part)) if isinstance(part, list) else ():
+        yield (*above, key)
+        yield from places(part[key], (*above, key))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_stands_in_a_file_ends_in_a_check_or_in_one_sentence(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    path = rapport.evaluate("popularity", "rapport/KuaiRec-v0", data="synthetic", sessions=3, seeds=1).save(
+        tmp_path / "found.json"
+    )
+    everywhere = list(places({k: v for k, v in json.loads(path.read_text()).items() if k != "sha256"}))
+    for _ in range(40):
+        *above, last = everywhere[rng.integers(len(everywhere))]
+        value = JUNK[rng.integers(len(JUNK))]
+
+        def change(body: Any, above: Any = above, last: Any = last, value: Any = value) -> None:
+            for key in above:
+                body = body[key]
+            body[last] = value
+
+        try:
+            assert isinstance(rapport.check_results(edited(path, change)).equal, bool)
+        except ResultError as error:
+            assert str(error)
 
 
 def test_pages_are_written_by_their_ending(compared: Comparison, tmp_path: Path) -> None:
