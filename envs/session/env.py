@@ -170,7 +170,7 @@ class SessionEnv(gym.Env[Observation, Any]):
         if self._history is not None:
             self._history.begin(row)
         self._running = True
-        return self._observe(), {"user": int(self.core.user[0]), "budget": float(self.core.budget[0])}
+        return self.core.observation(0), {"user": self.core.user.item(), "budget": self.core.budget.item()}
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
         """Show the user one slate of K item indices, or one item.
@@ -186,16 +186,17 @@ class SessionEnv(gym.Env[Observation, Any]):
         result = core.step(slates)
         if self._history is not None:
             self._history.add(slates, result)
+        reward, ended, cut, categories, feedback, cost = result
         info = {
-            "user": int(core.user[0]),
-            "budget": float(core.budget[0]),
-            "cost": float(result.cost[0]),
-            "categories": result.categories[0],
-            "feedback": result.feedback[0],
+            "user": core.user.item(),
+            "budget": core.budget.item(),
+            "cost": cost.item(),
+            "categories": categories[0],
+            "feedback": feedback[0],
         }
-        terminated, truncated = bool(result.terminated[0]), bool(result.truncated[0])
+        terminated, truncated = ended.item(), cut.item()
         self._running = not (terminated or truncated)
-        return self._observe(), float(result.reward[0]), terminated, truncated, info
+        return core.observation(0), reward.item(), terminated, truncated, info
 
     @property
     def reward_name(self) -> str:
@@ -213,9 +214,6 @@ class SessionEnv(gym.Env[Observation, Any]):
         """
         masks: NDArray[np.bool_] = _action_masks(self.core)[0]
         return masks
-
-    def _observe(self) -> Observation:
-        return self.core.observation(0)
 
 
 class SessionVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):

@@ -41,8 +41,13 @@ def checked_slates(action: Any, shape: tuple[int, ...], core: SessionCore) -> In
         raise ValueError(f"action: shape {slates.shape} where {shape} item indices are needed")
     if slates.dtype.kind not in "iu":
         raise ValueError(f"action: dtype {slates.dtype}; a slate holds item indices, whole numbers")
-    n_items = len(core.data.catalog.item_ids)
-    narrow, lowest, highest = core.narrowed(slates)
+    n_items = core.n_items
+    if slates.size <= 64:  # Python's own are faster for a few numbers
+        values = slates.ravel().tolist()
+        narrow = slates.astype(np.int32).reshape(core.n_envs, core.slate_size)
+        lowest, highest = min(values), max(values)
+    else:
+        narrow, lowest, highest = core.narrowed(slates)
     if lowest < 0 or highest >= n_items:
         bad = lowest if lowest < 0 else highest
         raise ValueError(f"action: item {bad} is outside [0, {n_items}); a slate holds item indices")

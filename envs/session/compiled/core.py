@@ -41,8 +41,6 @@ class LookupCore(SessionCore):
 
     def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
         """As in :class:`SessionCore`."""
-        if items.size <= 64:  # Python's own are faster for a few numbers
-            return super().narrowed(items)
         slates = np.empty((self.n_envs, self.slate_size), np.int32)
         return slates, *kernels.narrow(items.ravel(), slates.reshape(-1))
 
@@ -84,7 +82,8 @@ class LookupCore(SessionCore):
     def _advance(self) -> tuple[int, int, Plain]:
         """Position of the slate in the history buffers, items shown before it, and arrays for its outcome."""
         n, places = self.n_envs, self.slate_size
-        self._make_room()
+        if self._cursor + places > self._width:
+            self._make_room()
         at, shown = self._cursor, self.tick * places
         self._cursor += places
         self.tick += 1

@@ -113,6 +113,7 @@ class SessionCore:
         self.reward, self.served = reward, served
         self.reward_name = response.behaviours[0] if reward is None else reward_name(reward)
         self._own_rule, self._looked_up = is_own(quit_rule), type(response) is MatrixResponse
+        self.n_items = data.catalog.n_items
         self.length, self._n_behaviours = histories.feedback.shape[1:]
         # Certain responses need no random numbers.
         self._certain = response.responses if isinstance(response, MatrixResponse) and response.certain else None
@@ -132,7 +133,7 @@ class SessionCore:
         self.seen = None if repeats else np.zeros((n_envs, data.catalog.n_items), bool)
         self._features = data.population.features.codes[nobody]
         # The history is the window of H items that ends at the cursor; a slate is written behind it, so nothing moves.
-        width = self.length + _SPARE * slate_size
+        width = self._width = self.length + _SPARE * slate_size
         self._cursor: int = max(self.length, slate_size)
         self._items = np.zeros((n_envs, width), np.int32)
         self._feedback = np.full((n_envs, width * self._n_behaviours), UNKNOWN, np.int8)
@@ -196,11 +197,7 @@ class SessionCore:
 
     def narrowed(self, items: NDArray[np.integer]) -> tuple[Int32Array, int, int]:
         """Slates (B, K), int32, from B * K item indices of any integer type; with the lowest and the highest index."""
-        slates = items.reshape(self.n_envs, -1).astype(np.int32)
-        if items.size <= 64:  # Python's own are faster for a few numbers
-            values = items.ravel().tolist()
-            return slates, min(values), max(values)
-        return slates, items.min(), items.max()
+        return items.reshape(self.n_envs, -1).astype(np.int32), items.min(), items.max()
 
     def step_or_begin(self, slates: Int32Array, ended: NDArray[np.bool_]) -> StepResult:
         """Show every user a slate; where ``ended``, shape (B,), the slate is ignored and a new session begins."""
@@ -305,20 +302,20 @@ class SessionCore:
         return before
 
     def _remember(self, slates: Int32Array, feedback: Int8Array) -> None:
-        self._make_room()
+        if self._cursor + self.slate_size > self._width:
+            self._make_room()
         n, start, end = self._n_behaviours, self._cursor, self._cursor + self.slate_size
         np.add(slates, 1, out=self._items[:, start:end])
         self._feedback[:, start * n : end * n] = feedback.reshape(self.n_envs, -1)
         self._cursor = end
 
     def _make_room(self) -> None:
-        """Move the history back to the beginning of its buffers where they have no room for another slate."""
+        """Move the history back to the beginning of its buffers, which have no room for another slate."""
         n, length = self._n_behaviours, self.length
-        if self._cursor + self.slate_size > self._items.shape[1]:
-            self._items[:, :length] = self._items[:, self._cursor - length : self._cursor].copy()
-            past = self._feedback[:, (self._cursor - length) * n : self._cursor * n].copy()
-            self._feedback[:, : length * n] = past
-            self._cursor = length
+        self._items[:, :length] = self._items[:, self._cursor - length : self._cursor].copy()
+        past = self._feedback[:, (self._cursor - length) * n : self._cursor * n].copy()
+        self._feedback[:, : length * n] = past
+        self._cursor = length
 
 
 def _check(data: SessionData, response: ResponseModel, slate_size: int, max_steps: int) -> None:
