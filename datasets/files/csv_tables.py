@@ -11,8 +11,11 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
+from rapport.datasets.files.reading import reading
 from rapport.datasets.schema import DataError, Features, Int32Array, IntArray
 
+LONGEST_HEADER = 1 << 20
+"""Bytes of a file's first line."""
 AGAIN = "get it again with `rapport data fetch`, or unpack the original archive again"
 
 
@@ -170,10 +173,13 @@ def text(table: pa.Table, name: str, order: IntArray) -> NDArray[np.str_]:
 def _ends(path: Path) -> tuple[list[str], bool]:
     """Return the header fields, and whether the file ends with a whole line."""
     with path.open("rb") as file:
-        first = file.readline()
+        first = file.readline(LONGEST_HEADER)
         file.seek(0, 2)
         if file.tell():
             file.seek(-1, 2)
         last = file.read(1)
-    header = next(csv.reader([first.decode("utf-8-sig", errors="replace").strip()]), [])
+    with reading(path, "the header", f"the file is damaged; {AGAIN}"):
+        if len(first) >= LONGEST_HEADER:
+            raise ValueError(f"its first line has more than {LONGEST_HEADER:,} bytes")
+        header = next(csv.reader([first.decode("utf-8-sig", errors="replace").strip()]), [])
     return header, last == b"\n"

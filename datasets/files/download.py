@@ -11,17 +11,63 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any
 
+from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from rapport.datasets.schema import DataError
 
+LINE_SECONDS = 30.0
+"""Time between two lines about a transfer where there is no terminal [s]."""
 _CHUNK = 1 << 18
 _PARTIAL_CONTENT = 206
 _RANGE_NOT_SATISFIABLE = 416
 _SERVER_ERRORS = 500
+
+
+class TransferDisplay(AbstractContextManager["TransferDisplay"]):
+    """How far a transfer is, while the block runs: a bar in a terminal, plain lines at intervals elsewhere.
+
+    Args:
+        name: of the file.
+        console: where it is shown.
+        clock: tells the time [s].
+    """
+
+    def __init__(self, name: str, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        off = console.quiet or not console.is_terminal
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=off)
+        self._task = self._bar.add_task(name, total=None)
+        self._name, self._console, self._clock, self._told = name, console, clock, clock()
+        self._have, self._total = 0, 0
+
+    def __enter__(self) -> TransferDisplay:
+        """Begin to show."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End showing."""
+        self._bar.stop()
+
+    def begin(self, have: int, total: int | None) -> None:
+        """Say how many bytes are there already, and how many there will be where that is known."""
+        self._have, self._total = have, total or 0
+        self._bar.update(self._task, total=total, completed=have)
+
+    def advance(self, received: int) -> None:
+        """Take in received bytes."""
+        self._have += received
+        self._bar.advance(self._task, received)
+        if not self._console.is_terminal and self._clock() - self._told >= LINE_SECONDS:
+            self._told = self._clock()
+            of = f" of {self._total / 1e6:,.0f}" if self._total else ""
+            self._console.print(f"  {self._name}: {self._have / 1e6:,.0f}{of} MB", highlight=False, markup=False)
 
 
 class ResumingDownloader:
@@ -51,17 +97,15 @@ class ResumingDownloader:
         Raises:
             DataError: the server refused, or the transfer kept breaking; received bytes stay in ``part``.
         """
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), disable=not self.progress) as bar:
-            task = bar.add_task(url.rsplit("/", 1)[-1], total=None)
-            self._repeat(url, bar, task)
+        with TransferDisplay(url.rsplit("/", 1)[-1], Console(quiet=not self.progress)) as shown:
+            self._repeat(url, shown)
         self.part.replace(output_file)
         self.version.unlink(missing_ok=True)
 
-    def _repeat(self, url: str, bar: Progress, task: Any) -> None:
+    def _repeat(self, url: str, shown: TransferDisplay) -> None:
         for attempt in range(1, self.attempts + 1):
             try:
-                return self._transfer(url, bar, task)
+                return self._transfer(url, shown)
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, urllib.error.HTTPError) and error.code < _SERVER_ERRORS:
                     raise DataError(
@@ -76,7 +120,7 @@ class ResumingDownloader:
                     ) from error
                 time.sleep(self.wait_s * 2 ** (attempt - 1))
 
-    def _transfer(self, url: str, bar: Progress, task: Any) -> None:
+    def _transfer(self, url: str, shown: TransferDisplay) -> None:
         """Fetch the missing bytes; raise OSError or HTTPException when the transfer breaks."""
         have = self.part.stat().st_size if self.part.exists() else 0
         try:
@@ -86,7 +130,7 @@ class ResumingDownloader:
                 raise
             # There are no more bytes: the part is complete or of another file, which only a fresh start can tell.
             self.part.unlink()
-            return self._transfer(url, bar, task)
+            return self._transfer(url, shown)
         with response:
             resumed = response.status == _PARTIAL_CONTENT and _starts_at(response.headers, have)
             if response.status == _PARTIAL_CONTENT and not resumed:
@@ -97,9 +141,9 @@ class ResumingDownloader:
                 self.version.write_text(response.headers.get("ETag") or response.headers.get("Last-Modified") or "")
             length = response.headers.get("Content-Length")
             total = have + int(length) if length else None
-            bar.update(task, total=total, completed=have)
+            shown.begin(have, total)
             with self.part.open("ab" if resumed else "wb") as file:
-                have += _copy(response, file, bar, task)
+                have += _copy(response, file, shown)
         if total is not None and have != total:
             raise OSError(f"the connection ended after {have:,} of {total:,} bytes")
 
@@ -113,12 +157,12 @@ class ResumingDownloader:
         return urllib.request.Request(url, headers=headers)
 
 
-def _copy(response: IO[bytes], file: IO[bytes], bar: Progress, task: Any) -> int:
+def _copy(response: IO[bytes], file: IO[bytes], shown: TransferDisplay) -> int:
     copied = 0
     while chunk := response.read(_CHUNK):
         file.write(chunk)
         copied += len(chunk)
-        bar.advance(task, len(chunk))
+        shown.advance(len(chunk))
     return copied
 
 

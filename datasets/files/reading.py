@@ -36,6 +36,8 @@ DAMAGE: tuple[type[Exception], ...] = (
 )
 """What libraries raise on a damaged file. An error of the operating system is none, so a full disk stays one."""
 
+_CAUGHT: tuple[type[Exception], ...] = (*DAMAGE, OSError)
+
 
 @contextmanager
 def reading(path: str | PathLike[str], what: str, remedy: str, raises: type[ValueError] = DataError) -> Iterator[None]:
@@ -54,7 +56,10 @@ def reading(path: str | PathLike[str], what: str, remedy: str, raises: type[Valu
         yield
     except (DataError, raises):
         raise
-    except DAMAGE as error:
+    except _CAUGHT as error:
+        of_a_library = type(error) is OSError and error.errno is None  # as bz2 says that a stream is damaged
+        if not (of_a_library or isinstance(error, DAMAGE)):
+            raise
         raise raises(f"{fspath(path)}: {what} cannot be read ({reason(error)}); {remedy}") from error
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 import pooch
 
 from rapport.datasets.files.archive import extract
+from rapport.datasets.files.atomic import write_atomically
 from rapport.datasets.files.directory import data_directory
 from rapport.datasets.files.download import ResumingDownloader
+from rapport.datasets.files.reading import reading
 from rapport.datasets.registry.load import DatasetInfo, info
 from rapport.datasets.schema import DataError
 
@@ -133,20 +135,14 @@ def _recorded(directory: Path) -> dict[str, str]:
     path = directory / RECORD
     if not path.exists():
         return {}
-    try:
+    with reading(path, "the table of checksums", "restore it, or delete it to trust anew"):
         record = json.loads(path.read_text(encoding="utf-8"))
         return {str(name): str(checksum) for name, checksum in record.items()}
-    except (ValueError, AttributeError) as error:
-        raise DataError(
-            f"{path}: not a table of checksums ({error}); restore it, or delete it to trust anew"
-        ) from error
 
 
 def _record(directory: Path, name: str, checksum: str) -> None:
     path = directory / RECORD
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_text(json.dumps(_recorded(directory) | {name: checksum}, indent=2) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    write_atomically(path, json.dumps(_recorded(directory) | {name: checksum}, indent=2) + "\n")
     logger.warning("%s: its publisher names no checksum; recorded %s in %s", name, checksum, path)
 
 

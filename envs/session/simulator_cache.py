@@ -69,7 +69,7 @@ def load_simulator(
     if kept is not None:
         return kept
     with torch_threads(threads()):
-        fitted = fit_user_model(data, settings, report=report or _logged(data))
+        fitted = fit_user_model(data, settings, report=report or logged(data))
         start = states_after(fitted.model, data, data.test_from_ms, settings.length)
     arrays = {f"model.{name}": weight.numpy() for name, weight in fitted.model.state_dict().items()}
     _keep(path, {**arrays, "calibration": fitted.calibration.numpy(), "start": start}, data, settings)
@@ -98,7 +98,7 @@ def load_official(
     model = _from_cache(path, data, report, lambda arrays: _restore_official(arrays, data, settings))
     if model is None:
         with torch_threads(threads()):
-            model = fit_history_model(data, settings, report or _logged(data))
+            model = fit_history_model(data, settings, report or logged(data))
         _keep(path, {name: weight.numpy() for name, weight in model.state_dict().items()}, data, settings)
     histories = Histories.before(data, data.test_from_ms, settings.length)
     return HistoryResponse(model, histories, data.log.behaviours, dropout=dropout, seed=seed)
@@ -130,7 +130,7 @@ def _from_cache(path: Path, data: SessionData, report: Report | None, restore: C
     return None
 
 
-def _logged(data: SessionData) -> Report:
+def logged(data: SessionData) -> Report:
     """Says at intervals in the log how far a fit is, where nobody else shows it."""
     begun = told = time.monotonic()
 

@@ -64,9 +64,15 @@ def count(jobs: Sequence[Job]) -> int:
 
 
 class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
-    """Progress of all jobs, while the block runs: bars in a terminal, plain lines elsewhere."""
+    """Progress of all jobs, while the block runs: bars in a terminal, plain lines at intervals elsewhere.
 
-    def __init__(self, console: Console, total: int) -> None:
+    Args:
+        console: where it is shown.
+        total: number of jobs.
+        clock: tells the time [s].
+    """
+
+    def __init__(self, console: Console, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         name = TextColumn("{task.description:<26}", markup=False)
         columns = (name, BarColumn(36), TextColumn("{task.fields[unit]}"))
         self.progress = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
@@ -74,7 +80,7 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self.bars: dict[str, TaskID] = {}
         self.all = self.progress.add_task("all", total=total, unit=f"0/{total}")
         self.shares: dict[str, float] = {}
-        self.printed = time.monotonic()
+        self.clock, self.printed = clock, clock()
 
     def __enter__(self) -> ProgressDisplay:
         """Begin to show."""
@@ -91,7 +97,11 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
             self.bars[name] = self.progress.add_task(name, total=1.0, unit="")
         self.progress.update(self.bars[name], completed=share, unit=f"{share:4.0%}")
         self.shares[name] = share
-        if time.monotonic() - self.printed >= LINE_SECONDS:
+        self.tell()
+
+    def tell(self) -> None:
+        """Print how far the jobs are, where there is no terminal and the last line was some time ago."""
+        if self.shares and self.clock() - self.printed >= LINE_SECONDS:
             self._print(", ".join(f"{job} {share:.0%}" for job, share in self.shares.items()))
 
     def finish(self, name: str) -> None:
@@ -104,7 +114,7 @@ class ProgressDisplay(AbstractContextManager["ProgressDisplay"]):
         self._print(name)
 
     def _print(self, line: str) -> None:
-        self.printed = time.monotonic()
+        self.printed = self.clock()
         if not self.console.is_terminal:
             self.console.print(f"  [{self.done}/{self.total}] {line}", highlight=False, markup=False)
 
@@ -162,6 +172,7 @@ def drive(
         finished, _ = wait(running, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
         for name, share in reports():
             display.show(name, share)
+        display.tell()
         for future in finished:
             job = running.pop(future)
             try:

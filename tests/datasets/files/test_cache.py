@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import threading
@@ -78,12 +79,33 @@ def older(folder: Path) -> None:
     (folder / "meta.json").write_text('{"format": 0}')
 
 
+def rename_a_category(folder: Path) -> None:
+    path = folder / "meta.json"
+    name = cache.unsealed(path.read_text())["category_names"][0]
+    assert name[0] != "X"
+    path.write_text(path.read_text().replace(name, f"X{name[1:]}"))
+
+
+def of_an_earlier_version(folder: Path) -> None:
+    (folder / "meta.json").write_text(json.dumps(cache.unsealed((folder / "meta.json").read_text())))
+
+
+def nest_deeply(folder: Path) -> None:
+    (folder / "meta.json").write_text("[" * 100_000)
+
+
 def become_a_file(folder: Path) -> None:
     shutil.rmtree(folder)
     folder.write_text("not a folder")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip, break_meta, strip_meta, lose, older, become_a_file])
+DAMAGE = [
+    *(truncate, flip, break_meta, strip_meta, lose, older, become_a_file),
+    *(rename_a_category, of_an_earlier_version, nest_deeply),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_cache_is_built_again_with_a_warning(
     tables: Tables, tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -309,5 +309,5 @@ def test_empty_archive(server: Server, root: Path, monkeypatch: pytest.MonkeyPat
 def test_record_that_is_no_record(server: Server, root: Path) -> None:
     root.mkdir()
     (root / "checksums.json").write_text("[1")
-    with pytest.raises(DataError, match=r"checksums\.json: not a table of checksums"):
+    with pytest.raises(DataError, match=r"checksums\.json: the table of checksums cannot be read"):
         get(server, root, "kuairec")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -10,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
+from rapport.datasets.files.tensors import load_arrays, save_arrays
 from rapport.datasets.schema import SessionData
 from rapport.envs.session import simulator_cache as simulator
 from rapport.envs.session.official.fit import OfficialSettings, fit_history_model
@@ -85,7 +88,9 @@ def test_other_data_and_settings_have_files_of_their_own(small_data: SessionData
     assert len(paths) == 4
 
 
-@pytest.mark.parametrize("damage", ["truncated", "pickle", "empty", "of another catalogue"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "pickle", "empty", "of another catalogue", "one byte", "no checksum", "not finite"]
+)
 def test_a_damaged_file_is_fitted_anew_with_a_warning(
     small_data: SessionData, fits: list[int], caplog: pytest.LogCaptureFixture, tmp_path: Path, damage: str
 ) -> None:
@@ -102,6 +107,16 @@ def test_a_damaged_file_is_fitted_anew_with_a_warning(
                 return os.mkdir, (str(trap),)
 
         path.write_bytes(pickle.dumps(Trap()))
+    elif damage == "one byte":
+        changed = bytearray(content)
+        changed[-len(content) // 3] ^= 64  # an exponent somewhere among the weights
+        path.write_bytes(changed)
+    elif damage == "no checksum":
+        arrays, note = load_arrays(path)
+        save_file(arrays, path, metadata={"note": json.dumps(note)})
+    elif damage == "not finite":
+        arrays, note = load_arrays(path)
+        save_arrays(path, {**arrays, "calibration": np.full_like(arrays["calibration"], np.nan)}, note)
     elif damage == "empty":
         path.write_bytes(b"")
     else:
@@ -159,3 +174,35 @@ def test_a_cache_that_cannot_be_written_costs_no_more_than_a_warning(
         response, _ = load_simulator(small_data, SETTINGS)
     assert responses(response).shape == (50, 6, 7)
     assert caplog.records[-1].message.startswith("the simulator could not be kept and will be fitted again: ")
+
+
+def test_a_disk_that_is_full_when_a_fit_is_kept_costs_no_more_than_a_warning(
+    small_data: SessionData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with caplog.at_level(logging.WARNING, "rapport"):
+        response, _ = load_simulator(small_data, SETTINGS)
+    assert responses(response).shape == (50, 6, 7)
+    path = simulator_path(small_data, SETTINGS)
+    assert caplog.records[-1].message == (
+        f"the simulator could not be kept and will be fitted again: [Errno 28] No space left on device: '{path}'"
+    )
+    assert not list(path.parent.iterdir())
+
+
+def test_a_long_fit_has_lines_in_the_log(
+    small_data: SessionData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(simulator.time, "monotonic", lambda: now[0])
+    report = simulator.logged(small_data)
+    with caplog.at_level(logging.WARNING, "rapport"):
+        for done in range(1, 11):
+            now[0] += 15.0
+            report(done, 10, 0.5)
+    assert [record.message for record in caplog.records] == [
+        f"fitting the user model to twin: {done}0 %, {left} min left" for done, left in ((2, 2), (4, 2), (6, 1), (8, 0))
+    ]

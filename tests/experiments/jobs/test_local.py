@@ -75,6 +75,30 @@ def test_without_a_terminal_a_line_at_intervals_says_how_far_the_jobs_are(tmp_pa
     assert told.getvalue().splitlines() == ["  [0/2] a 25%", "  [0/2] a 25%, b 50%", "  [1/2] a", "  [1/2] b 75%"]
 
 
+def test_lines_come_at_intervals_whether_or_not_a_job_reports():
+    now, told = [0.0], io.StringIO()
+    with ProgressDisplay(Console(file=told, width=80), 2, clock=lambda: now[0]) as display:
+        for second in range(1, 76):
+            now[0] = float(second)
+            if second <= 40:
+                display.show("[fit]", second / 100)
+            display.tell()
+        display.finish("[fit]")
+        now[0] += 100.0
+        display.tell()  # nothing runs
+    assert local.LINE_SECONDS == 30.0
+    assert told.getvalue().splitlines() == ["  [0/2] [fit] 30%", "  [0/2] [fit] 40%", "  [1/2] [fit]"]
+
+
+def test_names_are_no_markup():
+    told = io.StringIO()
+    with ProgressDisplay(Console(file=told, force_terminal=True, width=100), 1) as display:
+        display.show("model [/x]", 0.5)
+        display.progress.refresh()
+        display.finish("model [/x]")
+    assert "model [/x]" in told.getvalue()
+
+
 def driven(jobs, start, slots, judge):
     with ProgressDisplay(Console(file=io.StringIO()), count(jobs)) as display:
         drive(jobs, start, lambda: slots, list, judge, display)
