@@ -114,8 +114,9 @@ class Export(DataDirectory):
                 bars.update(bar, completed=done)
 
             episodes = record(player.recorder, player.env, player.act, self.sessions, self.seed, report)
-            played_in = _spec(player.env_id, {**player.arguments, "users": self.users}, self.flat)
-            evaluated_in = _spec(player.env_id, {**player.arguments, "users": "held_out"}, self.flat)
+            longest = player.core.max_steps if self.flat else None
+            played_in = _spec(player.env_id, {**player.arguments, "users": self.users}, longest)
+            evaluated_in = _spec(player.env_id, {**player.arguments, "users": "held_out"}, longest)
             written = write_minari(name, episodes, played_in, evaluated_in, flat=self.flat, **about)
         Console().print(
             f"Wrote {name}: {written.total_episodes:,} sessions, {written.total_steps:,} steps, "
@@ -189,11 +190,20 @@ class Export(DataDirectory):
         return f"rapport/{place}/{player.name}-v0"
 
 
-def _spec(env: str, arguments: dict[str, Any], flat: bool = False) -> EnvSpec:
-    """A spec that makes the environment again on any machine; only a log of one's own is named by its path."""
-    spec, wrappers = gym.spec(env), (FLAT,) if flat else ()
-    kwargs = {**spec.kwargs, **arguments}
-    return EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs=kwargs, additional_wrappers=wrappers)
+def _spec(env: str, arguments: dict[str, Any], longest: int | None = None) -> EnvSpec:
+    """A spec that makes the environment again on any machine; only a log of one's own is named by its path.
+
+    Args:
+        env: id of the environment.
+        arguments: of ``gym.make``.
+        longest: most steps of a session, where observations are to be flat.
+    """
+    spec = gym.spec(env)
+    made = EnvSpec(id=spec.id, entry_point=spec.entry_point, kwargs={**spec.kwargs, **arguments})
+    if longest is not None:
+        # d3rlpy needs a limit in the spec; one beyond the environment's own leaves how sessions end to that.
+        made.additional_wrappers, made.max_episode_steps = (FLAT,), longest + 1
+    return made
 
 
 def _parsed(arguments: tuple[str, ...]) -> dict[str, Any]:

@@ -78,3 +78,28 @@ def test_the_name_of_a_built_in_environment_is_refused(shop: Path) -> None:
     shop.write_text(MANIFEST.replace("corner-shop", "KuaiRand"))
     with pytest.raises(DataError, match="is the name of a built-in environment"):
         rapport.register_log(shop)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("slate_size = 3", "slate_size = 2.5", r"slate_size = 2\.5; give a whole number up to 100,000"),
+        ("slate_size = 3", "slate_size = true", r"slate_size = True; give a whole number"),
+        ("slate_size = 3", "history = 1000000000", r"history = 1000000000; give a whole number up to 100,000"),
+        ("budget = 7", "budget = nan", r"budget = nan; give a number from 1 on"),
+        ("budget = 7", 'budget = "7"', r"budget = '7'; give a number from 1 on"),
+        ("budget = 7", "profile = 1", r"profile = 1; give text"),
+    ],
+)
+def test_arguments_out_of_range_are_one_sentence(shop: Path, old: str, new: str, message: str) -> None:
+    shop.write_text(MANIFEST.replace(old, new))
+    with pytest.raises(DataError, match=rf"shop\.toml: \[environment\]: {message}"):
+        rapport.register_log(shop)
+
+
+def test_the_general_id_takes_the_manifest(shop: Path) -> None:
+    response = MatrixResponse(np.ones((40, 30)))
+    env = gym.make("rapport/Log-v0", manifest=str(shop), response=response, budget=9)
+    assert env.action_space == gym.spaces.MultiDiscrete([30, 30, 30]) and env.reset(seed=1)[1]["budget"] == 9
+    named = gym.make("rapport/KuaiRandKuaiSim-v0", data=str(shop), response=response)
+    assert named.unwrapped.core.data is env.unwrapped.core.data  # read once
