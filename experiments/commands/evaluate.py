@@ -88,7 +88,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
         if self.planner is not None:
             planner = PlannerConfig(planner_name(self.planner), period=trained_with.period)
         if planner.llm is not None:
-            return with_language_model(planner, planner.llm, self.budget(), self.llm_record)
+            return with_language_model(planner, planner.llm, self.budget(), self.llm_record, self.model_settings())
         if self.llm_record is not None:
             raise ValueError(f"--llm-record {self.llm_record}: no language model plans here; give --llm")
         return planner

@@ -56,7 +56,7 @@ class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Worker
         agents = None if self.checkpoint is None else self.checkpoint.resolve()
         if agents is not None:
             env = env_of_note(read_checkpoint(checkpoint_of(agents, 0))[1], self.data, self.data_dir)
-        llm = with_language_model(PlannerConfig(LLM), self.llm, self.budget(), self.llm_record)
+        llm = with_language_model(PlannerConfig(LLM), self.llm, self.budget(), self.llm_record, self.model_settings())
         llm.open(seed=0)
         learner = study_learner(llm, sizes["pool_sessions"], agents, sizes["seeds"])
         study = planner_study(rows(env, llm, learner), sizes["seeds"], sizes["sessions"], out.resolve())
