@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TIMEOUT = 120.0
+"""Seconds that one answer may take where no limit is given."""
+PARALLEL = 8
+"""Requests at a time where no number is given."""
+
 _PASSING = (408, 409, 425, 429)
 """Statuses from 400 to 499 that may pass by themselves."""
 _OF_PROMPT = (400, 403, 413, 422)
@@ -77,9 +82,9 @@ class OpenAILLM(Backend):
         *,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
-        timeout: float = 120.0,
+        timeout: float = TIMEOUT,
         retries: int = 2,
-        parallel: int = 8,
+        parallel: int = PARALLEL,
         pause: float = 5.0,
     ) -> None:
         """Create the client; nothing is sent.
@@ -122,8 +127,8 @@ class OpenAILLM(Backend):
         *,
         sampling: Sampling | None = None,
         budget: Budget | None = None,
-        timeout: float = 120.0,
-        parallel: int = 8,
+        timeout: float = TIMEOUT,
+        parallel: int = PARALLEL,
     ) -> OpenAILLM:
         """Connect to a server and, without ``#model``, use the first model that it lists.
 

@@ -102,7 +102,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             at_least_one(plan_period=self.plan_period)
             planner = replace(planner, period=self.plan_period)
         if planner.llm is not None:
-            return with_language_model(planner, planner.llm, self.budget(), self.llm_record)
+            return with_language_model(planner, planner.llm, self.budget(), self.llm_record, self.model_settings())
         if self.llm_record is not None:
             raise ValueError(f"--llm-record {self.llm_record}: no language model plans here; give --llm")
         return planner

@@ -104,14 +104,15 @@ class LanguageModel:
     """Which language model plans."""
 
     llm: str = "embedded"
-    """Language model that plans: `embedded`, the small one that comes with Rapport; a GGUF file;
+    """Language model that plans: `embedded`, the small one that comes with Rapport; `smollm2`, a general one of the
+    extra rapport-gym[smollm2]; a GGUF file;
     hf:OWNER/REPO/FILE.gguf; an OpenAI-compatible server such as http://localhost:8080/v1#model; replay:FILE, the
     transcript of an earlier run; or none: then the top-k preference planner plans, and every line says so."""
 
 
 @dataclass(kw_only=True)
 class LanguageModelLimits:
-    """What a language model may take, and where its answers are kept."""
+    """What a language model may take, how it runs, and where its answers are kept."""
 
     llm_seconds: float | None = None
     """Seconds the language model may take in each training and each evaluation; beyond them the fallback plans. No
@@ -122,6 +123,31 @@ class LanguageModelLimits:
     """Tokens it may read and write in each training and each evaluation; beyond them the fallback plans."""
     llm_record: Path | None = None
     """File in which all prompts and answers are kept; --llm replay:FILE plays the run again without the model."""
+
+    llm_temperature: float | None = None
+    """Sampling temperature from 0, the likeliest token, to 2; 0.8 by default."""
+    llm_answer_tokens: int | None = None
+    """Most tokens of one answer, e.g. 4000 for a model that thinks before it answers; by default what the answer
+    needs."""
+    llm_context: int | None = None
+    """Tokens that prompts and answers running at a time may have together (GGUF files); 4,096 by default."""
+    llm_threads: int | None = None
+    """Processor threads in each process (GGUF files), at most the cores it may use; OMP_NUM_THREADS by default where it
+    is set, else 1. Results do not depend on it."""
+    llm_gpu_layers: int | None = None
+    """Layers on the GPU, -1 for all (GGUF files, where llama-cpp-python was built for a GPU); 0 by default."""
+    llm_parallel: int | None = None
+    """Prompts that run at a time; 8 by default, or 2 with a GGUF file of at most 64 MiB. Halved while answers are
+    late."""
+    llm_timeout: float | None = None
+    """Seconds that one answer may take; by default 120 with a server and no limit with a GGUF file. A limit makes
+    results depend on the machine's load."""
+
+    def model_settings(self) -> dict[str, float]:
+        """How the model runs, as far as it was given; names are fields of ``PlannerConfig``."""
+        names = ("temperature", "answer_tokens", "context", "threads", "gpu_layers", "parallel", "timeout")
+        given = {f"llm_{name}": getattr(self, f"llm_{name}") for name in names}
+        return {name: value for name, value in given.items() if value is not None}
 
     def budget(self) -> Budget:
         """The limits of one training or evaluation."""

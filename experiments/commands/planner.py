@@ -57,7 +57,7 @@ class _PlannerStudy(LocalData, Sizes, LanguageModel, LanguageModelLimits, Worker
         if agents is not None:
             with reading_note(checkpoint_of(agents, 0)):
                 env = env_of_note(read_checkpoint(checkpoint_of(agents, 0))[1], self.data, self.data_dir)
-        llm = with_language_model(PlannerConfig(LLM), self.llm, self.budget(), self.llm_record)
+        llm = with_language_model(PlannerConfig(LLM), self.llm, self.budget(), self.llm_record, self.model_settings())
         llm.open(seed=0)
         learner = study_learner(llm, sizes["pool_sessions"], agents, sizes["seeds"])
         study = planner_study(rows(env, llm, learner), sizes["seeds"], sizes["sessions"], out.resolve())

@@ -222,7 +222,7 @@ def planner_of(model: LanguageModel, limits: LanguageModelLimits, period: int, f
             raise ValueError(f"--llm-record {limits.llm_record}: there is nothing to record where no model plans")
         return planner
     planner = replace(planner, name=LLM, cache=str(folder / CACHE))
-    planner = with_language_model(planner, model.llm, limits.budget(), limits.llm_record)
+    planner = with_language_model(planner, model.llm, limits.budget(), limits.llm_record, limits.model_settings())
     planner.open(seed=0)
     return planner
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rapport.agents.llm.address import split_credentials
 from rapport.agents.llm.base.interface import LLM as LanguageModel
 from rapport.agents.llm.base.interface import Budget, Sampling
 from rapport.agents.llm.load import REPLAY, open_llm
@@ -60,6 +61,22 @@ class PlannerConfig:
     llm_seconds: float | None = None
     """Seconds it may take, training and evaluation each. A limit in seconds makes results depend on the machine's
     load, so there is none unless one is given."""
+    llm_temperature: float = 0.8
+    """Sampling temperature."""
+    llm_answer_tokens: int | None = None
+    """Most tokens of one answer; None for what each kind of answer needs."""
+    llm_context: int = 4096
+    """Tokens that prompts and answers running at a time may have together (GGUF files)."""
+    llm_gpu_layers: int = 0
+    """Layers on the GPU, whose sums differ in the last bits from the processor's; -1 for all (GGUF files)."""
+    llm_parallel: int | None = None
+    """Prompts that run at a time, whose sums depend in the last bits on those beside them; None for the default."""
+    llm_timeout: float | None = None
+    """Seconds that one answer may take; None for the default, which is no limit with a GGUF file."""
+    llm_threads: int | None = field(default=None, metadata=LOCAL)
+    """Processor threads (GGUF files), on which no result depends; None for OMP_NUM_THREADS, else 1."""
+    llm_address: str | None = field(default=None, repr=False, metadata=LOCAL)
+    """The whole address of a server, where :attr:`llm` leaves out the credentials in it."""
     most: int = 8
     """Most categories in a language model's plan."""
     reflections: int = 3
@@ -70,6 +87,17 @@ class PlannerConfig:
     """Transcript in which everything it is asked and answers is kept."""
     own: OwnCode | None = field(default=None, metadata=LOCAL)
     """Where the planner is, of a planner of the user's own."""
+
+    def __post_init__(self) -> None:
+        """Keep the credentials of an address apart, in a field that nothing is written from."""
+        if self.llm is None:
+            return
+        public, whole = split_credentials(self.llm)
+        if whole is not None:
+            object.__setattr__(self, "llm_address", whole)
+        elif self.llm_address is not None and split_credentials(self.llm_address)[0] != public:
+            object.__setattr__(self, "llm_address", None)  # of another model
+        object.__setattr__(self, "llm", public)
 
     @property
     def cools_down(self) -> bool:
@@ -93,8 +121,18 @@ class PlannerConfig:
         """The language model, or None for a control."""
         if self.name not in LLM_PLANNERS or self.llm is None:
             return None
-        budget = Budget(self.llm_calls, self.llm_tokens, self.llm_seconds)
-        llm = open_llm(self.llm, sampling=Sampling(seed=seed), budget=budget, cache=self.cache, packaged=PACKAGED)
+        llm = open_llm(
+            self.llm_address or self.llm,
+            sampling=Sampling(self.llm_temperature, seed=seed, answer_tokens=self.llm_answer_tokens),
+            budget=Budget(self.llm_calls, self.llm_tokens, self.llm_seconds),
+            cache=self.cache,
+            packaged=PACKAGED,
+            timeout=self.llm_timeout,
+            parallel=self.llm_parallel,
+            n_ctx=self.llm_context,
+            n_threads=self.llm_threads,
+            n_gpu_layers=self.llm_gpu_layers,
+        )
         return llm if self.record is None else RecordedLLM(llm, self.record)
 
 
@@ -118,8 +156,10 @@ def planner_by_name(name: str, period: int) -> PlannerConfig:
     return PlannerConfig(known, period=period if known == TOP_K_PREFERENCE else 1)
 
 
-def with_language_model(choice: PlannerConfig, llm: str, budget: Budget, record: Path | None) -> PlannerConfig:
-    """The choice with what a command line says of the language model.
+def with_language_model(
+    choice: PlannerConfig, llm: str, budget: Budget, record: Path | None, settings: Mapping[str, Any] | None = None
+) -> PlannerConfig:
+    """The choice with what a command line says of the language model; settings that it leaves out stay.
 
     Raises:
         ValueError: what is replayed would be recorded.
@@ -128,7 +168,7 @@ def with_language_model(choice: PlannerConfig, llm: str, budget: Budget, record:
         raise ValueError(f"--llm-record {record}: a replay has nothing new to record; copy the transcript instead")
     kept = None if record is None else str(record.resolve())
     limits = {f"llm_{unit}": limit for unit, limit in asdict(budget).items()}
-    return replace(choice, llm=llm, record=kept, **limits)
+    return replace(choice, llm=llm, record=kept, **limits, **(settings or {}))
 
 
 def model_label(llm: str) -> str:

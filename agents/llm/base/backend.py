@@ -58,6 +58,7 @@ class Backend(ABC):
 
         Nor are prompts after a `refusal`.
         """
+        max_tokens = self.sampling.answer_tokens or max_tokens
         options = CompletionOptions(schema, max_tokens, system, n, logprobs)
         requests = [SampleRequest(prompt, number) for prompt in prompts for number in range(n)]
         texts = [(system or "") + request.prompt for request in requests]

@@ -44,11 +44,14 @@ class Sampling:
         temperature: between 0 and 2; 0 takes the likeliest token. LERL's released code uses its server's default, 0.8.
         top_p: probability mass of the likeliest tokens that are sampled from (nucleus sampling), above 0, at most 1.
         seed: random seed; equal prompts with equal seeds get equal answers, where the backend guarantees it.
+        answer_tokens: most tokens of every answer, thinking included, in place of the number that a prompt comes with;
+            None for that number.
     """
 
     temperature: float = 0.8
     top_p: float = 0.9
     seed: int = 0
+    answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse settings outside the range of a backend."""
@@ -58,6 +61,8 @@ class Sampling:
             raise ValueError(f"top_p must be above 0 and at most 1; got {self.top_p}")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed must be between 0 and 2^32 - 1; got {self.seed}")
+        if self.answer_tokens is not None and self.answer_tokens < 1:
+            raise ValueError(f"answer_tokens must be at least 1; got {self.answer_tokens}")
 
 
 @dataclass(frozen=True)
@@ -271,7 +276,7 @@ class CompletionOptions:
         """
         settings: dict[str, Any] = {
             "model": llm.identity,
-            "sampling": asdict(llm.sampling),
+            "sampling": {name: value for name, value in asdict(llm.sampling).items() if value is not None},
             "schema": self.schema,
             "max_tokens": self.max_tokens,
         }
