@@ -25,6 +25,7 @@ from rapport.experiments.lerl.config import (
 from rapport.experiments.lerl.environments import env_of_note
 from rapport.experiments.lerl.learners import slates_of
 from rapport.experiments.lerl.metrics import METRICS
+from rapport.experiments.lerl.pages.who_planned import relabelled
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import DEFINITIONS, OLD_NAMES
 from rapport.experiments.report.table import Table
@@ -52,7 +53,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     data: str = "auto"
     """kuairand-pure, twin, or auto: the first where it is there."""
     planner: str | None = None
-    """Another planner than in training: none, random, rotation, "greedy preference",
+    """Another planner than in training: none, random, random-held, constant, rotation, "greedy preference",
     "greedy rotation" or "top-k preference"."""
     llm: str | None = None
     """Another language model than the agent was trained with, or replay:FILE, a transcript."""
@@ -77,6 +78,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             played = protocol(task, row.learner(task, lambda _: None))
             arrays, units, ids, meter, notes = played
             results.append(Result(name, label, seed, arrays, units, ids, meter, notes=notes))
+        results = relabelled([row], {name: results})[name]
         if planner.record is not None:
             seal(Path(planner.record))
         self._print(console, note, planner, results)

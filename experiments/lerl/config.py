@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,21 @@ from urllib.parse import urlsplit
 import numpy as np
 from gymnasium.vector import VectorEnv
 
+from rapport.agents.llm.base.backend import Backend
 from rapport.agents.llm.base.interface import LLM as LanguageModel
 from rapport.agents.llm.base.interface import Budget, Sampling
+from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.load import REPLAY, open_llm
-from rapport.agents.llm.transcript import RecordedLLM
-from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
+from rapport.agents.llm.transcript import RecordedLLM, conversation
+from rapport.agents.planning.build import HELD, TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
+from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import SessionData
 from rapport.experiments.core import LOCAL
+from rapport.experiments.results.store import config_hash
 
 LLM, LLM_ONLY = "llm", "llm without reflection"
 SHUFFLED, WORST = "llm, shuffled reflections", "llm, worst reflections"
@@ -47,7 +52,7 @@ class PlannerConfig:
     """Slates a plan holds."""
     cooldown: bool | None = None
     """One-slate cooldown: leave out the categories of the slate just shown. None: under planners whose plans are meant
-    to hold, which are those with a language model and the top-k preference planner."""
+    to hold, which are those with a language model and :data:`~rapport.agents.planning.build.HELD`."""
     replan_threshold: float | None = None
     """Standard deviations from the clicks expected beyond which a session is planned anew; None for never."""
     llm_calls: int | None = None
@@ -69,7 +74,7 @@ class PlannerConfig:
     @property
     def cools_down(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, TOP_K_PREFERENCE) if self.cooldown is None else self.cooldown
+        return self.name in (*LLM_PLANNERS, *HELD) if self.cooldown is None else self.cooldown
 
     @property
     def learns(self) -> bool:
@@ -90,6 +95,9 @@ class PlannerConfig:
             return None
         budget = Budget(self.llm_calls, self.llm_tokens, self.llm_seconds)
         llm = open_llm(self.llm, sampling=Sampling(seed=seed), budget=budget, cache=self.cache, packaged=PACKAGED)
+        backend = llm.llm if isinstance(llm, CachedLLM) else llm
+        if isinstance(backend, Backend):
+            backend.name = model_label(self.llm)
         return llm if self.record is None else RecordedLLM(llm, self.record)
 
 
@@ -158,3 +166,41 @@ def planned(
         planner = llm_planner(llm, data, rng, pool, alpha, config.most, config.reflections, alike)
     trigger = config.replan_threshold
     return PlannedVectorEnv(sessions, data, planner, critic, config.period, config.cools_down, trigger, once)
+
+
+def unanswered(env: PlannedVectorEnv) -> str | None:
+    """Why a fallback planned in the language model's place, in its own words; None where none did or there is none."""
+    return env.planner.unanswered if isinstance(env.planner, LLMPlanner) else None
+
+
+def shortfall_notes(when: str, capped: str | None, reason: str | None) -> tuple[str, ...]:
+    """What a reader has to know where the fallback planned in a language model's place.
+
+    Args:
+        when: e.g. ``"in training"``.
+        capped: the limit that was reached, as a sentence; None where none was.
+        reason: why the model gave no plan, in its own words; None where it always gave one.
+    """
+    notes = [f"{when} {capped}, then {TOP_K_PREFERENCE} planned"] if capped else []
+    if reason is not None and not (capped and capped in reason):
+        notes.append(f"{when} the language model gave no plan: {reason}")
+    return tuple(notes)
+
+
+@contextmanager
+def part_of_run(llm: LanguageModel | None, name: str, depends_on: object = None) -> Iterator[None]:
+    """A part of a run that is finished or begun again as a whole: a segment of a training, or an evaluation.
+
+    A transcript records and replays it as one conversation. Where answers are kept in a file, what it asked before it
+    was stopped is charged to it when it is begun again, so that its meter is that of the whole.
+
+    Args:
+        llm: the model; None for no effect.
+        name: unique in the run's folder, together with what it depends on.
+        depends_on: settings by name, ready for JSON; None for a part that is charged for what it asks anew alone.
+    """
+    cache = llm.llm if isinstance(llm, RecordedLLM) else llm
+    if isinstance(cache, CachedLLM):
+        cache.pay_for("" if depends_on is None else f"{name} ({config_hash({'depends on': depends_on})})")
+    with conversation(llm, name):
+        yield
