@@ -1,7 +1,8 @@
 """Planners of categories over session environments, and the no-repeat mask."""
 
-from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner
+from rapport.agents.planning.build import CONSTANT, RANDOM_HELD, TOP_K_PREFERENCE, control_planner
 from rapport.agents.planning.controls import (
+    ConstantPlanner,
     GreedyPreferencePlanner,
     GreedyRotationPlanner,
     NoPlanner,
@@ -16,7 +17,10 @@ from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 
 __all__ = [
+    "CONSTANT",
+    "RANDOM_HELD",
     "TOP_K_PREFERENCE",
+    "ConstantPlanner",
     "Critic",
     "FinishedSession",
     "GreedyPreferencePlanner",

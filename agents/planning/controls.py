@@ -67,6 +67,41 @@ class RandomPlanner:
         return take_best(scores, np.ones(scores.shape, dtype=np.bool_), self._sizes, self._n, views.slate_size)
 
 
+class ConstantPlanner:
+    """Plans the same categories for everybody, whoever the user is and whatever was clicked.
+
+    Where it does as well as a planner that looks at the user, a plan has nothing personal to win.
+    """
+
+    name = "constant"
+
+    def __init__(self, category_sizes: ArrayLike, scores: ArrayLike, n: int = 8) -> None:
+        """Choose the `n` categories of highest score, once.
+
+        Args:
+            category_sizes: shape (C,), items in each category.
+            scores: shape (C,), higher is better, e.g. clicks in the training log; ties go to the lower index.
+            n: categories in the plan; more where these hold fewer items than a slate.
+
+        Raises:
+            ValueError: there is not one finite score per category, or `n` is below 1.
+        """
+        self._sizes = checked_sizes(category_sizes)
+        self._scores = np.asarray(scores, dtype=np.float64)
+        if self._scores.shape != self._sizes.shape or not np.isfinite(self._scores).all():
+            raise ValueError(
+                f"scores must hold a finite number for each of {len(self._sizes)} categories; "
+                f"got shape {self._scores.shape}"
+            )
+        self._n = _checked_n(n)
+
+    def plan(self, views: SessionViews) -> BoolArray:
+        """The same plan in every row, shape (B, C)."""
+        everything = np.ones((1, len(self._sizes)), dtype=np.bool_)
+        plan = take_best(self._scores[None], everything, self._sizes, self._n, views.slate_size)
+        return np.repeat(plan, len(views), axis=0)
+
+
 class RotationPlanner:
     """Takes fixed blocks of categories in turn, the same for every user: variety without knowledge of preferences.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from rapport.agents.llm.base.interface import LLM
-from rapport.agents.llm.structured import complete_json
+from rapport.agents.llm.structured import complete_json, decode_json
+from rapport.agents.planning.listener import Listener
 from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import BoolArray, Planner, SessionViews
 from rapport.agents.planning.preference import FloatArray, category_counts, check_views, checked_prior
@@ -29,6 +30,8 @@ class LLMPlanner:
     The model sees the categories by name, most clicked first, some reflections on earlier sessions, what the user saw
     and clicked before, and the last slates of the session. Its answer is a list of names that a JSON schema, and with
     GGUF files a grammar, keeps valid. Every row for which the fallback decides is counted in ``llm.meter.fallbacks``.
+
+    :attr:`unanswered` says why.
 
     One draw of reflections serves a group of sessions, as in LERL; equal prompts in a batch are sent once.
     """
@@ -80,6 +83,7 @@ class LLMPlanner:
         if not 1 <= fewest <= most:
             raise ValueError(f"a plan needs at least 1 category and fewest <= most; got fewest={fewest}, most={most}")
         self.llm = llm
+        self._listener = Listener(llm)
         self._names = checked_names(category_names)
         self._categories = describe_categories(self._names, checked_prior(rates, len(self._names)))
         self._index = {name: index for index, name in enumerate(self._names)}
@@ -101,8 +105,9 @@ class LLMPlanner:
         prompts = self.prompts(views)
         questions = list(dict.fromkeys(prompts))
         answers = complete_json(
-            self.llm, questions, self._schema, self.parse, max_tokens=self._max_tokens, retries=self._retries
+            self._listener, questions, self._schema, self.parse, max_tokens=self._max_tokens, retries=self._retries
         )
+        self._listener.count(sum(answer is None for answer in answers), self._usable)
         chosen = dict(zip(questions, answers, strict=True))
         plans = np.zeros((len(views), len(self._names)), dtype=np.bool_)
         missing = []
@@ -118,6 +123,11 @@ class LLMPlanner:
             meter.fallbacks += len(missing)
             plans[missing] = self._fallback.plan(views.rows(np.array(missing)))
         return plans
+
+    @property
+    def unanswered(self) -> str | None:
+        """Why the fallback planned, in the model's or the server's own words; None as long as it has not."""
+        return self._listener.reason
 
     def prompts(self, views: SessionViews) -> list[str]:
         """The prompt for each of B sessions; draws or recalls the reflections."""
@@ -175,6 +185,12 @@ class LLMPlanner:
         if not self._fewest <= len(chosen) <= self._most:
             raise ValueError(f"it names {len(chosen)} different categories, not {self._fewest} to {self._most}")
         return chosen
+
+    def _usable(self, answer: str) -> bool:
+        try:
+            return bool(self.parse(decode_json(answer)))
+        except ValueError:
+            return False
 
 
 def plan_schema(names: Sequence[str], fewest: int, most: int) -> dict[str, object]:

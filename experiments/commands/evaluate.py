@@ -26,6 +26,7 @@ from rapport.experiments.lerl.config import (
 from rapport.experiments.lerl.environments import env_of_note
 from rapport.experiments.lerl.learners import slates_of
 from rapport.experiments.lerl.metrics import METRICS
+from rapport.experiments.lerl.pages.who_planned import relabelled
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import DEFINITIONS, OLD_NAMES
 from rapport.experiments.report.table import Table
@@ -53,8 +54,8 @@ class Evaluate(DataDirectory, LanguageModelLimits):
     data: str = "auto"
     """kuairand-pure, twin, auto: the first where it is there; or the manifest of a log of your own, shop.toml."""
     planner: str | None = None
-    """Another planner than in training, as the table's row of that name has it: none, random, rotation,
-    "greedy preference", "greedy rotation", "top-k preference", or my.py:Planner, a class of your own."""
+    """Another planner than in training, as the table's row of that name has it: none, random, random-held, constant,
+    rotation, "greedy preference", "greedy rotation", "top-k preference", or my.py:Planner, a class of your own."""
     plan_period: int | None = None
     """Slates a plan holds; by default as in training or, with --planner, as in the table's row of that name."""
     llm: str | None = None
@@ -86,6 +87,7 @@ class Evaluate(DataDirectory, LanguageModelLimits):
             played = protocol(task, row.learner(task, lambda _: None))
             arrays, units, ids, meter, notes = played
             results.append(Result(name, label, seed, arrays, units, ids, meter, notes=notes))
+        results = relabelled([row], {name: results})[name]
         if planner.record is not None:
             seal(Path(planner.record))
         self._print(console, note, planner, results)

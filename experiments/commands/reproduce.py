@@ -31,7 +31,15 @@ from rapport.experiments.lerl.pages.paper import PAPER
 from rapport.experiments.lerl.pages.reproduction import EnvironmentResults, reproduction_page, short_table
 from rapport.experiments.lerl.pages.run import planner_label
 from rapport.experiments.lerl.protocol import HeldOutSessions
-from rapport.experiments.lerl.rows import DEFINITIONS, OLD_NAMES, RECORDED, RowSettings, lerl_rows, tuned_settings
+from rapport.experiments.lerl.rows import (
+    DEFINITIONS,
+    OLD_NAMES,
+    RECORDED,
+    RowSettings,
+    in_words,
+    lerl_rows,
+    tuned_settings,
+)
 from rapport.experiments.lerl.search import SPACES, Search
 from rapport.experiments.lerl.sensitivity import sensitivity_rows
 from rapport.experiments.report.page import publish
@@ -167,7 +175,7 @@ class Reproduction:
         """What was run."""
         data, protocol = data_of(main.env), main.experiment.protocol
         assert isinstance(protocol, HeldOutSessions)
-        tuned = ", ".join(f"{name}: {dict(found)}" for name, found in self.settings.tuned.items() if found)
+        tuned = "; ".join(f"{name}: {in_words(found)}" for name, found in self.settings.tuned.items() if found)
         return {
             "data": f"{data.name}, {data.population.n_users:,} users, {data.catalog.n_items:,} items, "
             f"{data.catalog.n_categories} categories, {len(data.log):,} exposures",

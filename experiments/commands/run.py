@@ -36,7 +36,7 @@ from rapport.experiments.lerl.environments import data_of, reward_label, session
 from rapport.experiments.lerl.own_agents import OwnAgent, SB3Agent, own_rows, try_out_row
 from rapport.experiments.lerl.pages.run import lerl_summary, planner_label, run_page
 from rapport.experiments.lerl.protocol import HeldOutSessions
-from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, lerl_rows, tuned_settings
+from rapport.experiments.lerl.rows import RECORDED, RUN_ROWS, RowSettings, in_words, lerl_rows, tuned_settings
 from rapport.experiments.report.page import publish
 from rapport.experiments.report.results_table import cost_table, results_table
 from rapport.experiments.results.store import ResultStore
@@ -197,7 +197,7 @@ class PlannedRun:
             "seeds": str(self.experiment.seeds),
             "PPO under a planner": _ppo(settings.low_level("lerl")),
             "PPO without a planner": _ppo(settings.low_level("ppo")),
-            "online CTR model": ", ".join(f"{name} {value}" for name, value in click.items()) or "the defaults",
+            "online CTR model": in_words(click) or "the defaults",
             **{row.label: f"digest {digest}" for row, digest in self._own_rows()},
         }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -12,12 +13,15 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from rapport.agents.llm.address import split_credentials
+from rapport.agents.llm.base.backend import Backend
 from rapport.agents.llm.base.interface import LLM as LanguageModel
 from rapport.agents.llm.base.interface import Budget, Sampling
+from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.load import REPLAY, open_llm
-from rapport.agents.llm.transcript import RecordedLLM
-from rapport.agents.planning.build import TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
+from rapport.agents.llm.transcript import RecordedLLM, conversation
+from rapport.agents.planning.build import HELD, TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
+from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.lm.embedded import PACKAGED
 from rapport.agents.planning.planner import Planner
 from rapport.agents.planning.reflection import ReflectionPool
@@ -26,6 +30,7 @@ from rapport.datasets.schema import SessionData
 from rapport.experiments.core import LOCAL
 from rapport.experiments.core.own_code import OwnCode, is_own
 from rapport.experiments.lerl.own_planners import own_planner, own_planner_class
+from rapport.experiments.results.store import config_hash
 
 LLM, LLM_ONLY = "llm", "llm without reflection"
 SHUFFLED, WORST = "llm, shuffled reflections", "llm, worst reflections"
@@ -51,7 +56,7 @@ class PlannerConfig:
     """Slates a plan holds."""
     cooldown: bool | None = None
     """One-slate cooldown: leave out the categories of the slate just shown. None: under planners whose plans are meant
-    to hold, which are those with a language model and the top-k preference planner."""
+    to hold, which are those with a language model and :data:`~rapport.agents.planning.build.HELD`."""
     replan_threshold: float | None = None
     """Standard deviations from the clicks expected beyond which a session is planned anew; None for never."""
     llm_calls: int | None = None
@@ -102,7 +107,7 @@ class PlannerConfig:
     @property
     def cools_down(self) -> bool:
         """Whether categories just shown are left out: not under controls, which stay what they are called."""
-        return self.name in (*LLM_PLANNERS, TOP_K_PREFERENCE) if self.cooldown is None else self.cooldown
+        return self.name in (*LLM_PLANNERS, *HELD) if self.cooldown is None else self.cooldown
 
     @property
     def learns(self) -> bool:
@@ -133,6 +138,9 @@ class PlannerConfig:
             n_threads=self.llm_threads,
             n_gpu_layers=self.llm_gpu_layers,
         )
+        backend = llm.llm if isinstance(llm, CachedLLM) else llm
+        if isinstance(backend, Backend):
+            backend.name = model_label(self.llm)
         return llm if self.record is None else RecordedLLM(llm, self.record)
 
 
@@ -141,7 +149,7 @@ def planner_by_name(name: str, period: int) -> PlannerConfig:
 
     Args:
         name: a control's, or ``FILE.py:NAME``: a planner of the user's own.
-        period: slates of a plan that is meant to hold, which are those of the top-k preference planner and of planners
+        period: slates of a plan that is meant to hold, which are those of the planners in :data:`HELD` and of planners
             of the user's own, unless their class has a ``period``; the other controls plan every slate.
 
     Raises:
@@ -153,7 +161,7 @@ def planner_by_name(name: str, period: int) -> PlannerConfig:
         period, cooldown = getattr(made, "period", period), getattr(made, "cooldown", True)
         return PlannerConfig(f"{code.shown} {code.digest}", period=period, cooldown=cooldown, own=code)
     known = planner_name(name)
-    return PlannerConfig(known, period=period if known == TOP_K_PREFERENCE else 1)
+    return PlannerConfig(known, period=period if known in HELD else 1)
 
 
 def with_language_model(
@@ -247,3 +255,41 @@ def _pool(pool: Path | ReflectionPool | None, learning: bool) -> ReflectionPool:
     if isinstance(pool, ReflectionPool):
         return pool
     return ReflectionPool(pool) if learning or pool is None else ReflectionPool.copy_of(pool)
+
+
+def unanswered(env: PlannedVectorEnv) -> str | None:
+    """Why a fallback planned in the language model's place, in its own words; None where none did or there is none."""
+    return env.planner.unanswered if isinstance(env.planner, LLMPlanner) else None
+
+
+def shortfall_notes(when: str, capped: str | None, reason: str | None) -> tuple[str, ...]:
+    """What a reader has to know where the fallback planned in a language model's place.
+
+    Args:
+        when: e.g. ``"in training"``.
+        capped: the limit that was reached, as a sentence; None where none was.
+        reason: why the model gave no plan, in its own words; None where it always gave one.
+    """
+    notes = [f"{when} {capped}, then {TOP_K_PREFERENCE} planned"] if capped else []
+    if reason is not None and not (capped and capped in reason):
+        notes.append(f"{when} the language model gave no plan: {reason}")
+    return tuple(notes)
+
+
+@contextmanager
+def part_of_run(llm: LanguageModel | None, name: str, depends_on: object = None) -> Iterator[None]:
+    """A part of a run that is finished or begun again as a whole: a segment of a training, or an evaluation.
+
+    A transcript records and replays it as one conversation. Where answers are kept in a file, what it asked before it
+    was stopped is charged to it when it is begun again, so that its meter is that of the whole.
+
+    Args:
+        llm: the model; None for no effect.
+        name: unique in the run's folder, together with what it depends on.
+        depends_on: settings by name, ready for JSON; None for a part that is charged for what it asks anew alone.
+    """
+    cache = llm.llm if isinstance(llm, RecordedLLM) else llm
+    if isinstance(cache, CachedLLM):
+        cache.pay_for("" if depends_on is None else f"{name} ({config_hash({'depends on': depends_on})})")
+    with conversation(llm, name):
+        yield

@@ -18,13 +18,11 @@ from rapport.agents.baselines.controls import PopularSlates, RandomSlates
 from rapport.agents.baselines.oracles import LookAhead, OracleSlates
 from rapport.agents.baselines.task import Baseline, TrainingTask
 from rapport.agents.lerl import PPOConfig, serving_policy, slate_policy
-from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.envs.session.engine.core import SessionCore
-from rapport.experiments.core import LOCAL, Act, EpisodeStatistics, Prerequisite, ServingPolicy, Task
+from rapport.experiments.core import LOCAL, Act, EpisodeStatistics, Prerequisite, ServingPolicy, Task, identity
 from rapport.experiments.core.row import Progress
-from rapport.experiments.lerl.config import planned
+from rapport.experiments.lerl.config import part_of_run, planned, shortfall_notes, unanswered
 from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.training import LOOK_BACK_EVERY, Training, pretrained_agent, train
 
@@ -73,7 +71,7 @@ class PPOLearner:
             trained.agent.num_timesteps,
             trained.seconds,
             trained.meter if task.trained.planner.llm is not None else {},
-            training_notes(trained.capped),
+            shortfall_notes("in training", trained.capped, trained.unanswered),
             trained.curve,
         )
 
@@ -144,7 +142,7 @@ class BaselineLearner:
         env = planned(
             sessions, training.data, training.planner, llm, rng, pool, learning=True, look_back_every=LOOK_BACK_EVERY
         )
-        with conversation(llm, f"{training.method}, seed {task.seed}, training"):
+        with part_of_run(llm, f"{training.method}, seed {task.seed}, training", [training.note(), identity(self)]):
             act = self.baseline(TrainingTask(env, log_model, self.transitions, task.seed, self.settings))
         if not sessions.steps:
             return ServingPolicy(lambda _: act)
@@ -154,7 +152,7 @@ class BaselineLearner:
             sessions.steps,
             time.monotonic() - begun,
             {} if llm is None else llm.meter.to_dict(),
-            training_notes(capped),
+            shortfall_notes("in training", capped, unanswered(env)),
             tuple(sessions.curve),
         )
 
@@ -211,8 +209,3 @@ def slates_of(agent: PPO, task: Task, best: bool = False) -> Callable[[VectorEnv
 def slate_size_of(task: Task) -> int:
     """Items in a slate, K."""
     return int(task.row.env.kwargs["slate_size"])
-
-
-def training_notes(capped: str | None) -> tuple[str, ...]:
-    """What a reader has to know of a training: that the language model reached a limit."""
-    return (f"in training {capped}, then {TOP_K_PREFERENCE} planned",) if capped else ()

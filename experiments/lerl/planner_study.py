@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.lerl import PPOConfig, act_on, sampled_actions, slate_policy
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import TOP_K_PREFERENCE
+from rapport.agents.planning.build import CONSTANT, RANDOM_HELD, TOP_K_PREFERENCE
 from rapport.experiments.core import (
     LOCAL,
     EnvConfig,
@@ -44,6 +45,11 @@ WAVE = 40
 """Sessions played side by side while a pool is filled; each wave draws from what those before it have taught."""
 POOL = "study"
 """Name of the pool that all rows of a seed read."""
+CONTROLS = {
+    RANDOM_HELD: "random plan of eight categories",
+    CONSTANT: "the eight most-clicked categories for everybody",
+}
+"""Planner -> its label in both studies."""
 TENTH = 0.1
 """Calls per slate shown at which a planner counts as one that asks a tenth as often as LERL's."""
 
@@ -109,7 +115,8 @@ def cost_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner, deviati
     planners["llm-trigger"] = (label, replace(llm, period=longest, replan_threshold=deviations))
     for n in (1, longest):
         planners[f"top-k-{n}"] = (f"{TOP_K_PREFERENCE}, {_every(n)}", PlannerConfig(TOP_K_PREFERENCE, period=n))
-    return tuple(Row(name, label, env, learner, planner=planner) for name, (label, planner) in planners.items())
+    rows = tuple(Row(name, label, env, learner, planner=planner) for name, (label, planner) in planners.items())
+    return rows + control_rows(env, learner, longest)
 
 
 def reflection_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner) -> tuple[Row, ...]:
@@ -120,9 +127,18 @@ def reflection_rows(env: EnvConfig, llm: PlannerConfig, learner: StudyLearner) -
         SHUFFLED: "LLM, shuffled reflections",
         WORST: "LLM, worst reflections",
     }
-    return tuple(
+    rows = tuple(
         Row(name.replace(",", "").replace(" ", "-"), label, env, learner, planner=replace(llm, name=name))
         for name, label in labels.items()
+    )
+    return rows + control_rows(env, learner, llm.period)
+
+
+def control_rows(env: EnvConfig, learner: StudyLearner, period: int) -> tuple[Row, ...]:
+    """What every planner has to beat before its plans mean anything: random plans, and one plan for everybody."""
+    return tuple(
+        Row(name, f"{CONTROLS[name]}, {_every(period)}", env, learner, planner=PlannerConfig(name, period=period))
+        for name in CONTROLS
     )
 
 
@@ -186,9 +202,9 @@ def fill_pool(task: Task, learner: StudyLearner, agent: PPO, progress: Progress 
     write_atomically(done, json.dumps(note, indent=1) + "\n")
 
 
-def study_summary(study: Experiment, found: Found, reference: str) -> Summary:
-    """Estimates of every row, compared with the reference in R_cum."""
-    return summarise(found, {row.name: row.label for row in study.rows}, METRICS, reference, main=R_CUM)
+def study_summary(labels: Mapping[str, str], found: Found, reference: str) -> Summary:
+    """Estimates of every row, by name and label, compared with the reference in R_cum."""
+    return summarise(found, labels, METRICS, reference, main=R_CUM)
 
 
 def per_slate(row: SummaryRow, name: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from rapport.agents.llm.base.interface import LLM, Meter
 from rapport.agents.llm.transcript import conversation
-from rapport.agents.planning.build import TOP_K_PREFERENCE
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.agents.planning.wrapper import PlannedVectorEnv
 from rapport.datasets.schema import IntArray, SessionData
-from rapport.experiments.core import LOCAL, Episodes, ServingPolicy, Task, play
+from rapport.experiments.core import LOCAL, Episodes, ServingPolicy, Task, identity, play
 from rapport.experiments.core.rollout import Arrays
-from rapport.experiments.lerl.config import PlannerConfig, planned
+from rapport.experiments.lerl.config import PlannerConfig, part_of_run, planned, shortfall_notes, unanswered
 from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.training import pool_beside
 from rapport.experiments.report.session_record import RecordedSession, record
@@ -54,7 +53,8 @@ class HeldOutSessions:
         """Play them."""
         planner: PlannerConfig | None = task.row.planner
         llm = None if planner is None else planner.open(task.seed)
-        with conversation(llm, f"{task.row.name}, seed {task.seed}, evaluation"):
+        part = f"{task.row.name}, seed {task.seed}, evaluation"
+        with part_of_run(llm, part, None if llm is None else self._depends_on(task)):
             env, users = self._sessions(task, self.sessions, 3, llm)
             variety = Variety(len(users), data_of(task.row.env).catalog.n_categories)
             arrays = play(env, policy.act(env), task.seed, {"user": users}, [variety])
@@ -69,7 +69,9 @@ class HeldOutSessions:
             "replans_triggered": env.replans_triggered,
             "cooldowns_waived": env.cooldowns_waived,
         }
-        notes = (f"in evaluation {meter.exhausted}, then {TOP_K_PREFERENCE} planned",) if meter.exhausted else ()
+        if llm is not None:  # a training's are added later: these stay the evaluation's
+            plans |= {"evaluation_decisions": meter.decisions, "evaluation_fallbacks": meter.fallbacks}
+        notes = shortfall_notes("in evaluation", meter.exhausted, unanswered(env))
         return Episodes(arrays, UNITS, users, {**meter.to_dict(), **plans}, notes)
 
     def _sessions(self, task: Task, n: int, stream: int, llm: LLM | None) -> tuple[VectorEnv[Any, Any, Any], IntArray]:
@@ -84,6 +86,13 @@ class HeldOutSessions:
             pool = pool_beside(task.folder / "checkpoints" / f"{self.shared_pool or task.trained.name}-seed{task.seed}")
         rng = np.random.default_rng([task.seed, stream])
         return planned(sessions, data, planner, llm, rng, pool, once=True), users
+
+    def _depends_on(self, task: Task) -> list[Any] | None:
+        """What an evaluation of a run depends on; None for one beside it, which reads a pool that lies elsewhere."""
+        if self.pool_file is not None:
+            return None
+        learners = [identity(row.learner) for row in (task.row, task.trained)]
+        return [task.row.env.identity(), identity(task.row.planner), learners, identity(self)]
 
     def _record(self, task: Task, policy: ServingPolicy) -> None:
         """Play a few held-out users and write down all of it."""
@@ -152,11 +161,15 @@ def _recorded_file(folder: Path, row: str) -> Path:
     return folder / "sessions" / f"{row}.json"
 
 
-def recorded_sessions(folder: Path, rows: tuple[str, ...]) -> list[RecordedSession]:
-    """The sessions that can be looked at, row by row."""
+def recorded_sessions(
+    folder: Path, rows: tuple[str, ...], labels: Mapping[str, str] | None = None
+) -> list[RecordedSession]:
+    """The sessions that can be looked at, row by row; under these labels, by row, where they are given."""
+    labels = {} if labels is None else labels
     found: list[RecordedSession] = []
     for row in rows:
         path = _recorded_file(folder, row)
         if path.exists():
-            found += [RecordedSession.from_dict(plain) for plain in json.loads(path.read_text("utf-8"))]
+            own = [RecordedSession.from_dict(plain) for plain in json.loads(path.read_text("utf-8"))]
+            found += [replace(session, label=labels.get(row, session.label)) for session in own]
     return found

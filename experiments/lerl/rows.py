@@ -15,7 +15,7 @@ from rapport.agents.baselines.online_ctr import online_ctr_model
 from rapport.agents.baselines.plackett_luce_ppo import plackett_luce_ppo
 from rapport.agents.baselines.task import Baseline
 from rapport.agents.lerl import PPOConfig
-from rapport.agents.planning.build import TOP_K_PREFERENCE
+from rapport.agents.planning.build import CONSTANT, RANDOM_HELD, TOP_K_PREFERENCE
 from rapport.experiments.core import EnvConfig, Learner, Row
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig, planner_by_name
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
@@ -29,7 +29,9 @@ FAMILIES: dict[Family, str] = {
     "control": "Controls",
     "bound": "Bounds, which read the simulator",
 }
-NO_LLM = "top-k preference planner (no LLM given)"
+FALLBACK = f"{TOP_K_PREFERENCE} planner"
+"""Who plans where a language model gives no plan, and where none is given."""
+NO_LLM = f"{FALLBACK} (no LLM given)"
 """How a planner without a language model is named wherever LERL's figures stand."""
 
 
@@ -89,6 +91,16 @@ DEFINITIONS: dict[str, Definition] = {
     "lerl-rotation": Definition("rotation planner over LERL's policy", "plan", "rotation", trained_as="lerl"),
     "random-plan": Definition("random planner over LERL's policy", "plan", "random", trained_as="lerl", quick=True),
     "greedy-plan": Definition("greedy planner over LERL's policy", "plan", "greedy preference", trained_as="lerl"),
+    "random-held": Definition(
+        "random plan of eight categories, held, over LERL's policy", "plan", RANDOM_HELD, trained_as="lerl", quick=True
+    ),
+    "constant": Definition(
+        "the eight most-clicked categories for everybody, over LERL's policy",
+        "plan",
+        CONSTANT,
+        trained_as="lerl",
+        quick=True,
+    ),
     "mask": Definition("no-repeat mask (no planner), PPO", "plan", cooldown=True, quick=True),
     "lerl-no-rl": Definition("LERL, no RL", "plan", LLM_ONLY, pretrained=True, quick=True),
     "top-k-greedy": Definition(
@@ -167,6 +179,8 @@ RUN_ROWS = (
     "lerl-rotation",
     "random-plan",
     "greedy-plan",
+    "random-held",
+    "constant",
     "lerl-no-rl",
     "no-rl",
     "popularity",
@@ -258,3 +272,11 @@ def tuned_settings() -> dict[str, dict[str, Any]]:
     """Hyper-parameters that the search found, by row; those of no row where there is no search's file."""
     file = files("rapport.experiments.lerl").joinpath("tuned.json")
     return dict(json.loads(file.read_text("utf-8"))["settings"]) if file.is_file() else {}
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Hyper-parameters for a reader, e.g. ``"learning rate 0.000169, gamma 0.441"``."""
+    return ", ".join(
+        f"{name.replace('_', ' ')} {f'{value:.4g}' if isinstance(value, float) else value}"
+        for name, value in settings.items()
+    )

@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import configure
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, restore_agent, save_agent
 from rapport.agents.lerl import PPOConfig, learn, new_agent, pretrain_policy, slate_policy
 from rapport.agents.llm.base.interface import LLM, Meter
-from rapport.agents.llm.transcript import conversation
+from rapport.agents.planning.listener import NOT_SENT
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
 from rapport.agents.policies.warm_start import WarmStart
 from rapport.datasets.schema import SessionData
@@ -32,7 +32,7 @@ from rapport.envs.common.threads import more_threads
 from rapport.experiments.core import EnvConfig, EpisodeStatistics, identity
 from rapport.experiments.core.rollout import CurvePoint
 from rapport.experiments.core.row import Progress
-from rapport.experiments.lerl.config import PlannerConfig, planned
+from rapport.experiments.lerl.config import PlannerConfig, part_of_run, planned, unanswered
 from rapport.experiments.lerl.environments import checkpoint_note, data_of, sessions_of
 
 LOGGER = logging.getLogger("rapport")
@@ -108,6 +108,7 @@ class TrainingResult:
         meter: what the language model cost.
         seconds: wall time, over all interruptions.
         capped: which limit the language model reached, in words; None where it reached none.
+        unanswered: why the model gave no plan, in its own words; None where it always gave one.
     """
 
     agent: PPO
@@ -115,6 +116,7 @@ class TrainingResult:
     meter: dict[str, float]
     seconds: float
     capped: str | None = None
+    unanswered: str | None = None
 
 
 def pretrained_agent(task: Training, progress: Progress = lambda _: None) -> PPO:
@@ -159,8 +161,11 @@ def train(task: Training, progress: Progress = lambda _: None) -> TrainingResult
     while agent.num_timesteps < task.transitions:
         progress(agent.num_timesteps / task.transitions)
         size = min(segment_size, task.transitions - agent.num_timesteps)
-        with conversation(llm, f"{task.method}, seed {task.seed}, training from {agent.num_timesteps}"):
-            curve = _segment(task, agent, llm, size, progress)
+        part = f"{task.method}, seed {task.seed}, training from {agent.num_timesteps}"
+        with part_of_run(llm, part, task.note()):
+            curve, reason = _segment(task, agent, llm, size, progress)
+        if reason is not None and not (reason.startswith(NOT_SENT) and note.get("unanswered")):
+            note["unanswered"] = reason
         spent = time.monotonic() - begun
         note["curve"] = [*note["curve"], *curve]
         seconds = {"seconds": note["seconds"] + spent}
@@ -168,7 +173,7 @@ def train(task: Training, progress: Progress = lambda _: None) -> TrainingResult
     final = read_checkpoint(task.checkpoint)[1] if task.checkpoint.exists() else note
     progress(1.0)
     points = tuple((int(at), float(length), float(total)) for at, length, total in final["curve"])
-    return TrainingResult(agent, points, final["meter"], final["seconds"], final.get("capped"))
+    return TrainingResult(agent, points, final["meter"], final["seconds"], final.get("capped"), final.get("unanswered"))
 
 
 class _LogCurve(BaseCallback):
@@ -212,8 +217,10 @@ def _restore_reflections(task: Training, reflections: list[dict[str, Any]]) -> N
             pool.restore([Reflection(**entry) for entry in reflections])
 
 
-def _segment(task: Training, agent: PPO, llm: LLM | None, size: int, progress: Progress) -> list[CurvePoint]:
-    """Learn from one segment's sessions; its part of the learning curve."""
+def _segment(
+    task: Training, agent: PPO, llm: LLM | None, size: int, progress: Progress
+) -> tuple[list[CurvePoint], str | None]:
+    """Learn from one segment's sessions; its part of the learning curve, and why the model gave no plan."""
     before, seed = agent.num_timesteps, segment_seed(task.seed, agent.num_timesteps)
     sessions = EpisodeStatistics(
         sessions_of(task.env, task.low_level.n_envs, "train"),
@@ -227,7 +234,7 @@ def _segment(task: Training, agent: PPO, llm: LLM | None, size: int, progress: P
     agent.logger.record("planner/plans", env.plans_made)
     agent.logger.record("planner/widened", env.plans_widened)
     agent.logger.dump(agent.num_timesteps)
-    return [(before + at, length, total) for at, length, total in sessions.curve]
+    return [(before + at, length, total) for at, length, total in sessions.curve], unanswered(env)
 
 
 def _untrained(task: Training) -> PPO:

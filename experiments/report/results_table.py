@@ -49,14 +49,14 @@ def forest_of(summary: Summary, metric: Metric) -> Figure:
 
 
 def curves_of(results: Sequence[Result], metric: Metric, caption: str) -> Figure | None:
-    """How rows learned, by mean length or mean return; None where none has a learning curve."""
+    """How rows learned, by mean length or mean return; None where no curve has two points, as nothing would be seen."""
     column = {"length": 1, "return": 2}[metric.numerator]
     curves = []
     for result in results:
         if result.curve:
             points = np.array(result.curve)
             curves.append(Curve(result.label, result.seed, points[:, 0], points[:, column]))
-    if not curves:
+    if max((len(curve.x) for curve in curves), default=0) < 2:
         return None
     return Figure(lambda: learning_curves(curves, f"{metric.name} [{metric.unit}]", "training transitions"), caption)
 

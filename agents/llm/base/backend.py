@@ -32,6 +32,8 @@ class Backend(ABC):
             budget: limits on what the model may cost; no limits if None.
         """
         self.identity = identity
+        self.name = identity
+        """How messages call it; whoever opens it may set the name that the user gave."""
         self.sampling = sampling or Sampling()
         self.meter = Meter(budget=budget or Budget())
         self.refusal: str | None = None
@@ -73,7 +75,7 @@ class Backend(ABC):
             completions += answered
         reason = self.meter.exhausted
         if reason and not self._logged_exhausted:
-            logger.warning("%s: %s; the run continues without the model", self.identity, reason)
+            logger.warning("%s: %s; the run continues without the model", self.name, reason)
             self._logged_exhausted = True
         unsent = len(requests) - len(completions)
         return completions + [Completion("", error=f"not sent: {self.refusal or reason}", sent=False)] * unsent

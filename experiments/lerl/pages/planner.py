@@ -6,9 +6,13 @@ from typing import Any
 
 from rapport.datasets.registry.licence import licence_note
 from rapport.experiments.core import Experiment
+from rapport.experiments.lerl.config import LLM, LLM_ONLY
 from rapport.experiments.lerl.environments import data_of
 from rapport.experiments.lerl.metrics import R_CUM, T_INT
+from rapport.experiments.lerl.pages.controls import control_lines
+from rapport.experiments.lerl.pages.who_planned import relabelled, shortfall_lines, true_labels
 from rapport.experiments.lerl.planner_study import (
+    PERIODS,
     StudyLearner,
     against,
     cost_finding,
@@ -24,6 +28,10 @@ from rapport.experiments.report.table import Table
 from rapport.experiments.results.llm_cost import count, duration
 from rapport.experiments.results.summary import Found, Summary, SummaryRow, verdict
 
+PERSONAL_COST = (f"llm-{PERIODS[-1]}", f"top-k-{PERIODS[-1]}")
+"""Rows of the study of costs that its controls are compared with: they hold their plans as long."""
+PERSONAL_REFLECTIONS = (LLM, LLM_ONLY.replace(" ", "-"))
+"""Those of the study of reflections."""
 RETURNS = (
     ("planner", ""),
     T_INT.column,
@@ -46,18 +54,20 @@ COSTS = (
 
 def cost_page(study: Experiment, reference: str) -> Page:
     """Return against calls."""
-    found = study.results()
-    summary = study_summary(study, found, reference)
-    return _page(
-        study, "What plans cost", [cost_finding(summary, found)], summary, found, Figure(lambda: _cost_figure(summary))
-    )
+    found = relabelled(study.rows, study.results())
+    summary = study_summary(true_labels(study.rows, found), found, reference)
+    said = shortfall_lines(study.rows, found) or [cost_finding(summary, found)]
+    said += control_lines(found, PERSONAL_COST)
+    return _page(study, "What plans cost", said, summary, found, Figure(lambda: _cost_figure(summary)))
 
 
 def reflections_page(study: Experiment, reference: str) -> Page:
     """What reflections change, the variant without them against each of the others."""
-    found = study.results()
-    summary = study_summary(study, found, reference)
-    return _page(study, "What reflections do", verdict(summary), summary, found, forest_of(summary, R_CUM))
+    found = relabelled(study.rows, study.results())
+    summary = study_summary(true_labels(study.rows, found), found, reference)
+    headline, *further = verdict(summary)
+    said = [*shortfall_lines(study.rows, found), headline, *control_lines(found, PERSONAL_REFLECTIONS), *further]
+    return _page(study, "What reflections do", said, summary, found, forest_of(summary, R_CUM))
 
 
 def _page(study: Experiment, title: str, said: list[str], summary: Summary, found: Found, figure: Figure) -> Page:

@@ -16,8 +16,10 @@ from rapport.experiments.lerl.config import PlannerConfig
 from rapport.experiments.lerl.environments import banner, data_of
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, VARIETY
 from rapport.experiments.lerl.pages import findings
+from rapport.experiments.lerl.pages.controls import control_lines
 from rapport.experiments.lerl.pages.paper import CASE, CLAIM, PAPER
-from rapport.experiments.lerl.pages.run import lerl_summary, planner_label
+from rapport.experiments.lerl.pages.run import PERSONAL, lerl_summary, who_planned
+from rapport.experiments.lerl.pages.who_planned import named_rightly, relabelled, shortfall_lines
 from rapport.experiments.lerl.protocol import recorded_sessions
 from rapport.experiments.lerl.rows import DEFINITIONS, FAMILIES, RECORDED
 from rapport.experiments.lerl.sensitivity import STUDIES, row_name
@@ -35,6 +37,8 @@ from rapport.experiments.results.store import Result
 from rapport.experiments.results.summary import Summary, estimated
 
 TITLE = "LERL, reproduced"
+NO_TITLE = "LERL's tables without its language model"
+"""Ends the title where the language model planned too little."""
 FIGURES = tuple(metric.column for metric in METRICS)
 COLUMNS = (
     ("method", ""),
@@ -86,8 +90,24 @@ class EnvironmentResults:
 
     @cached_property
     def found(self) -> dict[str, list[Result]]:
-        """Row -> results."""
-        return self.experiment.results()
+        """Row -> results, under the names that are true of them."""
+        return relabelled(self.experiment.rows, self.experiment.results())
+
+    @cached_property
+    def of_lerl(self) -> dict[str, list[Result]]:
+        """Those of rows that are what their definition says, of which alone something is said of LERL."""
+        return named_rightly(self.experiment.rows, self.found)
+
+    @property
+    def says_lerl(self) -> bool:
+        """Whether something is said of LERL: not where it was run and its model planned too little."""
+        return bool(self.of_lerl.get("lerl")) or not self.found.get("lerl")
+
+    def headline(self) -> list[str]:
+        """The first lines: what was found, or why nothing is said of LERL."""
+        said = shortfall_lines(self.experiment.rows, self.found)
+        said = [findings.headline(self.of_lerl), *said] if self.says_lerl else said
+        return [*said, *control_lines(self.found, PERSONAL)]
 
     @cached_property
     def summary(self) -> Summary:
@@ -96,6 +116,8 @@ class EnvironmentResults:
 
     def label(self, name: str) -> str:
         """Shown name of a row."""
+        if self.found.get(name):
+            return self.found[name][0].label
         row = self.experiment.by_name.get(name)
         return DEFINITIONS[name].label if row is None else row.label
 
@@ -111,9 +133,14 @@ def reproduction_page(
         missing: environments that could not be run -> why.
     """
     main, *others = results
-    lines = [findings.ladder_line(main.found), findings.rotation_line(main.found), *findings.aims(main.found)]
+    first, *lines = main.headline()
+    if main.says_lerl:
+        lines += [findings.ladder_line(main.of_lerl), findings.rotation_line(main.of_lerl)]
+        lines += findings.aims(main.of_lerl)
     for other in others:
-        said = [line(other.found) for line in (findings.headline, findings.ladder_line, findings.rotation_line)]
+        said = other.headline()
+        if other.says_lerl:
+            said += [line(other.of_lerl) for line in (findings.ladder_line, findings.rotation_line)]
         lines.append(f"{other.env.title}: {' '.join(said)}")
     sections = [
         main_section(main),
@@ -128,18 +155,13 @@ def reproduction_page(
         not_run_section(missing),
     ]
     data = data_of(main.env)
-    subtitle = f"{data.name} · {planner_label(main.planner)} · {main.experiment.seeds} seeds"
+    who = who_planned(main.experiment, main.found, main.planner)
+    subtitle = f"{data.name} · {who} · {main.experiment.seeds} seeds"
     shown_sections = tuple(section for section in sections if section is not None)
-    return Page(
-        TITLE,
-        findings.headline(main.found),
-        lines,
-        subtitle,
-        shown_sections,
-        settings,
-        licence_note(data),
-        banner(*(one.env for one in results)),
-    )
+    title = TITLE if main.says_lerl else f"{main.label('lerl')}: {NO_TITLE}"
+    told = {**settings, "planner": who} if "planner" in settings else settings
+    trusted = banner(*(one.env for one in results))
+    return Page(title, first, lines, subtitle, shown_sections, told, licence_note(data), trusted)
 
 
 def main_table(results: EnvironmentResults) -> Table:
@@ -206,7 +228,7 @@ def paper_section(results: Sequence[EnvironmentResults], missing: Mapping[str, s
             for value, metric in zip(paper, METRICS, strict=True):
                 cells.append(NOT_QUOTED if value is None else f"{value:.{metric.digits}f}")
                 cells.append(shown(row, metric))
-            rows.append((DEFINITIONS[method].label, *cells))
+            rows.append((_paper_label(ours, method), *cells))
         blocks.append(Table(tuple(columns), tuple(rows), title))
     return Section("The paper beside ours", blocks, "paper")
 
@@ -220,9 +242,9 @@ def gain_section(results: Sequence[EnvironmentResults]) -> Section:
     columns = (("what is added", ""), ("R_cum gained", R_CUM.unit), ("share", "of LERL's gain over PPO"))
     for one in results:
         rows: list[tuple[str, ...]] = [("From planner-less PPO to LERL, a part at a time", "", "")]
-        rows += [_part_cells(part) for part in findings.parts(one.found, findings.LADDER)]
+        rows += [_part_cells(part) for part in findings.parts(one.of_lerl, findings.LADDER)]
         rows.append(("Beside it", "", ""))
-        rows += [_part_cells(part) for part in findings.parts(one.found, findings.BESIDE)]
+        rows += [_part_cells(part) for part in findings.parts(one.of_lerl, findings.BESIDE)]
         blocks.append(Table(columns, tuple(rows), one.env.title))
     return Section("Whose gain is it?", blocks, "gain")
 
@@ -232,7 +254,11 @@ def ablation_section(results: Sequence[EnvironmentResults]) -> Section:
     tables = []
     for one in results:
         rows = tuple(
-            (label, *(shown(one.summary.row(name), metric) for metric in METRICS)) for name, label in ABLATIONS.items()
+            (
+                label if one.of_lerl.get(name) or not one.found.get(name) else one.label(name),
+                *(shown(one.summary.row(name), metric) for metric in METRICS),
+            )
+            for name, label in ABLATIONS.items()
         )
         tables.append(Table((("method", ""), *FIGURES), rows, one.env.title, bold=0))
     return Section("Ablations", tables, "ablations")
@@ -283,7 +309,8 @@ def group_section(main: EnvironmentResults) -> Section:
 
 def case_section(main: EnvironmentResults) -> Section | None:
     """Sessions to look at, and the paper's case study."""
-    sessions = recorded_sessions(main.experiment.folder, RECORDED)
+    labels = {name: main.label(name) for name in RECORDED}
+    sessions = recorded_sessions(main.experiment.folder, RECORDED, labels)
     if not sessions:
         return None
     user, rows = sessions[0].user, []
@@ -332,6 +359,14 @@ def _main_cells(results: EnvironmentResults, name: str) -> tuple[str, ...]:
         figures.append(NOT_RUN if value is None else f"{value.point:.{metric.digits}f}")
     calls = f"{row.meter.get('calls', 0.0):,.0f}" if row.meter else "none"
     return (row.label, *figures, learned_from(row), duration(row.seconds), calls)
+
+
+def _paper_label(ours: EnvironmentResults | None, method: str) -> str:
+    """The paper's name of a method, and ours where it is something else here."""
+    label = DEFINITIONS[method].label
+    if ours is None or not ours.found.get(method) or ours.of_lerl.get(method):
+        return label
+    return f"{label} in the paper; {ours.label(method)} here"
 
 
 def _profiles(results: EnvironmentResults) -> Figure | None:

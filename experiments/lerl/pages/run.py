@@ -13,6 +13,14 @@ from rapport.experiments.core import EnvConfig, Experiment
 from rapport.experiments.lerl.config import PlannerConfig, model_label
 from rapport.experiments.lerl.environments import banner, data_of, reward_label, trust, worth_of_a_slate
 from rapport.experiments.lerl.metrics import METRICS, R_CUM, T_INT
+from rapport.experiments.lerl.pages.controls import control_lines
+from rapport.experiments.lerl.pages.who_planned import (
+    in_place_of,
+    relabelled,
+    share_of,
+    shortfall_lines,
+    true_labels,
+)
 from rapport.experiments.lerl.protocol import recorded_sessions
 from rapport.experiments.lerl.rows import NO_LLM, RECORDED
 from rapport.experiments.report.blocks import Block
@@ -24,7 +32,11 @@ from rapport.experiments.results.summary import Found, Summary, footer, summaris
 from rapport.experiments.simulator.card import simulator_card
 from rapport.experiments.simulator.card_tables import card_notes, card_tables
 
-TITLE = "LERL on simulated sessions"
+TITLE = "on simulated sessions"
+"""What follows the name of the first row in the title."""
+PERSONAL = ("lerl", "lerl-top-k")
+"""Rows whose planner looks at the user, over the policy that the controls of plans play, too."""
+TOO_SHORT = "No learning curve is drawn: with so few transitions each has one point. The table above has the results."
 SHOWN_BEHAVIOURS = ("click", "long_view", "like")
 """Behaviours with enough positives to judge; the page leaves the others to the whole card."""
 TERMS = (
@@ -44,8 +56,16 @@ def planner_label(planner: PlannerConfig) -> str:
     return NO_LLM if planner.llm is None else model_label(planner.llm)
 
 
+def who_planned(experiment: Experiment, found: Found, planner: PlannerConfig) -> str:
+    """How the planner is named once rows were run: after the fallback where the model planned too little."""
+    row = experiment.by_name.get("lerl")
+    share = None if row is None else share_of(row, found)
+    label = planner_label(planner)
+    return label if share is None or share.by_model else in_place_of(label, share)
+
+
 def lerl_summary(experiment: Experiment, found: Found, planner: PlannerConfig) -> Summary:
-    """The table of an experiment's rows, LERL the reference."""
+    """The table of an experiment's rows, LERL the reference; each under the name that is true of it."""
     rows = [row for row in experiment.rows if "." not in row.name]
     env = rows[0].env
     data = data_of(env)
@@ -53,31 +73,34 @@ def lerl_summary(experiment: Experiment, found: Found, planner: PlannerConfig) -
         f"data: {data.name}, {int(data.held_out.sum()):,} held-out users; "
         f"profile: {env.kwargs.get('profile', 'corrected')}; quit rule {env.kwargs['quit_rule']}; "
         f"reward {reward_label(env)}",
-        f"planner: {planner_label(planner)}",
+        f"planner: {who_planned(experiment, found, planner)}",
     ]
-    return summarise(found, {row.name: row.label for row in rows}, METRICS, "lerl", main=R_CUM, facts=facts)
+    return summarise(found, true_labels(rows, found), METRICS, "lerl", main=R_CUM, facts=facts)
 
 
 def run_page(experiment: Experiment, planner: PlannerConfig, settings: Mapping[str, str]) -> Page:
     """The whole page."""
-    found = experiment.results()
+    found = relabelled(experiment.rows, experiment.results())
     summary, env = lerl_summary(experiment, found, planner), experiment.rows[0].env
-    finding, *further = verdict(summary)
-    data = data_of(env)
+    headline, *further = verdict(summary)
+    said = [*shortfall_lines(experiment.rows, found), headline, *control_lines(found, PERSONAL), *further]
+    data, who = data_of(env), who_planned(experiment, found, planner)
+    labels = {name: group[0].label for name, group in found.items()}
+    lerl = summary.row("lerl")
     return Page(
-        TITLE,
-        finding,
-        further,
-        f"{data.name} · profile {env.kwargs.get('profile', 'corrected')} · planner: {planner_label(planner)}",
+        f"{'LERL' if lerl is None else lerl.label} {TITLE}",
+        said[0],
+        said[1:],
+        f"{data.name} · profile {env.kwargs.get('profile', 'corrected')} · planner: {who}",
         (
             Section("Results on held-out users", _results(summary), "results"),
             Section("Learning curves", _curves(found), "curves"),
             Section("What the language model cost", [cost_table(summary) or "No language model planned."], "cost"),
-            *_viewer(experiment),
+            *_viewer(experiment, labels),
             Section("How far to trust the simulator", _trust(env), "trust"),
             Section("How to read it", [term.replace("{worth}", worth_of_a_slate(env)) for term in TERMS], "terms"),
         ),
-        settings,
+        {**settings, "planner": who} if "planner" in settings else settings,
         licence_note(data),
         banner(env),
     )
@@ -97,12 +120,13 @@ def _curves(found: Found) -> list[Block]:
     )
     results = [result for group in found.values() for result in group]
     figures = [curves_of(results, metric, caption) for metric in (R_CUM, T_INT)]
-    return [figure for figure in figures if figure is not None] or [NOT_RUN]
+    drawn = [figure for figure in figures if figure is not None]
+    return drawn or [TOO_SHORT if any(result.curve for result in results) else NOT_RUN]
 
 
-def _viewer(experiment: Experiment) -> list[Section]:
+def _viewer(experiment: Experiment, labels: Mapping[str, str]) -> list[Section]:
     """Sessions to look at; nothing where none was recorded."""
-    sessions = recorded_sessions(experiment.folder, RECORDED)
+    sessions = recorded_sessions(experiment.folder, RECORDED, labels)
     return [Section("Sessions to look at", [session_viewer(sessions)], "sessions")] if sessions else []
 
 

@@ -7,11 +7,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from rapport.agents.llm import CachedLLM, Completion, Sampling, ScriptedLLM
+from rapport.agents.llm import Budget, CachedLLM, Completion, Sampling, ScriptedLLM
 from rapport.agents.llm.sqlite import Store
 
 
@@ -180,3 +181,61 @@ def test_samples_system_messages_and_log_probabilities_are_cached(tmp_path: Path
     assert kept == Completion("a 8", 1, 2, cached=True, logprobs=(-0.1 * 8, -1 / 3))
     assert again.complete(["a"], system="s")[0].logprobs is None
     assert (again.meter.calls, again.meter.cache_hits) == (0, 2)
+
+
+def test_what_a_payer_paid_for_before_it_was_stopped_costs_it_the_same_again(tmp_path: Path) -> None:
+    def opened() -> CachedLLM:
+        return CachedLLM(ScriptedLLM(lambda prompt: f"an answer to {prompt}"), tmp_path / "cache.sqlite")
+
+    def ask(llm: CachedLLM, *prompts: str) -> dict[str, float]:
+        llm.complete(prompts)
+        return {name: count for name, count in llm.meter.to_dict().items() if name != "seconds"}
+
+    first = opened()
+    first.pay_for("part one")
+    ask(first, "a", "b", "a")
+    first.pay_for("part two")
+    once = ask(first, "b", "c")  # b is of part one
+    assert (once["calls"], once["cache_hits"]) == (3, 2)
+    tokens = once["prompt_tokens"], once["completion_tokens"]
+
+    again = opened()  # part one from its beginning, as after a stop: nothing is sent
+    again.pay_for("part one")
+    ask(again, "a", "b", "a")
+    again.pay_for("part two")
+    assert ask(again, "b", "c") == once
+    assert (again.meter.prompt_tokens, again.meter.completion_tokens) == tokens
+    assert not again.llm.prompts  # type: ignore[attr-defined]
+    assert again.meter.seconds == pytest.approx(first.meter.seconds)
+    assert ask(again, "c")["cache_hits"] == once["cache_hits"] + 1  # paid for once, not twice
+
+    for payer in ("part three", ""):
+        other = opened()
+        other.pay_for(payer)
+        assert ask(other, "a", "b", "c")["calls"] == 0
+
+
+def test_what_was_paid_counts_towards_the_budget(tmp_path: Path) -> None:
+    def opened() -> CachedLLM:
+        return CachedLLM(ScriptedLLM(lambda prompt: "yes", budget=Budget(calls=3)), tmp_path / "cache.sqlite")
+
+    first = opened()
+    first.pay_for("part")
+    first.complete(["a", "b"])
+    again = opened()
+    again.pay_for("part")
+    answers = again.complete(["a", "c", "b", "d"])
+    assert [answer.error is None for answer in answers] == [True, True, True, False]
+    assert again.meter.calls == 3 and not any(answer.cached for answer in answers)
+
+
+def test_a_file_of_an_earlier_version_learns_who_paid(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    CachedLLM(ScriptedLLM(["old"]), path).complete(["a"])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE paid")
+        db.commit()
+    llm = CachedLLM(ScriptedLLM(["new"]), path)
+    llm.pay_for("part")
+    assert [answer.text for answer in llm.complete(["a", "b"])] == ["old", "new"]
+    assert (llm.meter.calls, llm.meter.cache_hits) == (1, 1)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rapport.agents.planning.build import CONSTANT, RANDOM_HELD, control_planner
 from rapport.agents.planning.controls import (
+    ConstantPlanner,
     GreedyPreferencePlanner,
     GreedyRotationPlanner,
     NoPlanner,
@@ -16,6 +18,7 @@ from rapport.agents.planning.controls import (
 )
 from rapport.agents.planning.planner import Planner, SessionViews
 from rapport.agents.planning.preference import category_counts, recent_categories, smoothed_click_rate
+from rapport.datasets.schema import SessionData
 
 Case = tuple[SessionViews, np.ndarray, np.ndarray]
 
@@ -40,6 +43,8 @@ def cases(draw: st.DrawFn) -> Case:
 PLANNERS: dict[str, Callable[[np.ndarray, np.ndarray], Planner]] = {
     "none": lambda sizes, prior: NoPlanner(sizes),
     "random": lambda sizes, prior: RandomPlanner(sizes, np.random.default_rng(0)),
+    "random, held": lambda sizes, prior: RandomPlanner(sizes, np.random.default_rng(0), n=8),
+    "constant": lambda sizes, prior: ConstantPlanner(sizes, prior, n=3),
     "rotation": lambda sizes, prior: RotationPlanner(sizes, np.random.default_rng(0), n=3),
     "greedy": lambda sizes, prior: GreedyPreferencePlanner(sizes, prior, n=2),
     "greedy rotation": lambda sizes, prior: GreedyRotationPlanner(sizes, prior, n=2),
@@ -155,3 +160,46 @@ def test_a_category_the_planner_does_not_know_is_an_error() -> None:
     views = SessionViews(np.array([0]), np.array([1]), np.array([[7]]), np.array([[1]], "i1"), 1)
     with pytest.raises(ValueError, match="category 7, but the planner was made for 2"):
         GreedyRotationPlanner([1, 1], [0.5, 0.5]).plan(views)
+
+
+def test_the_constant_plan_is_the_most_clicked_categories_whoever_asks(small_data: SessionData) -> None:
+    """Counted here item by item over training users' training days."""
+    clicks = dict.fromkeys(range(small_data.catalog.n_categories), 0)
+    log = small_data.log
+    for user, item, time, click in zip(log.user, log.item, log.time_ms, log.feedback[:, 0], strict=True):
+        if click == 1 and time < small_data.valid_from_ms and not small_data.held_out[user]:
+            clicks[int(small_data.catalog.category[item])] += 1
+    wanted = sorted(clicks, key=lambda category: (-clicks[category], category))[:8]
+    planner = control_planner(CONSTANT, small_data, np.random.default_rng(0))
+    for seed in range(2):
+        plans = planner.plan(some_views(small_data, 5, seed))
+        assert plans.shape == (5, small_data.catalog.n_categories)
+        assert {tuple(np.flatnonzero(plan)) for plan in plans} == {tuple(sorted(wanted))}
+
+
+def test_the_random_plan_that_is_held_has_eight_categories_of_each_sessions_own(small_data: SessionData) -> None:
+    planner = control_planner(RANDOM_HELD, small_data, np.random.default_rng(0))
+    plans = planner.plan(some_views(small_data, 400, 0))
+    assert (plans.sum(axis=1) >= 8).all() and (plans.sum(axis=1) == 8).mean() > 0.9
+    assert len({tuple(plan) for plan in plans}) > 300
+    chance = plans.mean(axis=0)  # no category is preferred: within four standard deviations of 8 in C
+    expected = 8 / small_data.catalog.n_categories
+    assert (np.abs(chance - expected) < 4 * np.sqrt(expected * (1 - expected) / 400) + 0.02).all()
+
+
+def some_views(data: SessionData, n: int, seed: int) -> SessionViews:
+    rng = np.random.default_rng(seed)
+    shape = (n, 12)
+    return SessionViews(
+        user=rng.integers(0, data.population.n_users, n),
+        step=rng.integers(0, 3, n),
+        categories=rng.integers(0, data.catalog.n_categories, shape),
+        clicks=rng.integers(0, 2, shape).astype(np.int8),
+        slate_size=6,
+    )
+
+
+@pytest.mark.parametrize("scores", [[1.0, 2.0], [[1.0, 2.0, 3.0]], [1.0, np.nan, 2.0]])
+def test_a_constant_plan_needs_a_score_for_each_category(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="scores must hold a finite number for each of 3 categories"):
+        ConstantPlanner(np.array([3, 4, 5]), scores)

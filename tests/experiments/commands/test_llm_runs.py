@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import multiprocessing
+import os
 import re
+import signal
 import sys
+import zlib
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
@@ -25,7 +29,7 @@ from rapport.experiments.cli import main
 from rapport.experiments.core import Experiment, Row
 from rapport.experiments.core.experiment import RunRow
 from rapport.experiments.lerl.config import LLM_ONLY, PlannerConfig
-from rapport.experiments.lerl.environments import sessions_of
+from rapport.experiments.lerl.environments import data_of, sessions_of
 from rapport.experiments.lerl.learners import PPOLearner, PretrainedLearner
 from rapport.experiments.lerl.protocol import HeldOutSessions
 from rapport.experiments.lerl.rows import DEFINITIONS, RUN_ROWS
@@ -126,8 +130,9 @@ def test_a_recorded_run_is_replayed_bit_for_bit_without_the_model(
     recorded = train_and_play(twin_env, small, tmp_path / "recorded", cached)
     meter = recorded[1].meter
     assert meter["calls"] > 0
-    assert bool(limits) == bool(recorded[1].notes)
+    assert bool(limits) == any("the budget of" in note for note in recorded[1].notes)
     assert meter["fallbacks"] > 0
+    assert recorded[1].notes  # they say why the fallback planned
     if not limits:
         assert meter["retries"] > 0
         assert meter["failures"] > 0
@@ -154,7 +159,7 @@ def test_a_run_that_was_stopped_while_recording_is_replayed_as_it_ended(twin_env
     assert_the_same(recorded, train_and_play(twin_env, small, tmp_path / "replayed", replay))
 
 
-def test_a_budget_holds_over_an_interruption(twin_env, small, tmp_path, scripted):
+def test_a_budget_holds_over_an_interruption(twin_env, small, tmp_path, scripted, caplog):
     prompts: list[str] = []
     scripted(moody(prompts))
     choice = PlannerConfig(LLM_ONLY, "scripted.gguf", period=3, llm_calls=100)
@@ -167,9 +172,83 @@ def test_a_budget_holds_over_an_interruption(twin_env, small, tmp_path, scripted
     with pytest.raises(Interrupted):
         train(task, stop)
     trained = train(task)
+    assert "LLM scripted.gguf: the budget of 100 calls is spent; the run continues without the model" in caplog.text
     assert len(prompts) == trained.meter["calls"] == 100
     assert trained.capped == "the budget of 100 calls is spent"
     assert trained.meter["fallbacks"] > 0
+
+
+def steady(names, prompts, stop_at=None, stop=None):
+    """A model whose answers depend on the prompt alone: mostly plans, now and then nonsense; stopped at a prompt."""
+
+    def answer(prompt: str) -> str:
+        prompts.append(prompt)
+        if len(prompts) == stop_at:
+            stop()
+        if "has ended" in prompt:
+            return json.dumps({"reflection": f"Lesson {zlib.crc32(prompt.encode()) % 97}."})
+        if zlib.crc32(prompt.encode()) % 9 == 0:
+            return "I would rather not say."
+        chosen = np.random.default_rng(zlib.crc32(prompt.encode())).permutation(len(names))[:8]
+        return json.dumps({"categories": [names[place] for place in chosen]})
+
+    return answer
+
+
+def spent(meter):
+    """All counts but the clock's."""
+    return {name: count for name, count in meter.items() if name != "seconds"}
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.96], ids=["first segment", "second segment", "evaluation"])
+def test_a_row_whose_process_was_killed_is_metered_whole(twin_env, small, tmp_path, scripted, share):
+    """SIGKILL in the middle of a call; what was paid before counts as paid, and is not asked again."""
+    names, whole, rest = list(data_of(twin_env).catalog.category_names), [], []
+    choice = PlannerConfig("llm", "scripted.gguf", period=3)
+
+    def kept(folder):
+        folder.mkdir()
+        return replace(choice, cache=str(folder / "llm-cache.sqlite"))
+
+    scripted(steady(names, whole))
+    expected = train_and_play(twin_env, small, tmp_path / "whole", kept(tmp_path / "whole"))
+    assert expected[1].meter["retries"] > 0 and expected[1].meter["cache_hits"] > 0
+
+    stop_at, cut = round(share * len(whole)), kept(tmp_path / "cut")
+    scripted(steady(names, [], stop_at, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    run = multiprocessing.get_context("fork").Process(
+        target=train_and_play, args=(twin_env, small, tmp_path / "cut", cut)
+    )
+    run.start()
+    run.join(120)
+    assert run.exitcode == -signal.SIGKILL
+    scripted(steady(names, rest))
+    resumed = train_and_play(twin_env, small, tmp_path / "cut", cut)
+    assert spent(resumed[1].meter) == spent(expected[1].meter)
+    assert spent(resumed[0][1]["meter"]) == spent(expected[0][1]["meter"])
+    assert resumed[1].meter["calls"] > len(rest)  # a whole batch of them was answered before
+    assert (resumed[1].arrays["return"] == expected[1].arrays["return"]).all()
+
+
+def test_a_budget_counts_what_was_paid_before_a_stop_within_a_segment(twin_env, small, tmp_path, scripted):
+    names, prompts = list(data_of(twin_env).catalog.category_names), []
+    choice = PlannerConfig(LLM_ONLY, "scripted.gguf", period=3, llm_calls=60, cache=str(tmp_path / "cache.sqlite"))
+    task = Training(twin_env, "lerl", 0, 600, tmp_path / "run", choice, small)
+
+    def stop():
+        raise KeyboardInterrupt
+
+    scripted(steady(names, prompts, 50, stop))
+    with pytest.raises(KeyboardInterrupt):
+        train(task)
+    answered = len(prompts)
+    scripted(steady(names, prompts))
+    trained = train(task)
+    assert trained.meter["calls"] == 60 and trained.capped == "the budget of 60 calls is spent"
+    assert len(prompts) - answered < 60  # the others came from the file, and were charged all the same
+
+
+WORDS = "Unsupported parameter: 'top_k' is not known to this model."
 
 
 def refuse(request, answer):
@@ -184,6 +263,10 @@ def say_nothing(request, answer):
     return answer("")
 
 
+def refuse_for_good(request, answer):
+    return 400, {"error": {"message": f"{WORDS} \x1b[31m\u202e", "type": "invalid_request_error"}}
+
+
 def answer_well(request, answer):
     return answer(LESSON if "has ended" in str(request) else GOOD)
 
@@ -191,6 +274,7 @@ def answer_well(request, answer):
 FAILURES = {
     "timeout": None,
     "refusal": refuse,
+    "refused for good": refuse_for_good,
     "empty answer": say_nothing,
     "invalid names": name_nonsense,
     "server gone": answer_well,
@@ -223,8 +307,18 @@ def test_every_failure_ends_in_counted_fallbacks_and_a_finished_evaluation(
     elif failure == "server gone":
         assert 0 < meter["fallbacks"] < meter["decisions"]
     else:
-        assert meter["fallbacks"] == meter["decisions"]
-        assert meter["failures" if failure == "timeout" else "retries"] > 0
+        assert meter["fallbacks"] == meter["decisions"] == meter["evaluation_fallbacks"]
+        assert meter["failures" if failure in ("timeout", "refused for good") else "retries"] > 0
+    words = {
+        "refusal": "its answer cannot be used: 'I am sorry, but I would rather not",
+        "refused for good": WORDS,
+        "empty answer": "its answer is empty",
+        "invalid names": "Whales",
+    }.get(failure, "in evaluation the")
+    assert bool(result.notes) == (meter["fallbacks"] > 0)
+    for note in result.notes:
+        assert note.isprintable() and len(note) < 400
+    assert not result.notes or words in " ".join(result.notes)
     other = replace(choice, llm=f"replay:{record}", record=None)
     replayed = serve_row(twin_env, PretrainedLearner(small), tmp_path / "run", other, 10)
     assert replayed.meter == meter

@@ -87,7 +87,7 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
     for note in ("low level: the pretrained policy of each seed, without RL", "reflections: per seed a pool filled"):
         assert note in printed
     store = list((tmp_path / "results").glob("*.json"))
-    assert len(store) == 2 * 7
+    assert len(store) == 2 * (7 + len(planner_study.CONTROLS))
     for path in store:
         result = json.loads(path.read_text("utf-8"))["result"]
         meter, lengths = result["meter"], np.array(result["arrays"]["length"])
@@ -97,7 +97,7 @@ def test_cost_counts_every_plan_once_and_goes_on_where_it_was(
             assert meter["replans_triggered"] == 0
         else:
             assert meter["plans"] == len(lengths) + meter["replans_triggered"]
-        assert (meter["calls"] == 0) == result["row"].startswith("top-k")
+        assert (meter["calls"] == 0) == (not result["row"].startswith("llm"))
     assert printed.count("LLM, every 20 slates") >= 2 and "calls" in printed
     assert re.search(r"A tenth of the calls (gives|does not)|No planner was asked as rarely", printed)
     page = (tmp_path / "report.html").read_text("utf-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rapport.agents.llm.base.interface import Budget
-from rapport.agents.planning.build import TOP_K_PREFERENCE
+from rapport.agents.planning.build import CONSTANT, HELD, RANDOM_HELD, TOP_K_PREFERENCE
 from rapport.experiments.core import Experiment, Task
 from rapport.experiments.lerl.config import LLM, LLM_ONLY, SIMILAR, PlannerConfig, with_language_model
 from rapport.experiments.lerl.learners import BaselineLearner, Control, PPOLearner, PretrainedLearner
@@ -21,6 +21,7 @@ from rapport.experiments.lerl.rows import (
     RECORDED,
     RUN_ROWS,
     RowSettings,
+    in_words,
     lerl_row,
     lerl_rows,
     tuned_settings,
@@ -73,6 +74,10 @@ def test_each_row_has_its_planner(twin_env, tmp_path):
     }
     held = {name: planner[name].period for name in ("mask", "top-k", "lerl-top-k", "rotation", "random-plan", "ppo")}
     assert held == {"mask": 20, "top-k": 20, "lerl-top-k": 20, "rotation": 1, "random-plan": 1, "ppo": 1}
+    # Both controls hold their plans under the cooldown, over the policy that LERL has trained.
+    for name in (RANDOM_HELD, CONSTANT):
+        assert (planner[name].name, planner[name].period, planner[name].cools_down) == (name, 20, True)
+        assert DEFINITIONS[name].trained_as == "lerl"
     assert {name for name, given in planner.items() if given is None} == {
         name for name, definition in DEFINITIONS.items() if definition.family in ("control", "bound")
     }
@@ -84,8 +89,8 @@ def test_each_row_has_its_planner(twin_env, tmp_path):
 
 
 def test_only_planners_whose_plans_hold_cool_down():
-    controls = ("none", "random", "rotation", "greedy preference", "greedy rotation", TOP_K_PREFERENCE)
-    assert {name for name in controls if PlannerConfig(name).cools_down} == {TOP_K_PREFERENCE}
+    controls = ("none", "random", "rotation", "greedy preference", "greedy rotation", *HELD)
+    assert {name for name in controls if PlannerConfig(name).cools_down} == set(HELD)
     assert all(PlannerConfig(name, "script").cools_down for name in (LLM, LLM_ONLY, SIMILAR))
     assert PlannerConfig("rotation", cooldown=True).cools_down and not PlannerConfig(LLM, cooldown=False).cools_down
 
@@ -174,3 +179,11 @@ def test_no_row_limits_its_language_model_in_seconds_unless_told(twin_env):
 def test_what_was_found_by_the_search_is_of_rows_there_are():
     found = tuned_settings()
     assert found and set(found) <= set(SPACES)
+
+
+def test_hyper_parameters_are_told_in_words():
+    assert (
+        in_words({"learning_rate": 0.000169123, "n_envs": 8, "prior": "log"})
+        == "learning rate 0.0001691, n envs 8, prior log"
+    )
+    assert in_words({}) == ""

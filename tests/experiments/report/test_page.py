@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import io
 import json
 import re
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from rapport.experiments.report.blocks import Block, Figure, Viewer
 from rapport.experiments.report.figures import lay_out
-from rapport.experiments.report.html import to_html
+from rapport.experiments.report.html import FIGURE_TYPE, to_html
 from rapport.experiments.report.page import Page, Section, print_page, publish, to_markdown, write_page
 from rapport.experiments.report.session_record import RecordedSession, RecordedSlate
 from rapport.experiments.report.session_viewer import session_table, session_viewer
@@ -22,6 +24,7 @@ from rapport.experiments.report.table import Table
 
 pytest.importorskip("jinja2")
 go = pytest.importorskip("plotly.graph_objects")
+get_plotlyjs = pytest.importorskip("plotly.offline").get_plotlyjs
 EVIL = "</script><b>bad|\u2028name"
 VOID = {"meta", "br"}
 
@@ -116,7 +119,9 @@ def test_both_files_are_written_whole(tmp_path: Path) -> None:
     shown = parsed.texts[parsed.texts.index("finding Word") :]
     assert shown[:3] == ["finding Word", "title Word", "· Word"]
     assert next(tag for tag, _ in parsed.tags if tag in {"h1", "h2", "p"}) == "h1"
-    assert html.read_text("utf-8").count("plotly.js v") == 1
+    (packed,) = [text for attrs, text in parsed.scripts if attrs.get("id") == "plotly-js"]
+    assert gzip.decompress(base64.b64decode(packed)).decode() == get_plotlyjs()
+    assert html.stat().st_size < 2.5e6
     assert out.getvalue().splitlines()[-2:] == [f"Wrote {markdown}", f"Wrote {html}"]
 
 
@@ -162,7 +167,7 @@ def test_nothing_is_loaded_from_outside() -> None:
     assert {link[1:] for link in links if link} <= anchors
     policy = next(a["content"] for _, a in parsed.tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None and policy.startswith("default-src 'none'") and "http" not in policy
-    own = text.replace(next(t for _, t in parsed.scripts if "plotly.js v" in t), "")
+    own = text.replace(next(t for a, t in parsed.scripts if a.get("id") == "plotly-js"), "")
     assert not re.search(r"https?://|url\(|@import|fetch\(|XMLHttpRequest|innerHTML", own)
 
 
@@ -173,6 +178,8 @@ def test_what_comes_from_outside_is_escaped() -> None:
     assert "</script><b>" not in text
     (embedded,) = [t for a, t in evil.scripts if a.get("type") == "application/json"]
     assert not re.search("[<>&\u2028\u2029]", embedded)
+    for kept in (t for a, t in evil.scripts if a.get("type") == FIGURE_TYPE):
+        assert not re.search("[<>&]", kept) and json.loads(kept)["data"]
     session = RecordedSession.from_dict(evil.data()[0])
     assert session == a_session(label=EVIL, category=EVIL)
 

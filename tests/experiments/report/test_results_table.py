@@ -178,3 +178,4 @@ def test_curves_are_of_length_or_return_and_of_rows_that_have_one() -> None:
         text = drawn.to_json()
         assert "LERL" in text and "RANDOM" not in text and "training transitions" in text
     assert curves_of(runs("random"), R_CUM, "caption") is None
+    assert curves_of(runs("lerl", curve=curve[:1]), R_CUM, "caption") is None  # a point alone shows no learning
