@@ -12,7 +12,7 @@ from stable_baselines3 import PPO
 
 from rapport.agents.checkpoint import CheckpointError, check_note, read_checkpoint, reading_note, restore_agent
 from rapport.agents.lerl import PPOConfig, new_agent, pretrain_policy
-from rapport.agents.llm.memory import one_line
+from rapport.agents.llm.base.interface import one_line
 from rapport.agents.llm.sqlite import is_database
 from rapport.agents.planning.lm.embedded import EMBEDDED
 from rapport.agents.planning.reflection import Reflection, ReflectionPool
