@@ -53,7 +53,7 @@ def load_simulator(
     report: Report | None = None,
     device: str = "cpu",
 ) -> tuple[SequenceResponse, Fitted]:
-    """The simulator of a data set: read from the cache, or fitted (about a minute for KuaiRand-Pure) and cached.
+    """The simulator of a data set: read from the cache, or fitted (two processor-minutes for KuaiRand-Pure) and cached.
 
     Initial states are those after all rows before ``data.test_from_ms``. A damaged cache file is replaced.
 
