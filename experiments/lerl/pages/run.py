@@ -118,7 +118,7 @@ def _curves(found: Found) -> list[Block]:
     )
     results = [result for group in found.values() for result in group]
     figures = [curves_of(results, metric, caption) for metric in (R_CUM, T_INT)]
-    drawn = [figure for figure in figures if figure is not None]
+    drawn: list[Block] = [figure for figure in figures if figure is not None]
     return drawn or [TOO_SHORT if any(result.curve for result in results) else NOT_RUN]
 
 
