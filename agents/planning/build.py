@@ -19,7 +19,7 @@ from rapport.agents.planning.controls import (
 from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.memory import SimilarSessions
 from rapport.agents.planning.planner import Planner
-from rapport.agents.planning.preference import FloatArray, IntArray
+from rapport.agents.planning.preference import FloatArray
 from rapport.agents.planning.reflection import ReflectionPool
 from rapport.datasets.schema import SessionData
 
@@ -33,8 +33,9 @@ chosen by hand on training users' sessions, after a look at one seed of held-out
 STORED_TOP_K = "lasting preference"
 """Its former name, which checkpoints, keys of results and reports hold; both names are accepted."""
 RANDOM_HELD, CONSTANT = "random-held", "constant"
-"""Controls of every table of planners: eight random categories, drawn when a plan is due, and the eight categories with
-the most clicks in the training log, the same for everybody. Their plans hold, so they are under the cooldown."""
+"""Controls of every table of planners: eight random categories, drawn when a plan is due, and the eight categories that
+are clicked most often when shown, by their smoothed click rate in the training log, the same for everybody: what the
+top-k preference planner plans for a user of whom nothing is known. Their plans hold, so they are under the cooldown."""
 HELD = (TOP_K_PREFERENCE, RANDOM_HELD, CONSTANT)
 """Planners without a language model whose plans are meant to hold for several slates."""
 HELD_CATEGORIES = 8
@@ -50,21 +51,16 @@ def planner_name(name: str) -> str:
 
 def category_click_rates(data: SessionData) -> FloatArray:
     """Smoothed click rate of each category, shape (C,), over training users' training days."""
-    shown, clicked = category_clicks(data)
-    overall = float(clicked.sum() / shown.sum()) if shown.any() else 0.5
-    rates: FloatArray = (clicked + PRIOR * overall) / (shown + PRIOR)
-    return rates
-
-
-def category_clicks(data: SessionData) -> tuple[IntArray, IntArray]:
-    """Impressions and clicks of each category, both int64 of shape (C,), over training users' training days."""
     log = data.log
     click = log.feedback[:, 0]
     rows = (click >= 0) & (log.time_ms < data.valid_from_ms) & ~data.held_out[log.user]
     category = data.catalog.labels[log.item[rows]]
-    there, n = category >= 0, data.catalog.n_categories
-    clicked = there & (click[rows] > 0)[:, None]
-    return np.bincount(category[there], minlength=n), np.bincount(category[clicked], minlength=n)
+    there, clicks = category >= 0, np.broadcast_to(click[rows][:, None], category.shape)
+    shown = np.bincount(category[there], minlength=data.catalog.n_categories)
+    clicked = np.bincount(category[there], clicks[there], minlength=data.catalog.n_categories)
+    overall = float(click[rows].mean()) if rows.any() else 0.5
+    rates: FloatArray = (clicked + PRIOR * overall) / (shown + PRIOR)
+    return rates
 
 
 def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> Planner:
@@ -78,7 +74,7 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         "none": lambda: NoPlanner(sizes),
         "random": lambda: RandomPlanner(sizes, rng),
         RANDOM_HELD: lambda: RandomPlanner(sizes, rng, n=HELD_CATEGORIES),
-        CONSTANT: lambda: ConstantPlanner(sizes, category_clicks(data)[1], n=HELD_CATEGORIES),
+        CONSTANT: lambda: ConstantPlanner(sizes, category_click_rates(data), n=HELD_CATEGORIES),
         "rotation": lambda: RotationPlanner(sizes, rng),
         "greedy preference": lambda: GreedyPreferencePlanner(sizes, category_click_rates(data)),
         "greedy rotation": lambda: GreedyRotationPlanner(sizes, category_click_rates(data)),

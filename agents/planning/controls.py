@@ -80,7 +80,7 @@ class ConstantPlanner:
 
         Args:
             category_sizes: shape (C,), items in each category.
-            scores: shape (C,), higher is better, e.g. clicks in the training log; ties go to the lower index.
+            scores: shape (C,), higher is better, e.g. click rates in the training log; ties go to the lower index.
             n: categories in the plan; more where these hold fewer items than a slate.
 
         Raises:
