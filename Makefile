@@ -27,7 +27,15 @@ RUN_EXTRAS := report$(comma)stats$(if $(findstring ://,$(WANTED)),$(comma)openai
 RUN_STAMP := $(STAMP)-$(subst $(comma),-,$(RUN_EXTRAS))
 TEST_STAMP := $(STAMP)-test
 
-.PHONY: help run test lint format clean new-venv
+LOWEST := .venv-lowest
+# Tests that touch every dependency and take minutes together; llama-cpp-python and Ray are left out: they take longer to
+# install than all of it.
+LOWEST_TESTS := tests/datasets/custom tests/datasets/files tests/envs/session/engine tests/envs/session/test_env.py \
+  tests/envs/session/test_golden.py tests/envs/session/test_arguments.py tests/envs/session/test_custom_log.py \
+  tests/agents/test_sb3.py tests/agents/llm/test_transcript.py tests/agents/planning/test_no_repeat.py \
+  tests/experiments/results tests/experiments/report tests/test_cli_imports.py
+
+.PHONY: help run test lowest lint format clean new-venv
 
 help: ## show the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +49,13 @@ test: $(TEST_STAMP) ## ruff, mypy and every test
 	$(PY) -m mypy
 	$(PY) -m pytest $(ARGS)
 
+lowest: ## a part of the tests with the lowest versions that pyproject.toml allows, in an environment of its own
+	@$(MAKE) --no-print-directory new-venv VENV=$(LOWEST) PYTHON="$(or $(PYTHON),python3.11 python3)"
+	$(LOWEST)/bin/python .ci/lowest.py > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -q -c $(LOWEST)/constraints.txt \
+	  -e ".[fast,openai,hub,lm,report,stats,search,offline]" pytest hypothesis
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest $(LOWEST_TESTS) $(ARGS)
+
 lint: $(TEST_STAMP) ## ruff and mypy only
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -51,7 +66,7 @@ format: $(TEST_STAMP) ## sort imports, mend what ruff can, format
 	$(PY) -m ruff format .
 
 clean: ## remove the environment, caches and build outputs; runs/ and downloaded data stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 ifneq ($(HEALTHY),True)
 $(RUN_STAMP) $(TEST_STAMP): new-venv

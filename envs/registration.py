@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
-
 _SESSION = "rapport.envs.session"
 _ONE_TAG: dict[str, Any] = {
     "slate_size": None,
@@ -47,9 +45,11 @@ CUSTOM_LOG = "rapport/Log-v0"
 
 def register_environments() -> None:
     """Register every id with Gymnasium; calling it again changes nothing."""
+    from gymnasium.envs.registration import register, registry  # which may be what imports this module
+
     for name, maker, arguments in ENVIRONMENTS:
-        if name not in gym.registry:
-            gym.register(
+        if name not in registry:
+            register(
                 id=name, entry_point=f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs=dict(arguments)
             )
     if CUSTOM_LOG not in gym.registry:

@@ -25,6 +25,7 @@ HEAVY = (
     "llama_cpp",
     "ray",
     "pooch",
+    "gymnasium",
 )
 SIMULATED = ("rapport.envs.session", "rapport.agents")
 
@@ -57,6 +58,23 @@ def test_help_and_small_commands_import_nothing_heavy(argv: list[str]) -> None:
     assert "rapport.experiments.cli" in imported
     assert not imported.intersection(HEAVY)
     assert not [name for name in imported if name.startswith(SIMULATED)]
+
+
+def test_help_needs_no_arrays() -> None:
+    assert "numpy" not in modules_after("--help")
+
+
+@pytest.mark.parametrize("first", ["rapport", "gymnasium", "gymnasium.envs.registration", "rapport.envs.registration"])
+def test_the_ids_are_registered_whatever_is_imported_first(first: str) -> None:
+    program = f"""
+import {first}
+import rapport
+import gymnasium
+assert "rapport/KuaiRand-v0" in gymnasium.registry
+assert type(gymnasium.envs.registration.__spec__.loader).__module__ != "rapport._registration"
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_help_names_every_command_without_importing_one() -> None:

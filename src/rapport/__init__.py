@@ -3,7 +3,8 @@
 >>> import gymnasium as gym, rapport
 >>> env = gym.make("rapport/KuaiRand-v0")
 
-The public names are imported from their modules when they are first used: registering the ids costs nothing.
+The public names are imported from their modules when they are first used, and the ids are registered when Gymnasium
+is: importing Rapport costs nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import rapport._moved  # noqa: F401 - old module paths keep working for one version
-from rapport.envs.registration import register_environments
+from rapport._registration import register_when_imported
 
 if TYPE_CHECKING:
     from rapport.datasets.custom.frames import from_frames as from_frames
@@ -42,7 +43,7 @@ __all__ = [
     "twin",
 ]
 
-register_environments()
+register_when_imported()
 
 _HOME = {
     "DataError": "rapport.datasets.schema",
