@@ -52,6 +52,6 @@ def register_environments() -> None:
             register(
                 id=name, entry_point=f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs=dict(arguments)
             )
-    if CUSTOM_LOG not in gym.registry:
+    if CUSTOM_LOG not in registry:
         maker = f"{_SESSION}.custom_log:custom_log"
-        gym.register(CUSTOM_LOG, f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs={"manifest": ""})
+        register(CUSTOM_LOG, f"{maker}_env", vector_entry_point=f"{maker}_vector_env", kwargs={"manifest": ""})

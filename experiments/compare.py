@@ -25,7 +25,7 @@ from rapport.experiments.core.own_code import is_own
 from rapport.experiments.core.row import Progress
 from rapport.experiments.jobs.local import ProgressDisplay
 from rapport.experiments.lerl.config import PlannerConfig
-from rapport.experiments.lerl.environments import IDS, data_of, session_env
+from rapport.experiments.lerl.environments import IDS, banner, data_of, session_env, worth_of_a_slate
 from rapport.experiments.lerl.learners import Control
 from rapport.experiments.lerl.metrics import METRICS, R_CUM
 from rapport.experiments.lerl.own_agents import OWN, AgentInMemory, distinct, own_learner, own_name
@@ -184,10 +184,12 @@ class Comparison:
         curves = curves_of([r for group in self.results.values() for r in group], R_CUM, "Sessions of training users.")
         sections = [Section("Results on held-out users", blocks, "results")]
         sections += [Section("Learning curves", [curves], "curves")] if curves is not None else []
-        sections.append(Section("How to read it", TERMS, "terms"))
+        terms = [term.replace("{worth}", worth_of_a_slate(self.env)) for term in TERMS]
+        sections.append(Section("How to read it", terms, "terms"))
         finding, *further = self._findings()
-        data = data_of(self.env).name
-        return Page("Agents compared", finding, further, self.env.id, sections, licence=licence_note(data))
+        trusted = banner(self.env) if self.env.local.keys() & {"data", "manifest"} else ""
+        licence = licence_note(data_of(self.env))
+        return Page("Agents compared", finding, further, self.env.id, sections, licence=licence, banner=trusted)
 
     def to_frame(self) -> pd.DataFrame:
         """One line for each agent: every metric with the ends of its interval, and the difference to the reference."""
