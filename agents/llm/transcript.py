@@ -36,6 +36,8 @@ CREATE INDEX IF NOT EXISTS of_conversation ON batches (conversation)
 """
 
 
+_LARGEST = 2**28
+"""Bytes of one batch, unpacked."""
 @dataclass(frozen=True)
 class Batch:
     """One call of `complete`.
@@ -72,11 +74,22 @@ class Batch:
 
     @classmethod
     def unpacked(cls, conversation: str, content: bytes) -> Batch:
-        """The batch of a row of the file."""
-        fields = json.loads(zlib.decompress(content))
+        """The batch of a row of the file.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, zlib.error: it is damaged.
+        """
+        unpacker = zlib.decompressobj()
+        fields = json.loads(unpacker.decompress(content, _LARGEST))
+        if unpacker.unconsumed_tail:
+            raise ValueError(f"a batch has more than {_LARGEST:,} bytes")
         answers = [_unpacked(answer) for answer in fields["answers"]]
         cost, budget = Meter.from_dict(fields["cost"]), Budget(**fields["budget"])
         refusal = fields.get("refusal")
+        Sampling(**fields["settings"]["sampling"])
+        texts = (fields["settings"]["model"], *fields["prompts"], *(answer.text for answer in answers), refusal or "")
+        if not all(isinstance(text, str) for text in texts) or len(answers) != len(fields["prompts"]):
+            raise ValueError("a batch has other things than texts, or another number of answers than prompts")
         return cls(conversation, fields["settings"], fields["prompts"], answers, cost, budget, refusal)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rapport.agents.llm.base.interface import one_line
+from rapport.agents.llm.base.secrets import scrub
+
 PREFIX = "hf:"
 FORMS = f"{PREFIX}OWNER/REPOSITORY/FILE.gguf or {PREFIX}OWNER/REPOSITORY:PATTERN"
 
@@ -45,8 +48,8 @@ def fetch(reference: str) -> Path:
         raise FileNotFoundError(f"the Hub has no readable repository {repository}: check {reference}") from error
     except Exception as error:  # the type depends on the HTTP library of the installed huggingface_hub
         raise ConnectionError(
-            f"{reference} cannot be fetched from the Hub ({type(error).__name__}: {error}): connect to the internet, "
-            "set HF_ENDPOINT to a mirror, or give the path of a GGUF file"
+            f"{reference} cannot be fetched from the Hub ({type(error).__name__}: {one_line(scrub(str(error)))}): "
+            "connect to the internet, set HF_ENDPOINT to a mirror, or give the path of a GGUF file"
         ) from error
 
 

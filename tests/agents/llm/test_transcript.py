@@ -215,3 +215,38 @@ def test_other_arguments_than_the_recorded_ones_are_not_answered(tmp_path: Path)
     for options in ({}, {"system": "t"}, {"system": "s", "logprobs": True}):
         assert "not in the transcript" in str(replay.complete(["a"], **options)[0].error)
     assert [a.sent for a in replay.complete(["a"], system="s", n=2)] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": []},
+        {"settings": {"model": 7, "sampling": {}}},
+        {"settings": {"model": "m", "sampling": {"temperature": "hot"}}},
+        {"settings": {"model": "m", "sampling": {"heat": 1}}},
+        {"prompts": [7]},
+        {"prompts": []},
+        {"answers": "x"},
+        {"answers": [{"text": None}]},
+        {"answers": [[]]},
+        {"cost": {"calls": 1e999}},
+        {"cost": []},
+        {"budget": {"calls": "x"}},
+        {"refusal": 7},
+        None,
+        "[" * 100_000,
+    ],
+    ids=str,
+)
+def test_a_batch_with_something_else_in_it_is_named(tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "t.sqlite"
+    llm = RecordedLLM(ScriptedLLM(["a"]), path)
+    llm.complete(["p"])
+    llm.close()
+    with sqlite3.connect(path) as db:
+        ((content,),) = db.execute("SELECT content FROM batches")
+        known = json.loads(zlib.decompress(content))
+        text = json.dumps(known | change if isinstance(change, dict) else change)
+        db.execute("UPDATE batches SET content = ?", (zlib.compress((change if text[1:2] == "[" else text).encode()),))
+    with pytest.raises(ValueError, match=r"the transcript .*t\.sqlite cannot be read"):
+        ReplayLLM(path)
