@@ -187,7 +187,7 @@ class Comparison:
         terms = [term.replace("{worth}", worth_of_a_slate(self.env)) for term in TERMS]
         sections.append(Section("How to read it", terms, "terms"))
         finding, *further = self._findings()
-        trusted = banner(self.env) if self.env.local.keys() & {"data", "manifest"} else ""
+        trusted = banner(self.env)
         licence = licence_note(data_of(self.env))
         return Page("Agents compared", finding, further, self.env.id, sections, licence=licence, banner=trusted)
 

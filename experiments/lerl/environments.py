@@ -148,7 +148,7 @@ def data_of(env: EnvConfig) -> SessionData:
     """
     if "manifest" in env.local:
         return manifest_data(env.local["manifest"])
-    if "data" not in env.local:
+    if "data" not in env.local:  # an environment that says itself what it stands on
         return sessions_of(env, 1, "held_out").core.data
     data, root = env.local["data"], env.local.get("root")
     if env.id.startswith(_KUAIREC):
@@ -157,11 +157,14 @@ def data_of(env: EnvConfig) -> SessionData:
 
 
 def trust(env: EnvConfig) -> Trust | None:
-    """How far the environment's simulator can be trusted; None where no simulator stands behind its responses.
+    """How far the environment's simulator can be trusted; None where no simulator of ours stands behind its responses.
 
-    That is KuaiRec, whose responses are known, and the official profile, whose model has learned from every day.
+    That is KuaiRec, whose responses are known, a response model of one's own, and the official profile, whose model
+    has learned from every day.
     """
-    if env.id.startswith(_KUAIREC) or env.kwargs.get("profile") == "official":
+    responses = env.kwargs.get("response") or env.local.get("response")
+    fitted = responses == "learned" if env.id.startswith(_KUAIREC) else responses is None
+    if not fitted or not env.id.startswith("rapport/") or env.kwargs.get("profile") == "official":
         return None
     return simulator_trust(data_of(env))
 
