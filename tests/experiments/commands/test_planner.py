@@ -177,6 +177,8 @@ def test_reflections_are_compared_with_none(
     assert "LLM, shuffled reflections" in printed and "in R_cum" in printed
     env = session_env("kuairand", "twin")
     rows = [row.name for row in reflection_rows(env, PlannerConfig(LLM), StudyLearner(PlannerConfig(LLM), 3))]
+    assert rows[4:] == list(planner_study.CONTROLS) and "for everybody, every 5 slates" in printed
+    rows = rows[:4]
     asked = ([p for p in llm.prompts if '{"categories"' in p] for llm in script.opened[-4:])
     taught = {name: "lesson number" in "".join(prompts) for name, prompts in zip(rows, asked, strict=True)}
     assert taught == {
