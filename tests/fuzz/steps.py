@@ -205,7 +205,7 @@ def _play_single(rng: Generator, env_id: str, arguments: Arguments, steps: int, 
     env, again = (gym.make(env_id, **arguments) for _ in range(2))
     mirror = Mirror(env.unwrapped, 1)
     seed: int | None = int(rng.integers(2**31))
-    while done[0] < min(steps, 500):
+    while done[0] < steps:
         first = env.reset(seed=seed)
         same(first, again.reset(seed=seed), "reset")
         mirror.begin(np.arange(1), *_batched(first))
