@@ -77,7 +77,7 @@ class Transcript:
         from rapport.agents.llm.transcript import RecordedLLM, seal
 
         class Scripted:
-            identity, sampling, meter = "scripted", Sampling(), Meter()
+            identity, sampling, meter, refusal = "scripted", Sampling(), Meter(), None
 
             def complete(self, prompts: Any, *_: Any, **__: Any) -> list[Completion]:
                 return [Completion(f"So be it: {prompt}", 5, 7) for prompt in prompts]
