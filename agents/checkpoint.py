@@ -92,7 +92,8 @@ def restore_agent(path: Path, agent: PPO, arrays: dict[str, NDArray[Any]], note:
     try:
         agent.policy.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(f"checkpoint {path}: its weights do not fit this agent ({error}); train anew") from error
+        reason = " ".join(str(error).split())[:300]  # PyTorch lists every weight, on a line each
+        raise CheckpointError(f"checkpoint {path}: its weights do not fit this agent ({reason}); train anew") from error
     with reading(f"checkpoint {path}", "the optimiser's state", WHOLE, CheckpointError):
         _restore_optimiser(agent.policy.optimizer, arrays)
     agent.num_timesteps = int(note["transitions"])

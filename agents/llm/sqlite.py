@@ -63,6 +63,10 @@ class Store:
         with self._lock:
             try:
                 return self._transaction(work, write)
+            except sqlite3.IntegrityError as error:  # our own constraints never fail
+                raise ValueError(
+                    f"{self.path}: refuses what is written to it ({error}), so it is no file of ours; give another path"
+                ) from error
             except sqlite3.DatabaseError as error:
                 if self.path is None or not _is_broken(error):
                     raise

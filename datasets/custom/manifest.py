@@ -191,7 +191,10 @@ def from_manifest(path: str | Path | Manifest, *, use_cache: bool = True) -> Ses
         tables = cache.cached(cache_directory() / "tables" / f"{manifest.name}-{digest}", build)
     else:
         tables = build()
-    data = assemble(manifest.name, tables, **manifest.splits)
+    try:
+        data = assemble(manifest.name, tables, **manifest.splits)
+    except DataError as error:
+        raise DataError(f"{manifest.file}: {error}") from error
     return replace(data, licence=manifest.licence, citation=manifest.citation)
 
 

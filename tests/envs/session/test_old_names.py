@@ -42,7 +42,7 @@ def test_a_rule_with_blank_is_served(small_data: SessionData, matrix_response: M
 
 
 def test_a_rule_with_neither_is_refused(small_data: SessionData, matrix_response: MatrixResponse) -> None:
-    with pytest.raises(AttributeError, match="initial_memory"):
+    with pytest.raises(ValueError, match="has no method initial_memory"):
         gym.make_vec("rapport/KuaiRand-v0", data=small_data, response=matrix_response, quit_rule=object())
 
 
