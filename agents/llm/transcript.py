@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS of_conversation ON batches (conversation)
 
 _LARGEST = 2**28
 """Bytes of one batch, unpacked."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """One call of `complete`.
