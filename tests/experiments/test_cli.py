@@ -138,7 +138,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_not_executed(tmp_path, caps
     ("more", "message"),
     [
         (["--llm", "nothing.gguf"], "nothing.gguf"),
-        (["--llm", "llama3"], "cannot tell what language model 'llama3' is: give embedded, a file that ends in .gguf"),
+        (["--llm", "llama3"], "cannot tell what language model 'llama3' is: give smollm2, embedded, a file that"),
         (["--llm", "http://127.0.0.1:9/v1"], "127.0.0.1:9"),
         (["--seeds", "-1"], "--seeds -1: it must be at least 1"),
         (["--seeds", "0"], "--seeds 0: it must be at least 1"),

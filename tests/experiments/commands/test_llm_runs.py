@@ -366,10 +366,10 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
         run(tmp_path, "--llm", server.url, "--plan-period", "5", "--llm-calls", "20", "--llm-record", str(record)) == 0
     )
     printed = capsys.readouterr().out
-    assert "LERL: per seed the language model made " in printed
-    assert f"LERL: in training the budget of 20 calls is spent, then {TOP_K_PREFERENCE} planned" in " ".join(
-        printed.split()
-    )
+    said = " ".join(printed.split())
+    assert f"{TOP_K_PREFERENCE} planner in place of LLM" in said and "Not measured" in said
+    assert "per seed the language model made " in said
+    assert f"in training the budget of 20 calls is spent, then {TOP_K_PREFERENCE} planned" in said
     assert "per 1 k slates" in printed
     folder = tmp_path / "run"
     for page in ("report.md", "report.html"):
@@ -423,8 +423,8 @@ def test_a_whole_run_is_capped_recorded_shown_and_replayed_in_the_same_folder(
         ),
         (["--llm", "replay:nothing.sqlite"], "there is no transcript nothing.sqlite"),
         (["--llm", "replay:a.sqlite", "--llm-record", "t.sqlite"], "a replay has nothing new to record"),
-        (["--llm", "m.gguf", "--llm-calls", "-1"], "a budget of -1 calls is below 0"),
-        (["--llm", "m.gguf", "--llm-tokens", "-1"], "a budget of -1 tokens is below 0"),
+        (["--llm", "m.gguf", "--llm-calls", "-1"], "--llm-calls -1: it must be at least 0"),
+        (["--llm", "m.gguf", "--llm-tokens", "-1"], "--llm-tokens -1: it must be at least 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_one_clear_line(tmp_path, more, message, capsys, quick_low_level):
