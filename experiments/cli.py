@@ -242,7 +242,12 @@ def parse(argv: Sequence[str] | None = None) -> Command:
 
 
 def _refuse_unknown(argv: list[str]) -> None:
-    """Exit with the closest name where the first words are no command's."""
+    """Exit with the reason where an argument is not printable or the first words are no command's."""
+    for word in argv:
+        if hidden := [letter for letter in word if not letter.isprintable() and letter not in "\n\t"]:
+            code = f"U+{ord(hidden[0]):04X}"
+            print(f"rapport: an argument holds the unprintable character {code}; write it without", file=sys.stderr)
+            sys.exit(2)
     names = [entry.name.split() for entry in COMMANDS]
     program, known = "rapport", list(dict.fromkeys(name[0] for name in names))
     for word in argv[:2]:

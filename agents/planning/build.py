@@ -38,6 +38,17 @@ are clicked most often when shown, by their smoothed click rate in the training 
 top-k preference planner plans for a user of whom nothing is known. Their plans hold, so they are under the cooldown."""
 HELD = (TOP_K_PREFERENCE, RANDOM_HELD, CONSTANT)
 """Planners without a language model whose plans are meant to hold for several slates."""
+CONTROLS = (
+    "none",
+    "random",
+    RANDOM_HELD,
+    CONSTANT,
+    "rotation",
+    "greedy preference",
+    "greedy rotation",
+    TOP_K_PREFERENCE,
+)
+"""Planners without a language model, as :func:`control_planner` makes them."""
 HELD_CATEGORIES = 8
 """Categories in a control's plan: as many as a language model may name at most."""
 PRIOR = 10.0
@@ -81,7 +92,7 @@ def control_planner(name: str, data: SessionData, rng: np.random.Generator) -> P
         TOP_K_PREFERENCE: lambda: GreedyPreferencePlanner(sizes, category_click_rates(data), n=10, strength=30.0),
     }
     if planner_name(name) not in makers:
-        raise ValueError(f"planner={name!r} is unknown; choose one of {', '.join(makers)}")
+        raise ValueError(f"planner={name!r} is unknown; choose one of {', '.join(CONTROLS)}")
     return makers[planner_name(name)]()
 
 

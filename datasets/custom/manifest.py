@@ -235,9 +235,9 @@ def _tables(manifest: Manifest) -> Tables:
     users = None
     if manifest.users is not None:
         users = _read_table(manifest.users, feature_columns(reading["user_features"]), user)
-    whole_numbers(item, items, log)
-    whole_numbers(user, log, *([] if users is None else [users]))
     try:
+        whole_numbers(item, items, log)
+        whole_numbers(user, log, *([] if users is None else [users]))
         return frame_tables(log, items, users, **reading)
     except DataError as error:
         raise DataError(f"{manifest.file}: {error}") from error
@@ -251,7 +251,10 @@ def _read_table(table: Table, columns: Mapping[str, int | None], called: str) ->
 
 def _ids_of(table: Table) -> pd.Series[Any]:
     frame = read_columns(table.path, [table.id], (table.id,))
-    whole_numbers(table.id, frame)
+    try:
+        whole_numbers(table.id, frame)
+    except DataError as error:
+        raise DataError(f"{table.path}: {error}") from error
     return frame[table.id]
 
 

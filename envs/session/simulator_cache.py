@@ -154,11 +154,17 @@ def _keep(path: Path, arrays: Arrays, data: SessionData, settings: FitSettings |
 
 def _restore(arrays: Arrays, data: SessionData, settings: FitSettings, device: str) -> tuple[SequenceResponse, Fitted]:
     with torch.random.fork_rng(devices=[]):  # drawing weights must not advance torch's generator
-        model = new_user_model(data, UserModelSize.of(data, settings.encoder))
+        size = UserModelSize.of(data, settings.encoder)
+        model = new_user_model(data, size)
+    calibration, start = arrays["calibration"], np.asarray(arrays["start"], np.float32)
+    shapes = {"calibration": (2, size.n_behaviours), "start": (data.population.n_users, size.state_width)}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has the shape {arrays[name].shape} in place of {shape}")
     weights = {k.removeprefix("model."): torch.from_numpy(v) for k, v in arrays.items() if k.startswith("model.")}
     model.load_state_dict(weights)
-    fitted = Fitted(model.eval(), torch.from_numpy(arrays["calibration"]))
-    return SequenceResponse(fitted, np.asarray(arrays["start"], np.float32), data.log.behaviours, device), fitted
+    fitted = Fitted(model.eval(), torch.from_numpy(calibration))
+    return SequenceResponse(fitted, start, data.log.behaviours, device), fitted
 
 
 def _restore_official(arrays: Arrays, data: SessionData, settings: OfficialSettings) -> HistoryModel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ def stored_low_level(note: dict[str, Any]) -> PPOConfig:
         largest = _LARGEST.get(name, _LARGEST_OTHER)
         if type(value) is not int or not 1 <= value <= largest:
             raise ValueError(f"{name}={str(value)[:40]} is no size from 1 to {largest:,}")
+    for name in ("learning_rate", "gamma", "gae_lambda", "clip_range", "log_std_init"):
+        value = getattr(config, name)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"{name}={str(value)[:40]!r} is no finite number")
     return config
 
 

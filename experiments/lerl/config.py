@@ -19,7 +19,7 @@ from rapport.agents.llm.base.interface import Budget, Sampling
 from rapport.agents.llm.cache import CachedLLM
 from rapport.agents.llm.load import REPLAY, open_llm
 from rapport.agents.llm.transcript import RecordedLLM, conversation
-from rapport.agents.planning.build import HELD, TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
+from rapport.agents.planning.build import CONTROLS, HELD, TOP_K_PREFERENCE, control_planner, llm_planner, planner_name
 from rapport.agents.planning.critic import LLMCritic
 from rapport.agents.planning.llm_planner import LLMPlanner
 from rapport.agents.planning.lm.embedded import PACKAGED
@@ -207,6 +207,8 @@ def planner_of_note(note: Mapping[str, Any]) -> PlannerConfig:
         kind = kind | int if isinstance(1.0, kind) else kind
         if not isinstance(value, kind) or (type(value) is bool and name != "cooldown"):
             raise ValueError(f"planner: {name}={str(value)[:40]!r} has the wrong type")
+    if config.name not in (*LLM_PLANNERS, *CONTROLS):
+        raise ValueError(f"planner: name={config.name[:40]!r} is none of {', '.join((*LLM_PLANNERS, *CONTROLS))}")
     for name in ("period", "most"):
         if getattr(config, name) < 1:
             raise ValueError(f"planner: {name}={getattr(config, name)}; it must be at least 1")

@@ -234,3 +234,10 @@ def test_workers_make_the_same_results_as_one_process(tmp_path):
     for name in sorted(p.name for p in (tmp_path / "1" / "results").glob("*.json")):
         one, two = (json.loads((tmp_path / w / "results" / name).read_text())["result"] for w in ("1", "2"))
         assert one["arrays"] == two["arrays"] and one["ids"] == two["ids"], name
+
+
+def test_an_argument_that_would_confuse_a_terminal_is_refused_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["transcript", "\u202eevil"])
+    said = capsys.readouterr().err
+    assert "U+202E" in said and "\u202e" not in said

@@ -24,7 +24,7 @@ from tests.fuzz.outcome import Finding, Outcome
 from tests.fuzz.steps import NAME as STEPS
 from tests.fuzz.steps import play_case, play_cases
 
-LIMIT = {False: 30.0, True: 10.0}
+LIMIT = {False: 120.0, True: 60.0}
 """Seconds that one input may take, without and with ``--quick``."""
 
 

@@ -38,8 +38,8 @@ MANIFEST: dict[str, Any] = {
     "splits": {"test_share": 0.2, "seed": 0},
     "environment": {"slate_size": 2, "quit_rule": "positional", "budget": 5, "history": 4, "max_steps": 6},
 }
-NOTHING = ("NULL", "\\N", "nan", "None")
-"""Texts that other programs write for a missing value."""
+NOTHING = ("NULL", "\\N")
+"""Texts for a missing category; ``None`` and ``nan`` may be names."""
 
 
 def shop() -> Cells:
