@@ -136,7 +136,10 @@ def test_a_fault_of_our_own_is_raised(monkeypatch) -> None:
 
 
 def test_escape_sequences_of_a_message_are_not_sent_to_the_terminal(capsys) -> None:
-    assert "\x1b[31m" not in refused(capsys, "run", "--out", "\x1b[31mred/" + "x" * 300)
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "--out", "\x1b[31mred/" + "x" * 300])
+    assert stopped.value.code == 2
+    assert "\x1b" not in capsys.readouterr().err
 
 
 PROGRAM = "import sys; from rapport.experiments.cli import main; sys.exit(main({}))"
