@@ -1,8 +1,7 @@
 """How many threads torch computes on: one a process, unless more are asked for.
 
 Sums over several threads differ in their last digits, and small models on threads that wait for each other are many
-times slower beside busy neighbours: a batch of the user model's fit takes some 45 ms on one thread whatever else runs,
-and 2 s on two threads of which one has to share its core.
+times slower beside busy neighbours.
 """
 
 from __future__ import annotations

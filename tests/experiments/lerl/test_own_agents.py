@@ -163,8 +163,11 @@ def test_what_cannot_be_shown_is_one_sentence(env: EnvConfig, tmp_path: Path, re
 
 
 def test_items_may_be_shown_twice_where_the_agent_says_so(env: EnvConfig, tmp_path: Path) -> None:
-    text = "class Agent:\n repeats_items = True\n def __init__(self, *_): pass\n"
-    own_learner(written(tmp_path, text + " def __call__(self, seen): return [[3] * 6] * 2\n"), 0).try_out(env)
+    text = "class Agent:\n repeats_items = {}\n def __init__(self, *_): pass\n"
+    text += " def __call__(self, seen): return [[3] * 6] * 2\n"
+    own_learner(written(tmp_path, text.format(True)), 0).try_out(env)
+    with pytest.raises(OwnCodeError, match="twice"):
+        own_learner(written(tmp_path, text.format(False)), 0).try_out(env)
 
 
 @pytest.mark.parametrize(
